@@ -1,0 +1,36 @@
+/** Repository names, tags and references, by the grammars of the OCI distribution-spec ("Pulling manifests"). */
+import type { Digest } from './digest.ts';
+import { parseDigest } from './digest.ts';
+
+declare const repositoryBrand: unique symbol;
+declare const tagBrand: unique symbol;
+
+/** A repository name without its registry host: `library/alpine`. */
+export type Repository = string & { readonly [repositoryBrand]: never };
+
+export type Tag = string & { readonly [tagBrand]: never };
+
+/** What a manifest is asked by. A tag cannot hold `:` and a digest must, so {@link isDigest} tells them apart. */
+export type Reference = Tag | Digest;
+
+// Many clients limit host + "/" + name to 255 characters (distribution-spec); the host is ours here.
+const REPOSITORY_MAX_LENGTH = 255;
+const COMPONENT = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
+const REPOSITORY = new RegExp(`^${COMPONENT}(?:/${COMPONENT})*$`);
+const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+
+export function parseRepository(text: string): Repository | undefined {
+  return text.length <= REPOSITORY_MAX_LENGTH && REPOSITORY.test(text) ? (text as Repository) : undefined;
+}
+
+export function parseTag(text: string): Tag | undefined {
+  return TAG.test(text) ? (text as Tag) : undefined;
+}
+
+export function parseReference(text: string): Reference | undefined {
+  return text.includes(':') ? parseDigest(text) : parseTag(text);
+}
+
+export function isDigest(reference: Reference): reference is Digest {
+  return reference.includes(':');
+}

@@ -1,0 +1,110 @@
+/**
+ * Every metric, declared once. Labels never hold a repository, tag, digest or client: their number must not
+ * grow with traffic.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What is asked for; the `kind` label. `token` occurs only on upstream requests. */
+export type RequestKind = 'manifest' | 'blob' | 'tags' | 'referrers';
+
+const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+
+export class Metrics {
+  readonly registry = new Registry();
+
+  readonly requests = this.#counter(
+    'millpond_requests_total',
+    'Requests for cacheable content, by how the cache answered.',
+    ['upstream', 'kind', 'method', 'cache', 'code'],
+  );
+  readonly responseBytes = this.#counter('millpond_response_bytes_total', 'Body bytes sent to clients.', [
+    'upstream',
+    'kind',
+    'cache',
+  ]);
+  readonly requestDuration = this.#histogram(
+    'millpond_request_duration_seconds',
+    'From the request to the last byte of its reply.',
+    ['kind', 'cache'],
+  );
+  readonly firstByte = this.#histogram(
+    'millpond_first_byte_seconds',
+    'From the request to the headers of its reply.',
+    ['kind', 'cache'],
+  );
+  readonly upstreamRequests = this.#counter(
+    'millpond_upstream_requests_total',
+    'Requests sent to upstreams, redirects followed and tokens included. Code 0: no reply.',
+    ['upstream', 'kind', 'method', 'code'],
+  );
+  readonly upstreamBytes = this.#counter(
+    'millpond_upstream_bytes_total',
+    'Body bytes received from upstreams.',
+    ['upstream', 'kind'],
+  );
+  readonly upstreamRequestDuration = this.#histogram(
+    'millpond_upstream_request_duration_seconds',
+    'From sending an upstream request to the headers of its reply.',
+    ['upstream', 'kind'],
+  );
+  readonly upstreamRateLimit = this.#gauge(
+    'millpond_upstream_ratelimit_limit',
+    'Pulls allowed in the present window, as the upstream last said.',
+    ['upstream'],
+  );
+  readonly upstreamRateLimitRemaining = this.#gauge(
+    'millpond_upstream_ratelimit_remaining',
+    'Pulls left in the present window, as the upstream last said.',
+    ['upstream'],
+  );
+  readonly ingestsInProgress = this.#gauge(
+    'millpond_ingests_in_progress',
+    'Blobs being fetched from upstreams now.',
+    [],
+  );
+  readonly ingestFollowers = this.#gauge(
+    'millpond_ingest_followers',
+    'Replies that are fed by a running fetch now.',
+    [],
+  );
+  readonly ingestResumes = this.#counter(
+    'millpond_ingest_resumes_total',
+    'Fetches continued by Range after upstream broke off, or after a restart.',
+    ['upstream'],
+  );
+  readonly contentRejected = this.#counter(
+    'millpond_content_rejected_total',
+    'Upstream content refused because it was not what its digest or descriptor promised.',
+    ['upstream', 'reason'],
+  );
+  readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
+  readonly storeCapacity = this.#gauge('millpond_store_capacity_bytes', 'The configured cache.maxSize.', []);
+  readonly storeObjects = this.#gauge('millpond_store_objects', 'Stored manifests and blobs.', []);
+  readonly storageErrors = this.#counter(
+    'millpond_storage_errors_total',
+    'Failed operations on the cache directory; the pull itself goes on uncached.',
+    ['operation', 'code'],
+  );
+  readonly buildInfo = this.#gauge('millpond_build_info', 'Always 1; the labels tell what runs.', [
+    'version',
+    'node',
+  ]);
+
+  /** @param processMetrics also collect prom-client's process and Node defaults (they watch the whole process) */
+  constructor(options: { version: string; processMetrics: boolean }) {
+    if (options.processMetrics) collectDefaultMetrics({ register: this.registry });
+    this.buildInfo.set({ version: options.version, node: process.version }, 1);
+  }
+
+  #counter<L extends string>(name: string, help: string, labelNames: readonly L[]): Counter<L> {
+    return new Counter({ name, help, labelNames, registers: [this.registry] });
+  }
+
+  #gauge<L extends string>(name: string, help: string, labelNames: readonly L[]): Gauge<L> {
+    return new Gauge({ name, help, labelNames, registers: [this.registry] });
+  }
+
+  #histogram<L extends string>(name: string, help: string, labelNames: readonly L[]): Histogram<L> {
+    return new Histogram({ name, help, labelNames, buckets: DURATION_BUCKETS, registers: [this.registry] });
+  }
+}
