@@ -1,0 +1,38 @@
+/**
+ * Bytes by digest.
+ *
+ * Invariant: content is visible here only after its bytes were hashed and matched their digest.
+ */
+import type { Digest } from '../oci/digest.ts';
+
+/** Content that one reader holds open. It stays readable until closed, even if it is deleted meanwhile. */
+export interface ContentReader {
+  /** Bytes of the whole content. */
+  readonly size: number;
+  /**
+   * Reads into `target` from `position`, at most up to `end` (exclusive), and waits while nothing is there yet.
+   * Readers that stream unverified bytes keep the last ones before `end` back until the digest has matched.
+   *
+   * @returns the number of bytes read: at least 1 while `position < end`
+   * @throws {ContentError} the bytes turned out wrong: the reply must not be completed
+   */
+  read(target: Buffer, position: number, end: number): Promise<number>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface StoredContent {
+  digest: Digest;
+  /** Bytes. */
+  size: number;
+}
+
+export interface ContentStore {
+  /** @throws {StorageError} the content may be there but cannot be had */
+  open(digest: Digest): Promise<ContentReader | undefined>;
+  /** Takes over the verified file at `path`, which is gone from there afterwards. Committing twice is no error. */
+  commit(digest: Digest, path: string): Promise<void>;
+  /** Readers that are open go on reading. Deleting what is not there is no error. */
+  delete(digest: Digest): Promise<void>;
+  list(): AsyncIterable<StoredContent>;
+}

@@ -1,0 +1,11 @@
+/** The few file operations the cache uses: one seam at which tests make the disk fail. */
+import * as fs from 'node:fs/promises';
+
+export type FileSystem = Pick<
+  typeof fs,
+  'open' | 'rename' | 'unlink' | 'mkdir' | 'opendir' | 'stat' | 'statfs' | 'chmod'
+>;
+
+export type { FileHandle } from 'node:fs/promises';
+
+export const nodeFileSystem: FileSystem = fs;

@@ -1,0 +1,103 @@
+/** The content store in files: `blobs/<algorithm>/<first 2 hex>/<hex>`, read-only once committed. */
+import { dirname, join } from 'node:path';
+import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
+import type { ContentReader, ContentStore, StoredContent } from './content-store.ts';
+import { errnoOf, StorageError } from './errors.ts';
+import type { FileHandle, FileSystem } from './file-system.ts';
+
+export class FsStore implements ContentStore {
+  readonly #blobs: string;
+  readonly #fs: FileSystem;
+
+  constructor(directory: string, fs: FileSystem) {
+    this.#blobs = join(directory, 'blobs');
+    this.#fs = fs;
+  }
+
+  async open(digest: Digest): Promise<ContentReader | undefined> {
+    let file: FileHandle;
+    try {
+      file = await this.#fs.open(this.#path(digest), 'r');
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw new StorageError('open', error);
+    }
+    try {
+      return new FileReader(file, (await file.stat()).size);
+    } catch (error) {
+      await file.close();
+      throw new StorageError('open', error);
+    }
+  }
+
+  async commit(digest: Digest, path: string): Promise<void> {
+    const target = this.#path(digest);
+    try {
+      await this.#fs.mkdir(dirname(target), { recursive: true });
+      await this.#fs.chmod(path, 0o444);
+      await this.#fs.rename(path, target);
+    } catch (error) {
+      throw new StorageError('rename', error);
+    }
+  }
+
+  async delete(digest: Digest): Promise<void> {
+    try {
+      await this.#fs.unlink(this.#path(digest));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw new StorageError('unlink', error);
+    }
+  }
+
+  async *list(): AsyncIterable<StoredContent> {
+    for await (const algorithm of this.#entries(this.#blobs)) {
+      for await (const prefix of this.#entries(join(this.#blobs, algorithm))) {
+        const folder = join(this.#blobs, algorithm, prefix);
+        for await (const hex of this.#entries(folder)) {
+          const digest = parseDigest(`${algorithm}:${hex}`);
+          if (digest === undefined) continue;
+          yield { digest, size: (await this.#fs.stat(join(folder, hex))).size };
+        }
+      }
+    }
+  }
+
+  async *#entries(folder: string): AsyncIterable<string> {
+    try {
+      for await (const entry of await this.#fs.opendir(folder)) yield entry.name;
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw new StorageError('list', error);
+    }
+  }
+
+  #path(digest: Digest): string {
+    const hex = digestHex(digest);
+    return join(this.#blobs, digestAlgorithm(digest), hex.slice(0, 2), hex);
+  }
+}
+
+class FileReader implements ContentReader {
+  readonly size: number;
+  readonly #file: FileHandle;
+
+  constructor(file: FileHandle, size: number) {
+    this.#file = file;
+    this.size = size;
+  }
+
+  async read(target: Buffer, position: number, end: number): Promise<number> {
+    const length = Math.min(target.length, end - position);
+    try {
+      const { bytesRead } = await this.#file.read(target, 0, length, position);
+      if (bytesRead === 0 && length > 0) throw new Error('the file is shorter than it was');
+      return bytesRead;
+    } catch (error) {
+      throw new StorageError('read', error);
+    }
+  }
+
+  // FileHandle.close() waits for the read under way and is idempotent.
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}

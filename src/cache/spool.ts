@@ -1,0 +1,128 @@
+/**
+ * `ingest/`: where content lies until it is verified and handed to the content store.
+ *
+ * Files here are never served to anyone but the followers of the ingest that writes them.
+ */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
+import { errnoOf, StorageError } from './errors.ts';
+import type { FileHandle, FileSystem } from './file-system.ts';
+import { type HashedPrefix, Ingest } from './ingest.ts';
+
+/** A shorter partial blob is fetched anew sooner than it is worth keeping. */
+const RESUME_MIN_BYTES = 1024 * 1024;
+const HASH_BUFFER_BYTES = 1024 * 1024;
+
+export class Spool {
+  readonly #directory: string;
+  readonly #fs: FileSystem;
+  #puts = 0;
+
+  constructor(directory: string, fs: FileSystem) {
+    this.#directory = join(directory, 'ingest');
+    this.#fs = fs;
+  }
+
+  /**
+   * Makes the directory and removes what earlier runs left, but for large partial blobs, which are resumed.
+   *
+   * @throws {StorageError}
+   */
+  async sweep(): Promise<void> {
+    try {
+      await this.#fs.mkdir(this.#directory, { recursive: true });
+      for await (const entry of await this.#fs.opendir(this.#directory)) {
+        const path = join(this.#directory, entry.name);
+        const resumable = digestOfName(entry.name) !== undefined;
+        if (!resumable || (await this.#fs.stat(path)).size < RESUME_MIN_BYTES) await this.#fs.unlink(path);
+      }
+    } catch (error) {
+      throw new StorageError('sweep', error);
+    }
+  }
+
+  /** Where the ingest of `digest` writes. The caller sees to it that there is only one at a time. */
+  path(digest: Digest): string {
+    return join(this.#directory, `${digestAlgorithm(digest)}-${digestHex(digest)}`);
+  }
+
+  /**
+   * Begins an ingest, behind whatever an earlier one of this digest left in its file.
+   *
+   * @throws {StorageError}
+   */
+  async open(digest: Digest): Promise<Ingest> {
+    let file: FileHandle | undefined;
+    try {
+      file = await this.#openFile(this.path(digest));
+      const prefix = await hashPrefix(digest, file);
+      return new Ingest(digest, file, prefix);
+    } catch (error) {
+      await file?.close();
+      throw new StorageError('open', error);
+    }
+  }
+
+  /** Keeps the file of an ingest that broke off if it is worth resuming. Never throws: it is a service, no duty. */
+  async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
+    if (!options.resumable || ingest.received < RESUME_MIN_BYTES) await this.discard(this.path(ingest.digest));
+  }
+
+  /**
+   * Writes small content, such as a manifest, whose digest the caller has verified.
+   *
+   * @returns the path to commit
+   * @throws {StorageError}
+   */
+  async put(bytes: Uint8Array): Promise<string> {
+    this.#puts += 1;
+    const path = join(this.#directory, `put-${this.#puts}`);
+    let operation = 'open';
+    try {
+      const file = await this.#fs.open(path, 'w');
+      try {
+        operation = 'write';
+        await file.writeFile(bytes);
+        operation = 'sync';
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
+      return path;
+    } catch (error) {
+      await this.discard(path);
+      throw new StorageError(operation, error);
+    }
+  }
+
+  /** Removes a spooled file; that it is gone already, or cannot go now, is left to the next {@link sweep}. */
+  async discard(path: string): Promise<void> {
+    await this.#fs.unlink(path).catch(() => undefined);
+  }
+
+  async #openFile(path: string): Promise<FileHandle> {
+    try {
+      return await this.#fs.open(path, 'r+');
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+      return this.#fs.open(path, 'w+');
+    }
+  }
+}
+
+function digestOfName(name: string): Digest | undefined {
+  return parseDigest(name.replace('-', ':'));
+}
+
+async function hashPrefix(digest: Digest, file: FileHandle): Promise<HashedPrefix> {
+  const hash = createHash(digestAlgorithm(digest));
+  const buffer = Buffer.allocUnsafe((await file.stat()).size === 0 ? 1 : HASH_BUFFER_BYTES);
+  let length = 0;
+  for (;;) {
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
+    if (bytesRead === 0) return { length, hash };
+    hash.update(buffer.subarray(0, bytesRead));
+    length += bytesRead;
+  }
+}

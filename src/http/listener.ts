@@ -1,0 +1,68 @@
+/** A listening HTTP server that can be drained. */
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+// Above the idle timeouts of the usual load balancers (60 s), so that it is never we who close under a request.
+const KEEP_ALIVE_MS = 75_000;
+const HEADERS_TIMEOUT_MS = 20_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+
+export class Listener {
+  readonly #server: Server;
+  #draining: Promise<void> | undefined;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /**
+   * @param address `host:port`; port 0 takes any free one
+   * @throws the system's error when the address cannot be had
+   */
+  static async open(address: string, handler: RequestListener): Promise<Listener> {
+    const server = createServer(
+      {
+        keepAliveTimeout: KEEP_ALIVE_MS,
+        headersTimeout: HEADERS_TIMEOUT_MS,
+        requestTimeout: REQUEST_TIMEOUT_MS,
+        noDelay: true,
+      },
+      handler,
+    );
+    const listener = new Listener(server);
+    server.on('request', (_request, response) => {
+      // While draining, a connection that has given its reply is of no more use.
+      response.once('finish', () => {
+        if (listener.#draining !== undefined) setImmediate(() => server.closeIdleConnections());
+      });
+    });
+    const { hostname, port } = new URL(`http://${address}`);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(Number(port || 80), hostname.replace(/^\[|\]$/g, ''), () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+    return listener;
+  }
+
+  /** `host:port` as bound. */
+  get address(): string {
+    const { address, port, family } = this.#server.address() as AddressInfo;
+    return family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
+  }
+
+  /** Takes no more connections, lets running replies finish for `timeoutMs`, then cuts them. Idempotent. */
+  drain(timeoutMs: number): Promise<void> {
+    this.#draining ??= new Promise((resolve) => {
+      const timer = setTimeout(() => this.#server.closeAllConnections(), timeoutMs);
+      this.#server.close(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+      this.#server.closeIdleConnections();
+    });
+    return this.#draining;
+  }
+}

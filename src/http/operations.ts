@@ -1,0 +1,33 @@
+/** The operations side: metrics and health. Keep it off the public network. */
+import Router from '@koa/router';
+import Koa from 'koa';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+
+export interface OperationsContext {
+  metrics: Metrics;
+  logger: Logger;
+  /** Why no traffic should come here now; undefined when it may. */
+  notReadyReason: () => Promise<string | undefined>;
+}
+
+export function createOperationsApp({ metrics, logger, notReadyReason }: OperationsContext): Koa {
+  const router = new Router();
+  router.get('/healthz', (ctx) => {
+    ctx.body = 'ok\n';
+  });
+  router.get('/readyz', async (ctx) => {
+    const reason = await notReadyReason();
+    ctx.status = reason === undefined ? 200 : 503;
+    ctx.body = `${reason ?? 'ok'}\n`;
+  });
+  router.get('/metrics', async (ctx) => {
+    ctx.set('Content-Type', metrics.registry.contentType);
+    ctx.body = await metrics.registry.metrics();
+  });
+  const app = new Koa();
+  app.on('error', (error: unknown) => logger.error({ err: error }, 'operations request failed'));
+  app.use(router.routes());
+  app.use(router.allowedMethods());
+  return app;
+}

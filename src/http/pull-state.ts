@@ -1,0 +1,18 @@
+/** What the parts of the registry side tell each other about one request. */
+import type { CacheOutcome } from '../mirror/outcome.ts';
+import type { RequestKind } from '../telemetry/metrics.ts';
+
+export interface PullState {
+  requestId: string;
+  /** Absent for what is no pull: pings and refused requests. */
+  kind?: RequestKind;
+  upstream?: string;
+  repository?: string;
+  /** Tag or digest. */
+  reference?: string;
+  /** Absent when the cache was not reached, or gave nothing. */
+  outcome?: CacheOutcome;
+  /** Bytes of the body that were sent. */
+  bytes: number;
+  error?: unknown;
+}

@@ -1,0 +1,140 @@
+/**
+ * The bytes of one blob from upstream, from some position to its end, however often the connection breaks.
+ *
+ * Yields what upstream says the bytes are; whether they are the right ones is for the reader to hash.
+ */
+import { ContentError } from '../cache/errors.ts';
+import type { Clock } from '../clock.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { FetchedBlob, Upstream } from '../upstream/client.ts';
+import { toUpstreamError, UpstreamError } from '../upstream/errors.ts';
+
+/** Attempts in a row that bring no byte before the fetch is given up. */
+const MAX_FRUITLESS_ATTEMPTS = 4;
+const BACKOFF_MS = 200;
+
+export interface BlobFetchRequest {
+  upstream: Upstream;
+  repository: Repository;
+  digest: Digest;
+  /** Bytes of the whole blob, where a manifest says so. */
+  expectedSize: number | undefined;
+  /** Where to begin. */
+  from: number;
+  signal: AbortSignal;
+}
+
+export interface BlobFetchContext {
+  metrics: Metrics;
+  clock: Clock;
+}
+
+export class BlobFetch {
+  /** Bytes of the whole blob; undefined if nobody tells before the end. */
+  readonly size: number | undefined;
+  readonly #request: BlobFetchRequest;
+  readonly #context: BlobFetchContext;
+  #position: number;
+  #first: FetchedBlob | undefined;
+
+  private constructor(request: BlobFetchRequest, context: BlobFetchContext, first: FetchedBlob | undefined, size: number | undefined) {
+    this.#request = request;
+    this.#context = context;
+    this.#position = request.from;
+    this.#first = first;
+    this.size = size;
+  }
+
+  /**
+   * Sends the first request, and settles how long the blob is.
+   *
+   * @throws {UpstreamError}
+   * @throws {ContentError} upstream's length is not the manifest's
+   */
+  static async start(request: BlobFetchRequest, context: BlobFetchContext): Promise<BlobFetch> {
+    const { upstream, repository, digest, expectedSize, from, signal } = request;
+    if (from > 0) context.metrics.ingestResumes.inc({ upstream: upstream.name });
+    // Everything is here already, and a Range that begins at the end cannot be satisfied.
+    if (from > 0 && from === expectedSize) return new BlobFetch(request, context, undefined, expectedSize);
+    const first = await upstream.fetchBlob(repository, digest, { from, signal });
+    try {
+      if (expectedSize !== undefined && first.size !== undefined && first.size !== expectedSize) {
+        throw new ContentError('size-mismatch', digest, expectedSize, first.size);
+      }
+      const size = expectedSize ?? first.size ?? (await upstream.headBlob(repository, digest, { signal })).size;
+      return new BlobFetch(request, context, first, size);
+    } catch (error) {
+      first.body.destroy();
+      throw error;
+    }
+  }
+
+  /** @throws {UpstreamError} upstream broke off and could not be resumed */
+  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    const { signal, upstream } = this.#request;
+    let fruitless = 0;
+    let blob = this.#first;
+    this.#first = undefined;
+    while (!this.#complete()) {
+      const before = this.#position;
+      try {
+        blob ??= await this.#resume();
+        yield* this.#read(blob);
+        if (this.size === undefined) return; // then the end of the body is the only end there is
+        if (!this.#complete()) throw new UpstreamError('unavailable', upstream.name, 'the reply ended early');
+      } catch (error) {
+        if (signal.aborted) throw signal.reason;
+        const failure = toUpstreamError(error, upstream.name);
+        if (this.size === undefined || !isPassing(failure)) throw failure;
+        fruitless = this.#position > before ? 0 : fruitless + 1;
+        if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
+        await this.#context.clock.sleep(backoff(fruitless), signal);
+      } finally {
+        blob?.body.destroy();
+        blob = undefined;
+      }
+    }
+  }
+
+  async #resume(): Promise<FetchedBlob> {
+    const { upstream, repository, digest, signal } = this.#request;
+    this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
+    // Asks the registry, not the redirect's target: that URL's signature may have expired.
+    const blob = await upstream.fetchBlob(repository, digest, { from: this.#position, signal });
+    if (blob.size !== undefined && blob.size !== this.size) {
+      blob.body.destroy();
+      throw new UpstreamError('invalid-response', upstream.name, 'the length of a blob changed between two replies');
+    }
+    return blob;
+  }
+
+  async *#read(blob: FetchedBlob): AsyncGenerator<Buffer, void, undefined> {
+    let skip = this.#position - blob.start; // upstream may have ignored the Range
+    for await (const chunk of blob.body as AsyncIterable<Buffer>) {
+      const wanted = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length));
+      skip -= chunk.length - wanted.length;
+      if (wanted.length === 0) continue;
+      this.#position += wanted.length;
+      yield wanted;
+    }
+  }
+
+  #complete(): boolean {
+    return this.#position === this.size;
+  }
+
+  /** Lets go of a fetch whose {@link chunks} nobody reads any more. */
+  close(): void {
+    this.#first?.body.destroy();
+  }
+}
+
+function isPassing(error: UpstreamError): boolean {
+  return error.code === 'unavailable' || error.code === 'timeout' || error.code === 'rate-limited';
+}
+
+function backoff(fruitless: number): number {
+  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + Math.random());
+}

@@ -1,0 +1,55 @@
+/** When a tag may be served without asking, and what its fate is when asking fails. Pure. */
+import type { TagRecord } from '../cache/index-store.ts';
+import type { Tag } from '../oci/reference.ts';
+import type { UpstreamErrorCode } from '../upstream/errors.ts';
+
+export interface FreshnessPolicy {
+  /** A tag is served without asking for this long; 0 asks every time. */
+  tagTtlMs: number;
+  /** Tags that are never revalidated while cached. */
+  immutableTags: readonly RegExp[];
+  /** How long past the TTL a tag may be served while upstream fails. */
+  staleIfErrorMs: number;
+  /** What becomes of a cached tag when upstream says there is none. */
+  onTagDeleted: 'forget' | 'keep';
+  /** How long a missing manifest is remembered as missing. */
+  negativeTtlMs: number;
+}
+
+export type Freshness =
+  /** Served without asking. */
+  | 'fresh'
+  /** Revalidated; served all the same if upstream fails. */
+  | 'stale'
+  /** Revalidated; not served if upstream fails. */
+  | 'expired';
+
+export function freshnessOf(record: TagRecord, tag: Tag, now: number, policy: FreshnessPolicy): Freshness {
+  if (policy.immutableTags.some((pattern) => pattern.test(tag))) return 'fresh';
+  const age = now - record.confirmedAt;
+  if (age < 0) return 'stale'; // the machine's clock went back: how old it is, nobody knows
+  if (age < policy.tagTtlMs) return 'fresh';
+  return age < policy.tagTtlMs + policy.staleIfErrorMs ? 'stale' : 'expired';
+}
+
+/** What to do with a cached tag whose revalidation ended with `error`: the status table of the README. */
+export function afterFailedRevalidation(
+  freshness: Exclude<Freshness, 'fresh'>,
+  error: UpstreamErrorCode,
+  policy: FreshnessPolicy,
+): 'serve-stale' | 'forget' | 'fail' {
+  switch (error) {
+    case 'not-found':
+      return policy.onTagDeleted === 'keep' ? 'serve-stale' : 'forget';
+    case 'denied':
+      // Kept, because the refusal may be a passing one; not served, because it may be a lasting one.
+      return 'fail';
+    case 'rate-limited':
+    case 'unavailable':
+    case 'timeout':
+    case 'invalid-response':
+      return freshness === 'stale' ? 'serve-stale' : 'fail';
+    case 'sealed':
+      return 'serve-stale';
+  }
+}

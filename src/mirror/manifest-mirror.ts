@@ -1,0 +1,287 @@
+/**
+ * Opens manifests by tag and by digest: from the cache while it may, from upstream when it must.
+ *
+ * Invariants: a tag moves only after its new manifest is stored; a digest that is stored is never fetched again;
+ * upstream is asked once, however many clients ask at the same time.
+ */
+import { LRUCache } from 'lru-cache';
+import { StorageError } from '../cache/errors.ts';
+import type { IndexStore, RepositoryKey, TagKey, TagRecord } from '../cache/index-store.ts';
+import type { StorageFaults } from '../cache/storage-faults.ts';
+import type { Clock } from '../clock.ts';
+import type { Digest } from '../oci/digest.ts';
+import { acceptedManifestTypes, parseManifest } from '../oci/manifest.ts';
+import { isDigest, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Upstream } from '../upstream/client.ts';
+import { UpstreamError } from '../upstream/errors.ts';
+import { afterFailedRevalidation, type Freshness, type FreshnessPolicy, freshnessOf } from './freshness.ts';
+import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
+import type { CacheOutcome } from './outcome.ts';
+import { SingleFlight } from './single-flight.ts';
+
+export interface ManifestRequest {
+  upstream: Upstream;
+  freshness: FreshnessPolicy;
+  repository: Repository;
+  reference: Reference;
+  /** The client's `Accept` header. */
+  accept?: string | undefined;
+  /** The client wants headers only. */
+  head: boolean;
+}
+
+export interface OpenManifest {
+  digest: Digest;
+  mediaType: string;
+  /** Bytes of the manifest. */
+  size: number;
+  /** Absent where a HEAD could be answered without having them. */
+  bytes?: Buffer;
+  outcome: CacheOutcome;
+  /** Why a stale manifest is served. */
+  warning?: string;
+}
+
+interface TagMeaning {
+  record: TagRecord;
+  outcome: CacheOutcome;
+  warning?: string;
+}
+
+const REMEMBERED_MISSING = 10_000;
+
+export interface ManifestMirrorContext {
+  manifests: ManifestStore;
+  index: IndexStore;
+  faults: StorageFaults;
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+}
+
+export class ManifestMirror {
+  readonly #context: ManifestMirrorContext;
+  readonly #fetches = new SingleFlight<{ manifest: Manifest; stored: boolean }>();
+  readonly #heads = new SingleFlight<OpenManifest | undefined>();
+  readonly #revalidations = new SingleFlight<TagMeaning>();
+  readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({ max: REMEMBERED_MISSING });
+
+  constructor(context: ManifestMirrorContext) {
+    this.#context = context;
+  }
+
+  /** @throws {UpstreamError} it is not held, or must not be served, and upstream did not give it */
+  async open(request: ManifestRequest): Promise<OpenManifest> {
+    try {
+      return await this.#openCached(request);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      this.#context.faults.report(error);
+      const { manifest } = await this.#fetch(request, request.reference);
+      return { ...describe(manifest), outcome: 'bypass' };
+    }
+  }
+
+  async #openCached(request: ManifestRequest): Promise<OpenManifest> {
+    const { reference } = request;
+    if (isDigest(reference)) return this.#byDigest(request, reference);
+    const found = await this.#byTag(request, reference, '');
+    const insistedOn = acceptedManifestTypes(request.accept);
+    if (insistedOn.length === 0 || insistedOn.includes(found.mediaType)) return found;
+    // Upstream may negotiate something else for this client; that answer must not become everybody's.
+    return this.#byTag(request, reference, insistedOn.join(', '));
+  }
+
+  async #byDigest(request: ManifestRequest, digest: Digest): Promise<OpenManifest> {
+    const { manifests, index } = this.#context;
+    const key = keyOf(request);
+    const held = await manifests.get(digest);
+    if (held === undefined) {
+      if (request.head) return (await this.#head(request, digest, '')) ?? this.#miss(request, digest);
+      return this.#miss(request, digest);
+    }
+    if ((await index.link(key, digest)) !== undefined) return { ...describe(held), outcome: 'hit' };
+    // Bytes are shared by digest, permission is not: upstream must confirm it for this repository.
+    await this.#head(request, digest, '');
+    await index.write([{ put: 'link', key, digest, value: { size: held.bytes.length } }]);
+    return { ...describe(held), outcome: 'revalidated' };
+  }
+
+  async #byTag(request: ManifestRequest, tag: Tag, accept: string): Promise<OpenManifest> {
+    const key: TagKey = { ...keyOf(request), tag, accept };
+    const record = await this.#context.index.tag(key);
+    if (record === undefined) return this.#firstByTag(request, key);
+    const freshness = freshnessOf(record, tag, this.#context.clock.now(), request.freshness);
+    if (freshness === 'fresh') return this.#serve(request, { record, outcome: 'hit' });
+    const meaning = await this.#revalidations.run(
+      flightKey(key, tag, accept),
+      () => this.#revalidate(request, key, record, freshness),
+    ).result;
+    return this.#serve(request, meaning);
+  }
+
+  async #firstByTag(request: ManifestRequest, key: TagKey): Promise<OpenManifest> {
+    if (request.head) {
+      const head = await this.#head(request, key.tag, key.accept);
+      if (head !== undefined) {
+        // No older meaning is lost by recording this one before its manifest is here.
+        const { digest, mediaType, size } = head;
+        const value = { digest, mediaType, size, confirmedAt: this.#context.clock.now() };
+        await this.#tolerate(() => this.#context.index.write([{ put: 'tag', key, value }]));
+        return head;
+      }
+    }
+    return this.#miss(request, key.tag, key);
+  }
+
+  async #serve(request: ManifestRequest, meaning: TagMeaning): Promise<OpenManifest> {
+    const { record, ...how } = meaning;
+    const { digest, mediaType, size } = record;
+    if (request.head) return { digest, mediaType, size, ...how };
+    const held = await this.#context.manifests.get(digest);
+    if (held !== undefined) return { ...describe(held), ...how };
+    return this.#miss(request, digest); // known by a HEAD only
+  }
+
+  async #revalidate(
+    request: ManifestRequest,
+    key: TagKey,
+    record: TagRecord,
+    freshness: Exclude<Freshness, 'fresh'>,
+  ): Promise<TagMeaning> {
+    const { clock, index } = this.#context;
+    try {
+      const confirmedAt = clock.now();
+      const { digest } = await request.upstream.headManifest(request.repository, key.tag, acceptOption(key.accept));
+      if (digest === record.digest) {
+        const confirmed = { ...record, confirmedAt };
+        await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));
+        return { record: confirmed, outcome: 'revalidated' };
+      }
+      const { manifest } = await this.#fetch(request, key.tag, key);
+      const current = { ...describe(manifest), confirmedAt };
+      return { record: current, outcome: manifest.digest === record.digest ? 'revalidated' : 'updated' };
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error;
+      return this.#afterFailure(request, key, record, freshness, error);
+    }
+  }
+
+  async #afterFailure(
+    request: ManifestRequest,
+    key: TagKey,
+    record: TagRecord,
+    freshness: Exclude<Freshness, 'fresh'>,
+    error: UpstreamError,
+  ): Promise<TagMeaning> {
+    switch (afterFailedRevalidation(freshness, error.code, request.freshness)) {
+      case 'serve-stale': {
+        this.#context.logger.warn({ err: error, ...key }, 'serving a stale tag');
+        const since = new Date(record.confirmedAt).toISOString();
+        return { record, outcome: 'stale', warning: `${error.message}; served as it was at ${since}` };
+      }
+      case 'forget':
+        await this.#tolerate(() => this.#context.index.write([{ delete: 'tag', key }]));
+        throw error;
+      case 'fail':
+        throw error;
+    }
+  }
+
+  async #miss(request: ManifestRequest, reference: Reference, tag?: TagKey): Promise<OpenManifest> {
+    const { manifest, stored, joined } = await this.#fetch(request, reference, tag);
+    return { ...describe(manifest), outcome: !stored ? 'bypass' : joined ? 'collapsed' : 'miss' };
+  }
+
+  /** @returns undefined if upstream's reply to HEAD does not say all that ours must: then a GET has to do */
+  #head(request: ManifestRequest, reference: Reference, accept: string): Promise<OpenManifest | undefined> {
+    const { upstream, repository } = request;
+    return this.#heads.run(flightKey(keyOf(request), reference, accept), () =>
+      this.#rememberingMissing(request, reference, async () => {
+        const head = await upstream.headManifest(repository, reference, acceptOption(accept));
+        const digest = isDigest(reference) ? reference : head.digest;
+        const { mediaType, size } = head;
+        if (digest === undefined || mediaType === undefined || size === undefined) return undefined;
+        return { digest, mediaType, size, outcome: 'miss' as const };
+      }),
+    ).result;
+  }
+
+  async #fetch(
+    request: ManifestRequest,
+    reference: Reference,
+    tag?: TagKey,
+  ): Promise<{ manifest: Manifest; stored: boolean; joined: boolean }> {
+    const accept = tag?.accept ?? '';
+    const { result, joined } = this.#fetches.run(flightKey(keyOf(request), reference, accept), () =>
+      this.#rememberingMissing(request, reference, () => this.#fetchAndStore(request, reference, tag)),
+    );
+    return { ...(await result), joined };
+  }
+
+  async #fetchAndStore(
+    request: ManifestRequest,
+    reference: Reference,
+    tag: TagKey | undefined,
+  ): Promise<{ manifest: Manifest; stored: boolean }> {
+    const { manifests, clock, metrics } = this.#context;
+    const { upstream, repository } = request;
+    const confirmedAt = clock.now();
+    const fetched = await upstream.fetchManifest(repository, reference, acceptOption(tag?.accept ?? ''));
+    const parsed = parseManifest(fetched.bytes, fetched.mediaType);
+    if (parsed === undefined) {
+      metrics.contentRejected.inc({ upstream: upstream.name, reason: 'not-a-manifest' });
+      const what = `${repository}:${reference} is no manifest of a known type (${fetched.mediaType})`;
+      throw new UpstreamError('invalid-response', upstream.name, what);
+    }
+    const manifest = { digest: fetched.digest, mediaType: parsed.mediaType, bytes: fetched.bytes };
+    const change: TagChange | undefined = tag === undefined ? undefined : { key: tag, confirmedAt };
+    const stored = await this.#tolerate(async () => {
+      await manifests.put(keyOf(request), manifest, parsed, change);
+      return true;
+    });
+    return { manifest, stored: stored === true };
+  }
+
+  async #rememberingMissing<T>(
+    request: ManifestRequest,
+    reference: Reference,
+    ask: () => Promise<T>,
+  ): Promise<T> {
+    const { clock } = this.#context;
+    const key = flightKey(keyOf(request), reference, '');
+    const missing = this.#missing.get(key);
+    if (missing !== undefined && clock.now() < missing.until) throw missing.error;
+    try {
+      return await ask();
+    } catch (error) {
+      if (error instanceof UpstreamError && error.code === 'not-found') {
+        this.#missing.set(key, { error, until: clock.now() + request.freshness.negativeTtlMs });
+      }
+      throw error;
+    }
+  }
+
+  #tolerate<T>(step: () => Promise<T>): Promise<T | undefined> {
+    return this.#context.faults.tolerate(step);
+  }
+}
+
+function keyOf({ upstream, repository }: ManifestRequest): RepositoryKey {
+  return { upstream: upstream.name, repository };
+}
+
+function flightKey(key: RepositoryKey, reference: Reference, accept: string): string {
+  return `${key.upstream}/${key.repository} ${reference} ${accept}`;
+}
+
+function acceptOption(accept: string): { accept?: string } {
+  return accept === '' ? {} : { accept };
+}
+
+function describe(manifest: Manifest): { digest: Digest; mediaType: string; size: number; bytes: Buffer } {
+  const { digest, mediaType, bytes } = manifest;
+  return { digest, mediaType, bytes, size: bytes.length };
+}

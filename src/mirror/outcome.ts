@@ -1,0 +1,16 @@
+/** How the cache answered: the `cache` label of the metrics, and the source of the `Cache-Status` header. */
+export type CacheOutcome =
+  /** Answered from the cache, nobody asked. */
+  | 'hit'
+  /** Answered from the cache after upstream confirmed it. */
+  | 'revalidated'
+  /** Answered from the cache although upstream could not confirm it. */
+  | 'stale'
+  /** Fetched. */
+  | 'miss'
+  /** Joined a fetch that was already running. */
+  | 'collapsed'
+  /** The tag had moved; the new manifest was fetched. */
+  | 'updated'
+  /** Fetched without being cached. */
+  | 'bypass';

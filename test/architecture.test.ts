@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { test } from 'node:test';
+
+const SRC = resolve(import.meta.dirname, '../src');
+
+/** Which layers each layer may import; a layer may always import itself. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  main: ['app', 'cli', 'config'],
+  app: ['config', 'http', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  cli: ['config'],
+  config: [],
+  http: ['mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  cache: ['telemetry', 'oci', 'clock'],
+  upstream: ['telemetry', 'oci', 'clock'],
+  telemetry: ['oci'],
+  oci: [],
+  clock: [],
+};
+
+/** Lines: a file that passes this is asking to be two. */
+const FILE_BUDGET = 400;
+
+const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts'))
+  .map((name) => ({ name, text: readFileSync(join(SRC, name), 'utf8') }));
+
+const imports = files.flatMap(({ name, text }) =>
+  [...text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map((match) => ({
+    from: name,
+    to: relative(SRC, resolve(SRC, dirname(name), match[1] ?? '')),
+  })),
+);
+
+function layer(file: string): string {
+  return file.includes('/') ? (file.split('/')[0] ?? '') : file.replace(/\.ts$/, '');
+}
+
+test('imports run one way: main, app, http, mirror, cache or upstream, oci', () => {
+  const wrong = imports.filter(({ from, to }) => {
+    const [a, b] = [layer(from), layer(to)];
+    return a !== b && !(MAY_IMPORT[a] ?? []).includes(b);
+  });
+  assert.deepEqual(wrong, []);
+  assert.ok(imports.length > 50, 'the imports were found at all');
+});
+
+test('no file imports itself in a circle', () => {
+  const targets = Map.groupBy(imports, ({ from }) => from);
+  const done = new Set<string>();
+  const walk = (file: string, path: string[]): void => {
+    assert.ok(!path.includes(file), `circle: ${[...path, file].join(' → ')}`);
+    if (done.has(file)) return;
+    for (const { to } of targets.get(file) ?? []) walk(to, [...path, file]);
+    done.add(file);
+  };
+  for (const { name } of files) walk(name, []);
+});
+
+test('oci does no I/O', () => {
+  const used = files
+    .filter(({ name }) => layer(name) === 'oci')
+    .flatMap(({ text }) => [...text.matchAll(/from '(node:[^']+)'/g)].map((match) => match[1]));
+  assert.deepEqual([...new Set(used)], ['node:crypto']);
+});
+
+test('time and environment come in from outside', () => {
+  const ambient = files
+    .filter(({ name }) => name !== 'main.ts' && name !== 'clock.ts')
+    .filter(({ text }) => /\bprocess\.(env|exit|cwd)\b|\bDate\.now\(\)|\bnew Date\(\)/.test(text))
+    .map(({ name }) => name);
+  assert.deepEqual(ambient, []);
+});
+
+test('no source file outgrows its reader', () => {
+  const long = files.filter(({ text }) => text.split('\n').length > FILE_BUDGET).map(({ name }) => name);
+  assert.deepEqual(long, []);
+});

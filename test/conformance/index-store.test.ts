@@ -1,0 +1,18 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { StorageError } from '../../src/cache/errors.ts';
+import { LevelIndex } from '../../src/cache/level-index.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
+import { indexStoreSuite } from './index-store.suite.ts';
+
+const open = (directory: string) => LevelIndex.open(join(directory, 'index'));
+
+indexStoreSuite('LevelIndex', open);
+
+test('LevelIndex: a second owner of one directory is refused', async (t) => {
+  const directory = await tempDir(t);
+  const index = await open(directory);
+  t.after(() => index.close());
+  await assert.rejects(open(directory), (error: unknown) => error instanceof StorageError && error.errno === 'LEVEL_LOCKED');
+});

@@ -1,0 +1,70 @@
+/** The real file system, failing on command: the only seam at which tests make a disk fail. */
+import type { FileHandle } from 'node:fs/promises';
+import { type FileSystem, nodeFileSystem } from '../../src/cache/file-system.ts';
+
+type Operation = 'open' | 'read' | 'write' | 'sync' | 'rename' | 'mkdir';
+
+export class FailingFileSystem {
+  /** Which operations fail now, and with what. */
+  readonly errnoByOperation = new Map<Operation, string>();
+  /** Only writes that would take a file beyond this many bytes fail. */
+  failWritesBeyond = 0;
+  /** Files that are open through this file system now. */
+  openFiles = 0;
+  readonly fileSystem: FileSystem = {
+    ...nodeFileSystem,
+    open: async (path, flags, mode) => {
+      this.#check('open');
+      const file = await nodeFileSystem.open(path, flags, mode);
+      this.openFiles += 1;
+      return this.#wrap(file);
+    },
+    rename: async (from, to) => {
+      this.#check('rename');
+      await nodeFileSystem.rename(from, to);
+    },
+    mkdir: (async (path: string, options: { recursive: true }) => {
+      this.#check('mkdir');
+      return nodeFileSystem.mkdir(path, options);
+    }) as FileSystem['mkdir'],
+  };
+
+  fail(operation: Operation, errno: string): void {
+    this.errnoByOperation.set(operation, errno);
+  }
+
+  heal(): void {
+    this.errnoByOperation.clear();
+  }
+
+  #check(operation: Operation): void {
+    const errno = this.errnoByOperation.get(operation);
+    if (errno !== undefined) throw Object.assign(new Error(`${errno}: injected on ${operation}`), { code: errno });
+  }
+
+  #wrap(file: FileHandle): FileHandle {
+    let closed = false;
+    return new Proxy(file, {
+      get: (target, property) => {
+        const value: unknown = Reflect.get(target, property, target);
+        if (typeof value !== 'function') return value;
+        return (...args: unknown[]) => {
+          if (property === 'read') this.#check('read');
+          if (property === 'writeFile') this.#check('write');
+          if (property === 'writev') this.#checkWrite(args as [Buffer[], number]);
+          if (property === 'datasync') this.#check('sync');
+          if (property === 'close' && !closed) {
+            closed = true;
+            this.openFiles -= 1;
+          }
+          return (value as (...args: unknown[]) => unknown).apply(target, args);
+        };
+      },
+    });
+  }
+
+  #checkWrite([buffers, position]: [Buffer[], number]): void {
+    const end = position + buffers.reduce((sum, buffer) => sum + buffer.length, 0);
+    if (end > this.failWritesBeyond) this.#check('write');
+  }
+}

@@ -1,0 +1,31 @@
+/** A content store without a disk: the second implementation that keeps the interface honest. */
+import { readFile, unlink } from 'node:fs/promises';
+import type { ContentReader, ContentStore, StoredContent } from '../../src/cache/content-store.ts';
+import type { Digest } from '../../src/oci/digest.ts';
+
+export class MemoryStore implements ContentStore {
+  readonly #bytesByDigest = new Map<Digest, Buffer>();
+
+  async open(digest: Digest): Promise<ContentReader | undefined> {
+    const bytes = this.#bytesByDigest.get(digest);
+    if (bytes === undefined) return undefined;
+    return {
+      size: bytes.length,
+      read: async (target, position, end) => bytes.copy(target, 0, position, Math.min(end, position + target.length)),
+      close: async () => {},
+    };
+  }
+
+  async commit(digest: Digest, path: string): Promise<void> {
+    this.#bytesByDigest.set(digest, await readFile(path));
+    await unlink(path);
+  }
+
+  async delete(digest: Digest): Promise<void> {
+    this.#bytesByDigest.delete(digest);
+  }
+
+  async *list(): AsyncIterable<StoredContent> {
+    for (const [digest, bytes] of this.#bytesByDigest) yield { digest, size: bytes.length };
+  }
+}
