@@ -66,7 +66,8 @@ export class Spool {
 
   /** Keeps the file of an ingest that broke off if it is worth resuming. Never throws: it is a service, no duty. */
   async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
-    if (!options.resumable || ingest.received < RESUME_MIN_BYTES) await this.discard(this.path(ingest.digest));
+    if (!options.resumable || ingest.received < RESUME_MIN_BYTES)
+      await this.discard(this.path(ingest.digest));
   }
 
   /**
@@ -94,6 +95,12 @@ export class Spool {
       await this.discard(path);
       throw new StorageError(operation, error);
     }
+  }
+
+  /** Tries whether anything can be written at all. @throws {StorageError} */
+  async probe(): Promise<true> {
+    await this.discard(await this.put(Buffer.from('probe')));
+    return true;
   }
 
   /** Removes a spooled file; that it is gone already, or cannot go now, is left to the next {@link sweep}. */

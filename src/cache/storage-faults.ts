@@ -41,6 +41,9 @@ export class StorageFaults {
     const loggedAt = this.#loggedAtByKind.get(kind);
     if (loggedAt !== undefined && Math.abs(now - loggedAt) < LOG_INTERVAL_MS) return;
     this.#loggedAtByKind.set(kind, now);
-    this.#logger.error({ err: error, operation: error.operation, code: error.errno }, 'storage error: pulls go on uncached');
+    this.#logger.error(
+      { err: error, operation: error.operation, code: error.errno },
+      'storage error: pulls go on uncached',
+    );
   }
 }

@@ -8,7 +8,11 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { ClientGoneError } from './content.ts';
 import type { PullState } from './pull-state.ts';
 
-export function accessLog(options: { logger: Logger; metrics: Metrics; clock: Clock }): Middleware<PullState> {
+export function accessLog(options: {
+  logger: Logger;
+  metrics: Metrics;
+  clock: Clock;
+}): Middleware<PullState> {
   const { logger, metrics, clock } = options;
   return async (ctx, next) => {
     const startedAt = clock.now();
@@ -38,7 +42,12 @@ function onHeaders(ctx: Context, callback: () => void): void {
   }) as typeof res.writeHead;
 }
 
-function count(metrics: Metrics, ctx: Context & { state: PullState }, seconds: number, firstByte: number): void {
+function count(
+  metrics: Metrics,
+  ctx: Context & { state: PullState },
+  seconds: number,
+  firstByte: number,
+): void {
   const { kind, upstream, outcome, bytes } = ctx.state;
   if (kind === undefined || upstream === undefined) return; // pings and refused requests are no traffic of the cache
   const cache = outcome ?? 'none';
@@ -48,7 +57,12 @@ function count(metrics: Metrics, ctx: Context & { state: PullState }, seconds: n
   metrics.firstByte.observe({ kind, cache }, firstByte);
 }
 
-function writeLine(logger: Logger, ctx: Context & { state: PullState }, seconds: number, firstByte: number): void {
+function writeLine(
+  logger: Logger,
+  ctx: Context & { state: PullState },
+  seconds: number,
+  firstByte: number,
+): void {
   const { requestId, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
   const line = {
     requestId,

@@ -79,7 +79,9 @@ function sendError(ctx: Context & { state: PullState }, error: RegistryError): v
     ctx.set('Cache-Status', `millpond; fwd=uri-miss; detail=${code}`);
   }
   ctx.set(headers);
-  ctx.body = JSON.stringify({ errors: [{ code, message, detail: { ...detail, requestId: ctx.state.requestId } }] });
+  ctx.body = JSON.stringify({
+    errors: [{ code, message, detail: { ...detail, requestId: ctx.state.requestId } }],
+  });
   // Without this exact type dockerd shows the raw body instead of the message.
   ctx.res.setHeader('Content-Type', 'application/json');
 }

@@ -1,5 +1,5 @@
 /** A listening HTTP server that can be drained. */
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 // Above the idle timeouts of the usual load balancers (60 s), so that it is never we who close under a request.
@@ -16,10 +16,10 @@ export class Listener {
   }
 
   /**
-   * @param address `host:port`; port 0 takes any free one
+   * @param address port 0 takes any free one
    * @throws the system's error when the address cannot be had
    */
-  static async open(address: string, handler: RequestListener): Promise<Listener> {
+  static async open(address: { host: string; port: number }, handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>): Promise<Listener> {
     const server = createServer(
       {
         keepAliveTimeout: KEEP_ALIVE_MS,
@@ -27,7 +27,7 @@ export class Listener {
         requestTimeout: REQUEST_TIMEOUT_MS,
         noDelay: true,
       },
-      handler,
+      (request, response) => void handler(request, response),
     );
     const listener = new Listener(server);
     server.on('request', (_request, response) => {
@@ -36,10 +36,9 @@ export class Listener {
         if (listener.#draining !== undefined) setImmediate(() => server.closeIdleConnections());
       });
     });
-    const { hostname, port } = new URL(`http://${address}`);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      server.listen(Number(port || 80), hostname.replace(/^\[|\]$/g, ''), () => {
+      server.listen(address.port, address.host, () => {
         server.off('error', reject);
         resolve();
       });

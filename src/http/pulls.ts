@@ -1,12 +1,12 @@
 /** The registry side: what each kind of request answers. Everything it decides is in mirror/; this is HTTP. */
 import type { Context, Middleware } from 'koa';
-import { RegistryError } from '../oci/errors.ts';
-import { OCI_INDEX } from '../oci/manifest.ts';
 import type { BlobMirror } from '../mirror/blob-mirror.ts';
 import type { DiscoveryMirror } from '../mirror/discovery-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
 import type { ManifestMirror } from '../mirror/manifest-mirror.ts';
 import type { CacheOutcome } from '../mirror/outcome.ts';
+import { RegistryError } from '../oci/errors.ts';
+import { OCI_INDEX } from '../oci/manifest.ts';
 import type { Upstream } from '../upstream/client.ts';
 import type { ContentSender } from './content.ts';
 import type { PullState } from './pull-state.ts';
@@ -49,7 +49,8 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
       return;
     }
     const upstream = pulls.upstreamByName.get(request.upstream);
-    if (upstream === undefined) throw new Error(`the routing table leads to ${request.upstream}, which is no upstream`);
+    if (upstream === undefined)
+      throw new Error(`the routing table leads to ${request.upstream}, which is no upstream`);
     const { state } = ctx;
     state.kind = request.kind;
     state.upstream = request.upstream;
@@ -206,15 +207,19 @@ const CACHE_STATUS: Record<CacheOutcome, string> = {
 /** RFC 9211. A HEAD that went upstream stored nothing. */
 function setOutcome(ctx: Ctx, outcome: CacheOutcome, warning?: string): void {
   ctx.state.outcome = outcome;
-  ctx.set('Cache-Status', outcome === 'miss' && ctx.method === 'HEAD' ? 'millpond; fwd=uri-miss' : CACHE_STATUS[outcome]);
-  if (warning !== undefined) ctx.set('Warning', `299 - "${warning.replace(/[^\x20-\x7e]|["\\]/g, ' ').slice(0, 1000)}"`);
+  ctx.set(
+    'Cache-Status',
+    outcome === 'miss' && ctx.method === 'HEAD' ? 'millpond; fwd=uri-miss' : CACHE_STATUS[outcome],
+  );
+  if (warning !== undefined)
+    ctx.set('Warning', `299 - "${warning.replace(/[^\x20-\x7e]|["\\]/g, ' ').slice(0, 1000)}"`);
 }
 
 /** The client's own path leads to the next page too, whatever route it used; upstream's would lead around the mirror. */
 function setNextLink(ctx: Ctx, next: URLSearchParams): void {
   const query = new URLSearchParams(next);
   for (const namespace of new URLSearchParams(ctx.querystring).getAll('ns')) query.append('ns', namespace);
-  ctx.set('Link', `<${ctx.path}?${query}>; rel="next"`);
+  ctx.set('Link', `<${ctx.path}?${query.toString()}>; rel="next"`);
 }
 
 function sendJson(ctx: Ctx, body: Buffer, mediaType: string): void {

@@ -6,7 +6,13 @@
  */
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { parseReference, parseRepository, parseTag, type Reference, type Repository } from '../oci/reference.ts';
+import {
+  parseReference,
+  parseRepository,
+  parseTag,
+  type Reference,
+  type Repository,
+} from '../oci/reference.ts';
 
 /** Which upstream a name means. */
 export interface RoutingTable {
@@ -45,7 +51,11 @@ const DOCKER_HUB = 'docker.io';
  * @param host the `Host` header
  * @throws {RegistryError} the path is none of the registry API's, a name is malformed, or its registry is not configured
  */
-export function parseRequest(url: string, host: string | undefined, table: RoutingTable): PullRequest | PingRequest {
+export function parseRequest(
+  url: string,
+  host: string | undefined,
+  table: RoutingTable,
+): PullRequest | PingRequest {
   const queryStart = url.indexOf('?');
   const path = queryStart < 0 ? url : url.slice(0, queryStart);
   const query = new URLSearchParams(queryStart < 0 ? '' : url.slice(queryStart + 1));
@@ -118,7 +128,8 @@ interface Hints {
 /** Every way in that names a registry must name the same one; the first path segment is stripped if it names it too. */
 function resolveTarget(segments: string[], hints: Hints, table: RoutingTable): Target {
   const [namespace] = hints.namespaces;
-  const virtual = hints.host === undefined ? undefined : table.upstreamByVirtualHost.get(hints.host.toLowerCase());
+  const virtual =
+    hints.host === undefined ? undefined : table.upstreamByVirtualHost.get(hints.host.toLowerCase());
   const named = [
     ...hints.namespaces.map((value) => lookUp(value, table)),
     ...(hints.prefix === undefined ? [] : [lookUp(hints.prefix, table)]),
@@ -126,16 +137,25 @@ function resolveTarget(segments: string[], hints: Hints, table: RoutingTable): T
   ];
   let name = segments;
   const first = segments[0] ?? '';
-  if (segments.length > 1 && (table.upstreamByHost.has(first) || (named.length === 0 && looksLikeHost(first)))) {
+  if (
+    segments.length > 1 &&
+    (table.upstreamByHost.has(first) || (named.length === 0 && looksLikeHost(first)))
+  ) {
     named.push(lookUp(first, table));
     name = segments.slice(1);
   }
   const upstream = named[0] ?? table.defaultUpstream;
   const other = named.find((candidate) => candidate !== upstream);
   if (other !== undefined) {
-    throw new RegistryError('NAME_INVALID', { message: `the request names two registries: ${upstream} and ${other}` });
+    throw new RegistryError('NAME_INVALID', {
+      message: `the request names two registries: ${upstream} and ${other}`,
+    });
   }
-  return { upstream, repository: requireRepository(name, upstream), ...(namespace === undefined ? {} : { namespace }) };
+  return {
+    upstream,
+    repository: requireRepository(name, upstream),
+    ...(namespace === undefined ? {} : { namespace }),
+  };
 }
 
 /** As docker tells a registry host from the first part of a name: by a dot, a port, or "localhost". */

@@ -39,7 +39,12 @@ export class BlobFetch {
   #position: number;
   #first: FetchedBlob | undefined;
 
-  private constructor(request: BlobFetchRequest, context: BlobFetchContext, first: FetchedBlob | undefined, size: number | undefined) {
+  private constructor(
+    request: BlobFetchRequest,
+    context: BlobFetchContext,
+    first: FetchedBlob | undefined,
+    size: number | undefined,
+  ) {
     this.#request = request;
     this.#context = context;
     this.#position = request.from;
@@ -63,7 +68,8 @@ export class BlobFetch {
       if (expectedSize !== undefined && first.size !== undefined && first.size !== expectedSize) {
         throw new ContentError('size-mismatch', digest, expectedSize, first.size);
       }
-      const size = expectedSize ?? first.size ?? (await upstream.headBlob(repository, digest, { signal })).size;
+      const size =
+        expectedSize ?? first.size ?? (await upstream.headBlob(repository, digest, { signal })).size;
       return new BlobFetch(request, context, first, size);
     } catch (error) {
       first.body.destroy();
@@ -105,7 +111,11 @@ export class BlobFetch {
     const blob = await upstream.fetchBlob(repository, digest, { from: this.#position, signal });
     if (blob.size !== undefined && blob.size !== this.size) {
       blob.body.destroy();
-      throw new UpstreamError('invalid-response', upstream.name, 'the length of a blob changed between two replies');
+      throw new UpstreamError(
+        'invalid-response',
+        upstream.name,
+        'the length of a blob changed between two replies',
+      );
     }
     return blob;
   }

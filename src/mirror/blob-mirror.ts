@@ -75,7 +75,11 @@ export class BlobMirror {
     const expectedSize = await this.#expectedSize(request);
     const { size } = await this.#confirm(request);
     if (size === undefined && expectedSize === undefined) {
-      throw new UpstreamError('invalid-response', request.upstream.name, 'the reply does not say how long the blob is');
+      throw new UpstreamError(
+        'invalid-response',
+        request.upstream.name,
+        'the reply does not say how long the blob is',
+      );
     }
     return { size: size ?? expectedSize ?? 0, outcome: 'miss' };
   }
@@ -183,7 +187,11 @@ export class BlobMirror {
     );
     if (fetch.size === undefined) {
       fetch.close();
-      throw new UpstreamError('invalid-response', upstream.name, 'the reply does not say how long the blob is');
+      throw new UpstreamError(
+        'invalid-response',
+        upstream.name,
+        'the reply does not say how long the blob is',
+      );
     }
     return new Passthrough(digest, fetch.size, fetch, abort, prefix);
   }

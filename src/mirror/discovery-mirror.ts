@@ -87,8 +87,12 @@ export class DiscoveryMirror {
       return { referrers: (await result).referrers, outcome: joined ? 'collapsed' : 'miss' };
     } catch (error) {
       const passing = error instanceof UpstreamError && error.code !== 'not-found' && error.code !== 'denied';
-      if (!passing || known === undefined || age >= freshness.tagTtlMs + freshness.staleIfErrorMs) throw error;
-      this.#logger.warn({ err: error, upstream: upstream.name, repository, digest }, 'serving stale referrers');
+      if (!passing || known === undefined || age >= freshness.tagTtlMs + freshness.staleIfErrorMs)
+        throw error;
+      this.#logger.warn(
+        { err: error, upstream: upstream.name, repository, digest },
+        'serving stale referrers',
+      );
       return { referrers: known.referrers, outcome: 'stale', warning: error.message };
     }
   }

@@ -7,6 +7,7 @@ import type { ContentReader, ContentStore } from '../cache/content-store.ts';
 import { ContentError, StorageError } from '../cache/errors.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index-store.ts';
 import type { HashedPrefix, Ingest } from '../cache/ingest.ts';
+import type { Inventory } from '../cache/inventory.ts';
 import type { Spool } from '../cache/spool.ts';
 import type { StorageFaults } from '../cache/storage-faults.ts';
 import type { Clock } from '../clock.ts';
@@ -19,6 +20,7 @@ import { BlobFetch } from './blob-fetch.ts';
 export interface FillContext {
   store: ContentStore;
   index: IndexStore;
+  inventory: Inventory;
   spool: Spool;
   faults: StorageFaults;
   metrics: Metrics;
@@ -103,7 +105,11 @@ export class Fill {
       this.#opened.reject(failure);
       this.#ingest?.abort(failure);
       if (failure instanceof StorageError) faults.report(failure);
-      else logger.warn({ err: failure, upstream: this.request.upstream.name, digest: this.request.digest }, 'fetch failed');
+      else
+        logger.warn(
+          { err: failure, upstream: this.request.upstream.name, digest: this.request.digest },
+          'fetch failed',
+        );
       if (failure instanceof ContentError) {
         metrics.contentRejected.inc({ upstream: this.request.upstream.name, reason: failure.code });
       }
@@ -141,7 +147,7 @@ export class Fill {
 
   /** The followers have their bytes by now, so a disk that refuses costs only the caching. */
   async #commit(ingest: Ingest): Promise<void> {
-    const { store, index, spool, faults } = this.#context;
+    const { store, index, inventory, spool, faults } = this.#context;
     const { digest, key } = this.request;
     const path = spool.path(digest);
     const committed = await faults.tolerate(async () => {
@@ -152,6 +158,7 @@ export class Fill {
     if (committed === undefined) return spool.discard(path);
     // Content first, record second: a record without content would promise what is not there.
     const size = ingest.received;
+    inventory.add(digest, size);
     await faults.tolerate(() =>
       index.write([
         { put: 'content', digest, value: { size } },

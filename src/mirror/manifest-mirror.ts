@@ -66,7 +66,9 @@ export class ManifestMirror {
   readonly #fetches = new SingleFlight<{ manifest: Manifest; stored: boolean }>();
   readonly #heads = new SingleFlight<OpenManifest | undefined>();
   readonly #revalidations = new SingleFlight<TagMeaning>();
-  readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({ max: REMEMBERED_MISSING });
+  readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({
+    max: REMEMBERED_MISSING,
+  });
 
   constructor(context: ManifestMirrorContext) {
     this.#context = context;
@@ -115,9 +117,8 @@ export class ManifestMirror {
     if (record === undefined) return this.#firstByTag(request, key);
     const freshness = freshnessOf(record, tag, this.#context.clock.now(), request.freshness);
     if (freshness === 'fresh') return this.#serve(request, { record, outcome: 'hit' });
-    const meaning = await this.#revalidations.run(
-      flightKey(key, tag, accept),
-      () => this.#revalidate(request, key, record, freshness),
+    const meaning = await this.#revalidations.run(flightKey(key, tag, accept), () =>
+      this.#revalidate(request, key, record, freshness),
     ).result;
     return this.#serve(request, meaning);
   }
@@ -154,7 +155,11 @@ export class ManifestMirror {
     const { clock, index } = this.#context;
     try {
       const confirmedAt = clock.now();
-      const { digest } = await request.upstream.headManifest(request.repository, key.tag, acceptOption(key.accept));
+      const { digest } = await request.upstream.headManifest(
+        request.repository,
+        key.tag,
+        acceptOption(key.accept),
+      );
       if (digest === record.digest) {
         const confirmed = { ...record, confirmedAt };
         await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));

@@ -6,6 +6,7 @@
 import { LRUCache } from 'lru-cache';
 import type { ContentReader, ContentStore } from '../cache/content-store.ts';
 import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../cache/index-store.ts';
+import type { Inventory } from '../cache/inventory.ts';
 import type { Spool } from '../cache/spool.ts';
 import { type Digest, digestAlgorithm, digestOf } from '../oci/digest.ts';
 import { type Descriptor, MANIFEST_MAX_BYTES, type ParsedManifest } from '../oci/manifest.ts';
@@ -22,15 +23,17 @@ export interface Manifest {
 export class ManifestStore {
   readonly #store: ContentStore;
   readonly #index: IndexStore;
+  readonly #inventory: Inventory;
   readonly #spool: Spool;
   readonly #recent = new LRUCache<Digest, Manifest>({
     maxSize: MEMORY_BYTES,
     sizeCalculation: (manifest) => manifest.bytes.length + 1,
   });
 
-  constructor(context: { store: ContentStore; index: IndexStore; spool: Spool }) {
+  constructor(context: { store: ContentStore; index: IndexStore; inventory: Inventory; spool: Spool }) {
     this.#store = context.store;
     this.#index = context.index;
+    this.#inventory = context.inventory;
     this.#spool = context.spool;
   }
 
@@ -43,6 +46,7 @@ export class ManifestStore {
     const bytes = await this.#read(digest);
     if (bytes === undefined) {
       await this.#index.write([{ delete: 'content', digest }]);
+      this.#inventory.delete(digest);
       return undefined;
     }
     const manifest = { digest, mediaType, bytes };
@@ -59,6 +63,7 @@ export class ManifestStore {
   async put(key: RepositoryKey, manifest: Manifest, parsed: ParsedManifest, tag?: TagChange): Promise<void> {
     const { digest, mediaType, bytes } = manifest;
     await this.#store.commit(digest, await this.#spool.put(bytes));
+    this.#inventory.add(digest, bytes.length);
     const listed = [...parsed.manifests, ...parsed.blobs, { digest, size: bytes.length, mediaType }];
     const changes: IndexChange[] = [
       { put: 'content', digest, value: { size: bytes.length, mediaType } },

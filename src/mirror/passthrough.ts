@@ -58,7 +58,8 @@ export class Passthrough implements ContentReader {
     const last = Math.min(chunk.length, end - this.#hashed);
     if (last > first) this.#pending.push(chunk.subarray(first, last));
     this.#hashed += chunk.length;
-    if (this.#hashed > this.size) throw new ContentError('size-mismatch', this.#digest, this.size, this.#hashed);
+    if (this.#hashed > this.size)
+      throw new ContentError('size-mismatch', this.#digest, this.size, this.#hashed);
   }
 
   #verify(): void {

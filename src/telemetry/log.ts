@@ -30,3 +30,16 @@ export function createLogger(options: { level: LogLevel; destination: Destinatio
     options.destination,
   );
 }
+
+/** Turns JSON lines into text for people: time, level, message, then the rest as `key=value`. */
+export function prettyDestination(output: { write(text: string): unknown }): DestinationStream {
+  return {
+    write: (json: string) => {
+      const { time, level, msg, ...rest } = JSON.parse(json) as Record<string, unknown>;
+      const fields = Object.entries(rest).map(
+        ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+      );
+      output.write(`${[time, String(level).padEnd(5), msg, ...fields].join(' ')}\n`);
+    },
+  };
+}

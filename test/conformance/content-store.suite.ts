@@ -46,7 +46,11 @@ export function contentStoreSuite(name: string, create: (directory: string) => C
     const { digest } = await commit(bytes);
     const reader = await store.open(digest);
     assert.ok(reader);
-    for (const [start, end] of [[0, 1], [9_999, 10_000], [5, 5_005]] as const) {
+    for (const [start, end] of [
+      [0, 1],
+      [9_999, 10_000],
+      [5, 5_005],
+    ] as const) {
       assert.deepEqual(await readRange(reader, start, end), bytes.subarray(start, end));
     }
     await reader.close();

@@ -69,7 +69,10 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
     ]);
     const contents = new Map<string, unknown>();
     for await (const [digest, record] of index.contents()) contents.set(digest, record);
-    assert.deepEqual(Object.fromEntries(contents), { [DIGEST]: { size: 1 }, [other]: { size: 2, mediaType: 'm' } });
+    assert.deepEqual(Object.fromEntries(contents), {
+      [DIGEST]: { size: 1 },
+      [other]: { size: 2, mediaType: 'm' },
+    });
     await index.write([{ delete: 'content', digest: DIGEST }]);
     assert.equal(await index.content(DIGEST), undefined);
   });

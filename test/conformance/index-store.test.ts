@@ -14,5 +14,8 @@ test('LevelIndex: a second owner of one directory is refused', async (t) => {
   const directory = await tempDir(t);
   const index = await open(directory);
   t.after(() => index.close());
-  await assert.rejects(open(directory), (error: unknown) => error instanceof StorageError && error.errno === 'LEVEL_LOCKED');
+  await assert.rejects(
+    open(directory),
+    (error: unknown) => error instanceof StorageError && error.errno === 'LEVEL_LOCKED',
+  );
 });

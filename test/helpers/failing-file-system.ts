@@ -39,7 +39,8 @@ export class FailingFileSystem {
 
   #check(operation: Operation): void {
     const errno = this.errnoByOperation.get(operation);
-    if (errno !== undefined) throw Object.assign(new Error(`${errno}: injected on ${operation}`), { code: errno });
+    if (errno !== undefined)
+      throw Object.assign(new Error(`${errno}: injected on ${operation}`), { code: errno });
   }
 
   #wrap(file: FileHandle): FileHandle {

@@ -11,7 +11,8 @@ export class MemoryStore implements ContentStore {
     if (bytes === undefined) return undefined;
     return {
       size: bytes.length,
-      read: async (target, position, end) => bytes.copy(target, 0, position, Math.min(end, position + target.length)),
+      read: async (target, position, end) =>
+        bytes.copy(target, 0, position, Math.min(end, position + target.length)),
       close: async () => {},
     };
   }

@@ -2,7 +2,12 @@
 import type { ContentReader } from '../../src/cache/content-store.ts';
 
 /** All bytes from `start` to `end`, in pieces of at most `step`. */
-export async function readRange(reader: ContentReader, start: number, end: number, step = 64 * 1024): Promise<Buffer> {
+export async function readRange(
+  reader: ContentReader,
+  start: number,
+  end: number,
+  step = 64 * 1024,
+): Promise<Buffer> {
   const pieces: Buffer[] = [];
   let position = start;
   while (position < end) {

@@ -169,7 +169,10 @@ test('when the disk fails in the middle, what is in the file is a hashed prefix 
   assert.equal(failure.code, 'full');
   const prefix = ingest.hashedPrefix();
   assert.equal(prefix.length, 600_000);
-  assert.equal(prefix.hash.update(bytes.subarray(600_000)).digest('hex'), ingest.digest.slice('sha256:'.length));
+  assert.equal(
+    prefix.hash.update(bytes.subarray(600_000)).digest('hex'),
+    ingest.digest.slice('sha256:'.length),
+  );
   await assert.rejects(follower.read(Buffer.alloc(10), 600_000, bytes.length), StorageError);
   await follower.close();
   await ingest.end();

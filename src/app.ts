@@ -1,0 +1,188 @@
+/**
+ * The composition root: builds everything in the order in which it depends on each other, and takes it down in reverse.
+ *
+ * What a pull meets: the registry listener → access log → error mapping → the door (http/routes) → its handler
+ * (http/pulls) → a mirror (mirror/), which has it in the cache (cache/), joins a fill, or asks upstream (upstream/).
+ */
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import Koa from 'koa';
+import type { DestinationStream } from 'pino';
+import type { FileSystem } from './cache/file-system.ts';
+import { FsStore } from './cache/fs-store.ts';
+import { Inventory } from './cache/inventory.ts';
+import { LevelIndex } from './cache/level-index.ts';
+import { Spool } from './cache/spool.ts';
+import { StorageFaults } from './cache/storage-faults.ts';
+import type { Clock } from './clock.ts';
+import type { Config, UpstreamConfig } from './config/schema.ts';
+import { type Environment, Secret } from './config/secrets.ts';
+import { accessLog } from './http/access-log.ts';
+import { ContentSender } from './http/content.ts';
+import { answerErrors } from './http/errors.ts';
+import { Listener } from './http/listener.ts';
+import { createOperationsApp } from './http/operations.ts';
+import type { PullState } from './http/pull-state.ts';
+import { answerPulls, type MirroredUpstream } from './http/pulls.ts';
+import type { RoutingTable } from './http/routes.ts';
+import { BlobMirror } from './mirror/blob-mirror.ts';
+import { DiscoveryMirror } from './mirror/discovery-mirror.ts';
+import type { FreshnessPolicy } from './mirror/freshness.ts';
+import { ManifestMirror } from './mirror/manifest-mirror.ts';
+import { ManifestStore } from './mirror/manifest-store.ts';
+import { createLogger, type Logger } from './telemetry/log.ts';
+import { Metrics } from './telemetry/metrics.ts';
+import { type Upstream, UpstreamClient } from './upstream/client.ts';
+import type { CredentialProvider } from './upstream/credentials.ts';
+import { SealedUpstream } from './upstream/sealed.ts';
+
+export interface AppOptions {
+  config: Config;
+  environment: Environment;
+  version: string;
+  clock: Clock;
+  fileSystem: FileSystem;
+  logDestination: DestinationStream;
+  /** Also export prom-client's metrics of the whole process. */
+  processMetrics: boolean;
+}
+
+export interface App {
+  /** `host:port` as bound. */
+  readonly registryAddress: string;
+  readonly operationsAddress: string;
+  /** Drains the registry side, then closes everything; the index last. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** @throws the first error that keeps the mirror from starting; what was begun is closed again */
+export async function startApp(options: AppOptions): Promise<App> {
+  const { config, clock, fileSystem } = options;
+  await using stack = new AsyncDisposableStack();
+  const logger = createLogger({ level: config.log.level, destination: options.logDestination });
+  const metrics = new Metrics({ version: options.version, processMetrics: options.processMetrics });
+  const faults = new StorageFaults({ metrics, logger, clock });
+
+  const { directory } = config.cache;
+  await mkdir(directory, { recursive: true });
+  const index = await LevelIndex.open(join(directory, 'index'));
+  stack.defer(() => index.close());
+  const store = new FsStore(directory, fileSystem);
+  const spool = new Spool(directory, fileSystem);
+  await faults.tolerate(() => spool.sweep());
+  metrics.storeCapacity.set(config.cache.maxSize);
+  const inventory = await Inventory.load(index, metrics);
+
+  const upstreamByName = new Map<string, MirroredUpstream>();
+  for (const [name, upstream] of config.upstreams) {
+    const client = config.sealed
+      ? new SealedUpstream(name)
+      : await createUpstream(name, upstream, { ...options, metrics, logger });
+    stack.defer(() => client.close());
+    upstreamByName.set(name, { client, freshness: freshnessPolicy(upstream) });
+  }
+
+  const shared = { store, index, inventory, spool, faults, metrics, logger, clock };
+  const blobs = new BlobMirror(shared);
+  stack.defer(() => blobs.close());
+  const manifests = new ManifestMirror({ ...shared, manifests: new ManifestStore(shared) });
+  const discovery = new DiscoveryMirror(shared);
+
+  const registryApp = new Koa<PullState>();
+  registryApp.silent = true; // every error ends in answerErrors
+  registryApp.use(accessLog({ logger, metrics, clock }));
+  registryApp.use(answerErrors());
+  const sender = new ContentSender({ clientTimeoutMs: config.server.clientTimeout });
+  const table = routingTable(config);
+  registryApp.use(answerPulls({ table, upstreamByName, manifests, blobs, discovery, sender }));
+
+  let draining = false;
+  const notReadyReason = async () => {
+    if (draining) return 'shutting down';
+    return (await faults.tolerate(() => spool.probe())) === undefined
+      ? 'the cache directory cannot be written'
+      : undefined;
+  };
+  const operationsApp = createOperationsApp({ metrics, logger, notReadyReason });
+  const operations = await Listener.open(config.operations.listen, operationsApp.callback());
+  stack.defer(() => operations.drain(0));
+  const registry = await Listener.open(config.server.listen, registryApp.callback());
+  stack.defer(() => {
+    draining = true;
+    return registry.drain(config.server.drainTimeout);
+  });
+  logger.info({ listener: 'operations', address: operations.address }, 'listening');
+  logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
+
+  const running = stack.move();
+  return {
+    registryAddress: registry.address,
+    operationsAddress: operations.address,
+    close: async () => {
+      if (running.disposed) return;
+      logger.info({}, 'shutting down');
+      await running.disposeAsync();
+      logger.info({}, 'shut down');
+    },
+  };
+}
+
+async function createUpstream(
+  name: string,
+  config: UpstreamConfig,
+  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; version: string },
+): Promise<Upstream> {
+  const { ca, clientCertificate } = config;
+  return new UpstreamClient(
+    {
+      name,
+      url: config.url,
+      realmHosts: config.realmHosts,
+      credentials: credentialProvider(config, context.environment),
+      ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
+      ...(clientCertificate === undefined
+        ? {}
+        : {
+            clientCertificate: {
+              cert: await readFile(clientCertificate.cert, 'utf8'),
+              key: await readFile(clientCertificate.key, 'utf8'),
+            },
+          }),
+      allowPrivateAddresses: config.allowPrivateAddresses,
+      maxConnections: config.maxConnections,
+      connectTimeoutMs: config.connectTimeout,
+      headersTimeoutMs: config.headersTimeout,
+      bodyTimeoutMs: config.bodyTimeout,
+    },
+    context,
+  );
+}
+
+function credentialProvider({ credentials }: UpstreamConfig, environment: Environment): CredentialProvider {
+  if (credentials === 'none') return async () => undefined;
+  const { username } = credentials;
+  const user = typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
+  const password = new Secret(credentials.password, environment);
+  return async () => ({ username: await user.read(), password: await password.read() });
+}
+
+function freshnessPolicy({ freshness }: UpstreamConfig): FreshnessPolicy {
+  return {
+    tagTtlMs: freshness.tagTtl,
+    immutableTags: freshness.immutableTags,
+    staleIfErrorMs: freshness.staleIfError,
+    onTagDeleted: freshness.onTagDeleted,
+    negativeTtlMs: freshness.negativeTtl,
+  };
+}
+
+function routingTable(config: Config): RoutingTable {
+  const upstreamByHost = new Map<string, string>();
+  const upstreamByVirtualHost = new Map<string, string>();
+  for (const [name, { aliases, hosts }] of config.upstreams) {
+    for (const host of [name, ...aliases]) upstreamByHost.set(host.toLowerCase(), name);
+    for (const host of hosts) upstreamByVirtualHost.set(host.toLowerCase(), name);
+  }
+  const defaultUpstream = upstreamByHost.get(config.defaultUpstream.toLowerCase()) ?? config.defaultUpstream;
+  return { defaultUpstream, upstreamByHost, upstreamByVirtualHost };
+}

@@ -1,0 +1,216 @@
+/**
+ * The kinds of value that a configuration field can hold. Each is a codec: what reads it also writes it back,
+ * which is how `config print` gives a file that loads as the same configuration.
+ */
+import { isIPv6 } from 'node:net';
+import * as z from 'zod';
+import { formatDuration, formatSize, parseDuration, parseSize } from './units.ts';
+
+/** An address to listen on, in the shape that `server.listen` of node:net takes. */
+export interface ListenAddress {
+  /** A name or an address; IPv6 without brackets. */
+  host: string;
+  /** 0 lets the system choose. */
+  port: number;
+}
+
+/** Where a secret is kept: an environment variable or a file. */
+export type SecretRef = { env: string } | { file: string };
+
+// setTimeout takes a longer delay for 1 ms, so that a timeout of 30 days would fire at once.
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** A time span in milliseconds, `0s` included. */
+export function duration() {
+  const what = 'a duration such as 500ms, 30s, 5m, 24h or 7d';
+  return written(what, parseDuration, formatDuration, z.number());
+}
+
+/** A time span in milliseconds that a timer can wait for: from 1 ms to 24 days. */
+export function timeout() {
+  const parse = (text: string) => {
+    const ms = parseDuration(text);
+    return ms !== undefined && ms > 0 && ms <= LONGEST_TIMER_MS ? ms : undefined;
+  };
+  return written('a duration from 1ms to 24d, such as 30s', parse, formatDuration, z.number());
+}
+
+/** A number of bytes above zero. */
+export function size() {
+  const parse = (text: string) => parseSize(text) || undefined;
+  return written('a size such as 512MiB or 50GiB', parse, formatSize, z.number());
+}
+
+export function listenAddress() {
+  const what = 'a host and a port such as 127.0.0.1:5000 or "[::1]:5000"';
+  return written(what, parseListen, formatListen, z.custom<ListenAddress>());
+}
+
+function parseListen(text: string): ListenAddress | undefined {
+  const [, address, name, digits] = /^(?:\[(.+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = address !== undefined && isIPv6(address) ? address : name;
+  const port = Number(digits);
+  return host === undefined || port > 65_535 ? undefined : { host, port };
+}
+
+function formatListen({ host, port }: ListenAddress): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** The base address of a registry, without a slash at its end. */
+export function registryUrl() {
+  const what = 'an http:// or https:// URL without credentials, query or fragment';
+  return z.codec(z.string({ error: `must be ${what}` }), z.string(), {
+    decode: (text, context) => {
+      const url = URL.parse(text);
+      const fits =
+        url !== null &&
+        ['http:', 'https:'].includes(url.protocol) &&
+        url.username === '' &&
+        url.password === '' &&
+        !/[?#]/.test(text);
+      if (fits) return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+      // Not shown: what is wrong with it may be that a password is in it.
+      context.issues.push({ code: 'custom', input: text, message: `must be ${what}` });
+      return z.NEVER;
+    },
+    encode: (url) => url,
+  });
+}
+
+/** A host name or address with an optional port, as a Host header or a URL holds it. */
+export function host() {
+  const what = 'a host in lower case with an optional port, such as registry.corp.example:5000';
+  return written(what, (text) => (isHost(text) ? text : undefined), String, z.string());
+}
+
+/**
+ * The host of an image reference. Like every client, we tell it from a path component by its dot or port
+ * (or by being `localhost`); else an upstream called `library` would swallow the repositories of Docker Hub.
+ */
+export function referenceHost() {
+  const what = 'the host of an image reference in lower case, such as registry.corp.example or registry:5000';
+  const parse = (text: string) =>
+    isHost(text) && (/[.:]/.test(text) || text === 'localhost') ? text : undefined;
+  return written(what, parse, String, z.string());
+}
+
+function isHost(text: string): boolean {
+  const [, address, name, digits] = /^(?:\[(.+)\]|([a-z0-9.-]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  if (digits !== undefined && (Number(digits) > 65_535 || Number(digits) === 0)) return false;
+  if (address !== undefined) return isIPv6(address) && address === address.toLowerCase();
+  return (
+    name !== undefined && name.split('.').every((label) => /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/.test(label))
+  );
+}
+
+export function pattern() {
+  return z.codec(z.string({ error: wrongType('a regular expression') }), z.custom<RegExp>(), {
+    decode: (source, context) => {
+      try {
+        return new RegExp(source);
+      } catch (error) {
+        const message = error instanceof Error ? error.message.replace(/^.*: /, '').toLowerCase() : '';
+        context.issues.push({
+          code: 'custom',
+          input: source,
+          message: `must be a regular expression, got ${shown(source)}: ${message}`,
+        });
+        return z.NEVER;
+      }
+    },
+    encode: (regExp) => regExp.source,
+  });
+}
+
+/** The path of a file or folder. A line break in it means that someone pasted the content instead. */
+export function path() {
+  const notContent = { error: 'must be a path, not the content of a file' };
+  return z
+    .string({ error: 'must be a path' })
+    .min(1, { error: 'must be a path' })
+    .regex(/^[^\0\r\n]*$/, notContent);
+}
+
+export function secretRef() {
+  const hint = 'must be { env: NAME } or { file: PATH }: a secret is never written into the configuration';
+  const keys = z.strictObject(
+    {
+      env: z
+        .string({ error: 'must be the name of an environment variable' })
+        .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, { error: 'must be the name of an environment variable' })
+        .optional()
+        .describe('Environment variable that holds the secret; read at start.'),
+      file: path().optional().describe('File that holds the secret; read again when it changes.'),
+    },
+    { error: hint },
+  );
+  return z.codec(keys, z.custom<SecretRef>(), {
+    decode: ({ env, file }, context): SecretRef => {
+      if (env !== undefined && file === undefined) return { env };
+      if (file !== undefined && env === undefined) return { file };
+      context.issues.push({ code: 'custom', input: {}, message: hint });
+      return z.NEVER;
+    },
+    encode: (ref) => ref,
+  });
+}
+
+export function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, { error: wrongType(`one of ${values.join(', ')}`) });
+}
+
+export function flag() {
+  return z.boolean({ error: wrongType('true or false') });
+}
+
+/** A whole number from 1. */
+export function count() {
+  const error = wrongType('a whole number from 1');
+  return z.int({ error }).min(1, { error });
+}
+
+/** A number above 0 and up to 1. */
+export function share() {
+  const error = wrongType('a number above 0 and up to 1');
+  return z.number({ error }).gt(0, { error }).lte(1, { error });
+}
+
+/** A map of the given fields and no others. */
+export function section<T extends z.core.$ZodShape>(fields: T) {
+  return z.strictObject(fields, { error: wrongType('a map of settings') });
+}
+
+export function list<T extends z.ZodType>(item: T) {
+  return z.array(item, { error: wrongType('a list') });
+}
+
+/** The error text of a field that does not hold `what`. Not for secrets: it shows what the field holds. */
+export function wrongType(what: string) {
+  return (issue: { input?: unknown }) => `must be ${what}, got ${shown(issue.input)}`;
+}
+
+/** A field that is written as text and held as something else. */
+function written<T>(
+  what: string,
+  parse: (text: string) => T | undefined,
+  format: (value: T) => string,
+  held: z.ZodType<T, T>,
+) {
+  return z.codec(z.string({ error: wrongType(what) }), held, {
+    decode: (text, context) => {
+      const value = parse(text);
+      if (value !== undefined) return value;
+      context.issues.push({ code: 'custom', input: text, message: wrongType(what)({ input: text }) });
+      return z.NEVER;
+    },
+    encode: format,
+  });
+}
+
+function shown(value: unknown): string {
+  if (value === undefined || value === null) return 'nothing';
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  return Array.isArray(value) ? 'a list' : 'a map';
+}

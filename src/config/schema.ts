@@ -1,0 +1,156 @@
+/** The configuration: every key, its meaning, its default, and the type that the program gets. */
+import * as z from 'zod';
+import type { LogLevel } from '../telemetry/log.ts';
+import {
+  count,
+  duration,
+  flag,
+  host,
+  list,
+  listenAddress,
+  oneOf,
+  path,
+  pattern,
+  referenceHost,
+  registryUrl,
+  secretRef,
+  section,
+  share,
+  size,
+  timeout,
+  wrongType,
+} from './fields.ts';
+import { DEFAULT_UPSTREAM } from './presets.ts';
+
+const LOG_LEVELS = [
+  'trace',
+  'debug',
+  'info',
+  'warn',
+  'error',
+  'fatal',
+  'silent',
+] as const satisfies readonly LogLevel[];
+
+const credentialsSchema = section({
+  username: z
+    .union(
+      [
+        // RFC 7617: the first colon of Basic credentials ends the user name.
+        z.string().regex(/^[^:\s]+$/, { error: 'must be a user name without colons and spaces' }),
+        secretRef(),
+      ],
+      { error: 'must be a user name, { env: NAME } or { file: PATH }' },
+    )
+    .describe('User name, in the clear or as a secret.'),
+  password: secretRef().describe('Password or access token.'),
+});
+
+const freshnessSchema = section({
+  tagTtl: duration().prefault('5m').describe('A tag is served without asking upstream for this long.'),
+  immutableTags: list(pattern())
+    .prefault(['^v?\\d+\\.\\d+\\.\\d+$'])
+    .describe('Tags that match one of these are never revalidated while cached.'),
+  staleIfError: duration()
+    .prefault('7d')
+    .describe('A tag may be served this long past tagTtl while upstream fails.'),
+  onTagDeleted: oneOf(['forget', 'keep'])
+    .prefault('forget')
+    .describe('What becomes of a cached tag that upstream no longer has.'),
+  negativeTtl: duration()
+    .prefault('30s')
+    .describe('A missing manifest is remembered as missing for this long.'),
+});
+
+const upstreamSchema = section({
+  // Which registry stands behind a key depends on the key: load.ts fills in url, aliases and realmHosts.
+  url: registryUrl().describe('Base URL; default: the preset of this name, else https:// and the name.'),
+  aliases: list(referenceHost())
+    .prefault([])
+    .describe('Other names for this upstream in ns= and in paths; default: those of the preset.'),
+  hosts: list(host()).prefault([]).describe('Host headers that mean this upstream (virtual hosts).'),
+  realmHosts: list(host())
+    .prefault([])
+    .describe(
+      "Token servers outside the registry's own domain that may get its credentials; default: those of the preset.",
+    ),
+  fallbackUrls: list(registryUrl())
+    .prefault([])
+    .describe('Base URLs that are tried in order when url is unreachable.'),
+  credentials: z
+    .union([z.literal('none'), credentialsSchema], { error: 'must be none or { username, password }' })
+    .prefault('none')
+    .describe('How to log in to this upstream.'),
+  ca: path().optional().describe('PEM bundle of certificate authorities to trust besides the usual ones.'),
+  clientCertificate: section({
+    cert: path().describe('PEM file of the certificate chain.'),
+    key: path().describe('PEM file of the private key.'),
+  })
+    .optional()
+    .describe('Certificate to present to this upstream.'),
+  allowPrivateAddresses: flag()
+    .prefault(false)
+    .describe('Redirects and token realms of this upstream may lead to private or loopback addresses.'),
+  maxConnections: count().prefault(64).describe('Connections to this upstream at one time.'),
+  segments: count().prefault(4).describe('Parallel ranges for one large cold blob; 1 turns it off.'),
+  connectTimeout: timeout().prefault('10s').describe('Limit for opening a connection.'),
+  headersTimeout: timeout().prefault('30s').describe('Limit for the wait until a reply begins.'),
+  bodyTimeout: timeout()
+    .prefault('30s')
+    .describe('Limit for the wait between two pieces of a reply, never for all of it.'),
+  freshness: freshnessSchema.prefault({}).describe('How long tags stay good.'),
+});
+
+/** One upstream registry. Times in milliseconds, URLs without a slash at the end. */
+export type UpstreamConfig = z.output<typeof upstreamSchema>;
+
+export const configSchema = section({
+  server: section({
+    listen: listenAddress().prefault('127.0.0.1:5000').describe('Address of the registry side.'),
+    drainTimeout: timeout()
+      .prefault('30s')
+      .describe('Running replies may take this long to finish when the server stops.'),
+    clientTimeout: timeout()
+      .prefault('60s')
+      .describe('A client that takes no byte of its reply for this long is cut.'),
+  })
+    .prefault({})
+    .describe('The registry side.'),
+  operations: section({
+    listen: listenAddress().prefault('127.0.0.1:5001').describe('Address of metrics, health and API.'),
+  })
+    .prefault({})
+    .describe('The operations side; keep it off the public network.'),
+  cache: section({
+    directory: path().prefault('./millpond-data').describe('Folder of the cached content and its index.'),
+    maxSize: size().prefault('50GiB').describe('Soft limit for the content, held by eviction.'),
+    lowWatermark: share().prefault(0.9).describe('Eviction stops at this share of maxSize.'),
+  })
+    .prefault({})
+    .describe('What is kept, and where.'),
+  defaultUpstream: referenceHost()
+    .prefault(DEFAULT_UPSTREAM)
+    .describe('The upstream that a bare /v2/<name> means; one of upstreams or of their aliases.'),
+  sealed: flag().prefault(false).describe('Never open an outgoing connection.'),
+  upstreams: z
+    .codec(
+      z.record(referenceHost(), upstreamSchema, { error: wrongType('a map from hosts to settings') }),
+      z.custom<ReadonlyMap<string, UpstreamConfig>>(),
+      { decode: (record) => new Map(Object.entries(record)), encode: (map) => Object.fromEntries(map) },
+    )
+    .describe('By the host in an image reference; nothing else can be reached through the mirror.'),
+  log: section({
+    level: oneOf(LOG_LEVELS).prefault('info').describe('The least severe lines that are written.'),
+    format: oneOf(['json', 'pretty'])
+      .prefault('json')
+      .describe('One JSON object a line, or text for people.'),
+  })
+    .prefault({})
+    .describe('The log.'),
+});
+
+/**
+ * A complete, valid configuration. Times in milliseconds, sizes in bytes, paths absolute;
+ * `upstreams` in the order of the file.
+ */
+export type Config = z.output<typeof configSchema>;

@@ -1,0 +1,39 @@
+#!/usr/bin/env node
+/** Hands the real world to the command line. The only place that ends the process. */
+import { readFileSync } from 'node:fs';
+import { startApp } from './app.ts';
+import { nodeFileSystem } from './cache/file-system.ts';
+import { runCommandLine } from './cli/program.ts';
+import { systemClock } from './clock.ts';
+import { prettyDestination } from './telemetry/log.ts';
+
+const packageJson: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+const version =
+  typeof packageJson === 'object' && packageJson !== null && 'version' in packageJson
+    ? String(packageJson.version)
+    : 'unknown';
+
+const exitCode = await runCommandLine(process.argv.slice(2), {
+  version,
+  environment: process.env,
+  cwd: process.cwd(),
+  stdout: process.stdout,
+  stderr: process.stderr,
+  serve: async (config) => {
+    const app = await startApp({
+      config,
+      environment: process.env,
+      version,
+      clock: systemClock,
+      fileSystem: nodeFileSystem,
+      logDestination: config.log.format === 'pretty' ? prettyDestination(process.stdout) : process.stdout,
+      processMetrics: true,
+    });
+    await new Promise((resolve) => {
+      process.once('SIGTERM', resolve);
+      process.once('SIGINT', resolve);
+    });
+    await app.close();
+  },
+});
+process.exit(exitCode);

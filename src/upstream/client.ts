@@ -1,0 +1,349 @@
+/** One upstream registry, as the mirror needs it: every method is one question, asked with all that it takes. */
+import type { Readable } from 'node:stream';
+import type { Clock } from '../clock.ts';
+import { type Digest, digestAlgorithm, digestOf, parseDigest } from '../oci/digest.ts';
+import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../oci/manifest.ts';
+import { isDigest, type Reference, type Repository } from '../oci/reference.ts';
+import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
+import { UpstreamError } from './errors.ts';
+import { assertIdentity, readBody, replyError } from './replies.ts';
+import { type TokenSettings, Tokens } from './tokens.ts';
+import { discard, type Reply, single, Transport, type TransportSettings } from './transport.ts';
+
+const LIST_MAX_BYTES = 8 * 1024 * 1024;
+
+export interface ManifestHead {
+  /** Absent where upstream does not say. */
+  digest?: Digest;
+  mediaType?: string;
+  /** Bytes. */
+  size?: number;
+}
+
+export interface FetchedManifest {
+  bytes: Buffer;
+  /** As upstream sent it, without parameters. */
+  mediaType: string;
+  /** Computed from the bytes. */
+  digest: Digest;
+}
+
+export interface FetchedBlob {
+  /** Position of the first byte of `body`: 0 if upstream ignored the range. */
+  start: number;
+  /** Bytes of the whole blob; absent where upstream does not say. */
+  size?: number;
+  /** Not verified. Its errors are raw: see toUpstreamError. */
+  body: Readable;
+}
+
+export interface FetchedTags {
+  body: Buffer;
+  /** The query of the next page. */
+  next?: URLSearchParams;
+}
+
+export interface FetchedReferrers {
+  body: Buffer;
+  filtersApplied?: string;
+  /** The query of the next page. */
+  next?: URLSearchParams;
+}
+
+interface Options {
+  signal?: AbortSignal;
+}
+
+/** All methods throw {UpstreamError}. */
+export interface Upstream {
+  readonly name: string;
+  headManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: Options & { accept?: string },
+  ): Promise<ManifestHead>;
+  fetchManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: Options & { accept?: string },
+  ): Promise<FetchedManifest>;
+  headBlob(repository: Repository, digest: Digest, options?: Options): Promise<{ size?: number }>;
+  /** @param options.from begin here; upstream may ignore it */
+  fetchBlob(
+    repository: Repository,
+    digest: Digest,
+    options?: Options & { from?: number },
+  ): Promise<FetchedBlob>;
+  fetchTags(
+    repository: Repository,
+    page: { n?: number | undefined; last?: string | undefined },
+  ): Promise<FetchedTags>;
+  /** @returns undefined if this upstream has no referrers API */
+  fetchReferrers(
+    repository: Repository,
+    digest: Digest,
+    filter: { artifactType?: string | undefined },
+  ): Promise<FetchedReferrers | undefined>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface UpstreamSettings extends TransportSettings, TokenSettings {}
+
+interface Question extends Options {
+  method: 'GET' | 'HEAD';
+  kind: RequestKind;
+  repository: Repository;
+  /** Behind `/v2/<repository>/`. */
+  path: string;
+  query?: Record<string, string | undefined>;
+  headers?: Record<string, string>;
+}
+
+export class UpstreamClient implements Upstream {
+  readonly name: string;
+  readonly #url: string;
+  readonly #transport: Transport;
+  readonly #tokens: Tokens;
+  readonly #metrics: Metrics;
+  readonly #clock: Clock;
+
+  constructor(settings: UpstreamSettings, context: { metrics: Metrics; clock: Clock; version: string }) {
+    this.name = settings.name;
+    this.#url = settings.url;
+    this.#transport = new Transport(settings, context);
+    this.#tokens = new Tokens(settings, this.#transport, context.clock);
+    this.#metrics = context.metrics;
+    this.#clock = context.clock;
+  }
+
+  async headManifest(
+    repository: Repository,
+    reference: Reference,
+    options: Options & { accept?: string } = {},
+  ): Promise<ManifestHead> {
+    const reply = await this.#ask({
+      ...manifestQuestion('HEAD', repository, reference, options.accept),
+      ...options,
+    });
+    await discard(reply);
+    const digest = parseDigest(single(reply.headers['docker-content-digest']) ?? '');
+    const mediaType = mediaTypeOf(reply);
+    const size = contentLength(reply);
+    return {
+      ...(digest === undefined ? {} : { digest }),
+      ...(mediaType === undefined ? {} : { mediaType }),
+      ...(size === undefined ? {} : { size }),
+    };
+  }
+
+  async fetchManifest(
+    repository: Repository,
+    reference: Reference,
+    options: Options & { accept?: string } = {},
+  ): Promise<FetchedManifest> {
+    const reply = await this.#ask({
+      ...manifestQuestion('GET', repository, reference, options.accept),
+      ...options,
+    });
+    const bytes = await readBody(reply, MANIFEST_MAX_BYTES, this.name);
+    this.#metrics.upstreamBytes.inc({ upstream: this.name, kind: 'manifest' }, bytes.length);
+    // Upstream's own Docker-Content-Digest is not looked at: too many registries get it wrong.
+    const digest = digestOf(bytes, isDigest(reference) ? digestAlgorithm(reference) : 'sha256');
+    if (isDigest(reference) && digest !== reference) {
+      this.#metrics.contentRejected.inc({ upstream: this.name, reason: 'digest-mismatch' });
+      throw new UpstreamError('invalid-response', this.name, `sent ${digest} for the manifest ${reference}`);
+    }
+    return { bytes, digest, mediaType: mediaTypeOf(reply) ?? '' };
+  }
+
+  async headBlob(repository: Repository, digest: Digest, options: Options = {}): Promise<{ size?: number }> {
+    const question = { kind: 'blob', repository, path: `blobs/${digest}`, ...options } as const;
+    const reply = await this.#exchange({ ...question, method: 'HEAD' });
+    if (reply.status === 200) {
+      await discard(reply);
+      const size = contentLength(reply);
+      return size === undefined ? {} : { size };
+    }
+    // public.ecr.aws answers 401 to HEAD of a blob that it gives to GET.
+    if (reply.status !== 401 && reply.status !== 405) throw await this.#error(reply);
+    await discard(reply);
+    const probe = await this.#ask(
+      { ...question, method: 'GET', headers: { Range: 'bytes=0-0' } },
+      [200, 206, 416],
+    );
+    const size = probe.status === 200 ? contentLength(probe) : contentRange(probe)?.size;
+    probe.body.on('error', () => undefined).destroy();
+    return size === undefined ? {} : { size };
+  }
+
+  async fetchBlob(
+    repository: Repository,
+    digest: Digest,
+    options: Options & { from?: number } = {},
+  ): Promise<FetchedBlob> {
+    const from = options.from ?? 0;
+    const reply = await this.#ask(
+      {
+        method: 'GET',
+        kind: 'blob',
+        repository,
+        path: `blobs/${digest}`,
+        ...(from > 0 ? { headers: { Range: `bytes=${from}-` } } : {}),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      },
+      [200, 206],
+    );
+    assertIdentity(reply, this.name);
+    const body = this.#countBytes(reply.body);
+    if (reply.status === 200) {
+      const size = contentLength(reply);
+      return { start: 0, body, ...(size === undefined ? {} : { size }) };
+    }
+    const range = contentRange(reply);
+    if (range === undefined || range.start !== from) {
+      body.on('error', () => undefined).destroy();
+      throw new UpstreamError(
+        'invalid-response',
+        this.name,
+        `sent another range of a blob than bytes ${from}- that was asked for`,
+      );
+    }
+    return { start: from, body, ...(range.size === undefined ? {} : { size: range.size }) };
+  }
+
+  async fetchTags(
+    repository: Repository,
+    { n, last }: { n?: number | undefined; last?: string | undefined },
+  ): Promise<FetchedTags> {
+    const query = { n: n?.toString(), last };
+    const reply = await this.#ask({ method: 'GET', kind: 'tags', repository, path: 'tags/list', query });
+    return { body: await this.#readList(reply, 'tags'), ...nextPage(reply) };
+  }
+
+  async fetchReferrers(
+    repository: Repository,
+    digest: Digest,
+    { artifactType }: { artifactType?: string | undefined },
+  ): Promise<FetchedReferrers | undefined> {
+    const query = { artifactType };
+    const headers = { Accept: OCI_INDEX };
+    const reply = await this.#exchange({
+      method: 'GET',
+      kind: 'referrers',
+      repository,
+      path: `referrers/${digest}`,
+      query,
+      headers,
+    });
+    // Registries without the API answer 404, 405, or lead to some page of theirs.
+    const unsupported =
+      [400, 404, 405, 406].includes(reply.status) ||
+      (reply.status === 200 && mediaTypeOf(reply) !== OCI_INDEX);
+    if (unsupported) {
+      await discard(reply);
+      return undefined;
+    }
+    if (reply.status !== 200) throw await this.#error(reply);
+    const filtersApplied = single(reply.headers['oci-filters-applied']);
+    return {
+      body: await this.#readList(reply, 'referrers'),
+      ...nextPage(reply),
+      ...(filtersApplied === undefined ? {} : { filtersApplied }),
+    };
+  }
+
+  close(): Promise<void> {
+    return this.#transport.close();
+  }
+
+  /** @throws {UpstreamError} also for every status but those of success */
+  async #ask(question: Question, success: readonly number[] = [200]): Promise<Reply> {
+    const reply = await this.#exchange(question);
+    if (success.includes(reply.status)) return reply;
+    throw await this.#error(reply);
+  }
+
+  /** Sends a question with what authorisation it takes: at most one token more, at most one replay. */
+  async #exchange({ method, kind, repository, path, query, headers, signal }: Question): Promise<Reply> {
+    const url = new URL(`${this.#url}/v2/${repository}/${path}`);
+    for (const [name, value] of Object.entries(query ?? {}))
+      if (value !== undefined) url.searchParams.set(name, value);
+    const send = (to: URL, authorization: string | undefined) =>
+      this.#transport.send({
+        method,
+        url: to,
+        kind,
+        signal,
+        headers: authorization === undefined ? { ...headers } : { ...headers, Authorization: authorization },
+      });
+    const known = await this.#tokens.known(repository);
+    const reply = await send(url, known);
+    if (reply.status !== 401) return reply;
+    if (reply.url.origin !== url.origin) {
+      // registry.k8s.io leads to registries that want a token of their own; ours is none of their business.
+      const anonymous = await this.#tokens.anonymous(reply, repository);
+      if (anonymous === undefined) return reply;
+      await discard(reply);
+      return send(reply.url, anonymous);
+    }
+    const answer = await this.#tokens.answer(reply, repository, known);
+    if (answer === undefined) return reply;
+    await discard(reply);
+    return send(url, answer);
+  }
+
+  #error(reply: Reply): Promise<UpstreamError> {
+    return replyError(reply, this.name, 'upstream', this.#clock.now());
+  }
+
+  async #readList(reply: Reply, kind: RequestKind): Promise<Buffer> {
+    const body = await readBody(reply, LIST_MAX_BYTES, this.name);
+    this.#metrics.upstreamBytes.inc({ upstream: this.name, kind }, body.length);
+    return body;
+  }
+
+  #countBytes(body: Readable): Readable {
+    const labels = { upstream: this.name, kind: 'blob' } as const;
+    body.on('data', (chunk: Buffer) => this.#metrics.upstreamBytes.inc(labels, chunk.length));
+    return body.pause();
+  }
+}
+
+function manifestQuestion(
+  method: 'GET' | 'HEAD',
+  repository: Repository,
+  reference: Reference,
+  accept: string | undefined,
+) {
+  const headers = { Accept: accept ?? ACCEPT_ALL_MANIFESTS };
+  return { method, kind: 'manifest', repository, path: `manifests/${reference}`, headers } as const;
+}
+
+function mediaTypeOf(reply: Reply): string | undefined {
+  return single(reply.headers['content-type'])?.split(';', 1)[0]?.trim().toLowerCase();
+}
+
+function contentLength(reply: Reply): number | undefined {
+  const text = single(reply.headers['content-length']);
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+function contentRange(reply: Reply): { start: number; size?: number } | undefined {
+  const match = /^bytes (?:(\d{1,15})-\d{1,15}|\*)\/(\d{1,15}|\*)$/.exec(
+    single(reply.headers['content-range']) ?? '',
+  );
+  if (match === null) return undefined;
+  const size = match[2] === '*' ? undefined : Number(match[2]);
+  return { start: Number(match[1] ?? -1), ...(size === undefined ? {} : { size }) };
+}
+
+/** Of `Link: <…?n=5&last=b>; rel="next"` only the query matters: the rest would lead around the mirror. */
+function nextPage(reply: Reply): { next?: URLSearchParams } {
+  const links = [reply.headers['link'] ?? []].flat().join(',');
+  const match = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(links);
+  if (match === null || match[1] === undefined || !URL.canParse(match[1], 'http://upstream')) return {};
+  const next = new URL(match[1], 'http://upstream').searchParams;
+  next.delete('ns');
+  return { next };
+}

@@ -1,0 +1,92 @@
+/** What an upstream can do to us, in seven words. */
+
+export type UpstreamErrorCode =
+  | 'not-found'
+  /** Refused, with whatever credentials we have; also what Docker Hub and GHCR say of a repository that is not there. */
+  | 'denied'
+  | 'rate-limited'
+  /** No connection, or a 5xx. */
+  | 'unavailable'
+  | 'timeout'
+  /** A reply that no registry should give, or one that we must not follow. */
+  | 'invalid-response'
+  /** Nothing was sent: the mirror is sealed. */
+  | 'sealed';
+
+export interface UpstreamErrorOptions {
+  status?: number;
+  retryAfterMs?: number;
+  upstreamCode?: string;
+  cause?: unknown;
+}
+
+export class UpstreamError extends Error {
+  override readonly name = 'UpstreamError';
+  readonly code: UpstreamErrorCode;
+  readonly upstream: string;
+  /** HTTP status, if there was a reply. */
+  readonly status?: number;
+  /** How long upstream wants to be left alone. */
+  readonly retryAfterMs?: number;
+  /** The OCI error code that upstream sent, such as `NAME_UNKNOWN`. */
+  readonly upstreamCode?: string;
+
+  constructor(
+    code: UpstreamErrorCode,
+    upstream: string,
+    message: string,
+    options: UpstreamErrorOptions = {},
+  ) {
+    super(`${upstream}: ${message}`, { cause: options.cause });
+    this.code = code;
+    this.upstream = upstream;
+    if (options.status !== undefined) this.status = options.status;
+    if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
+    if (options.upstreamCode !== undefined) this.upstreamCode = options.upstreamCode;
+  }
+}
+
+/**
+ * What an error of the HTTP client means.
+ *
+ * @param host where the request went; its path and query stay out of the message, for they can hold a signature
+ */
+export function toUpstreamError(error: unknown, upstream: string, host?: string): UpstreamError {
+  if (error instanceof UpstreamError) return error;
+  const { code, reason } = explain(error);
+  const where = host === undefined ? '' : ` (${host})`;
+  return new UpstreamError(code, upstream, `${reason}${where}`, { cause: error });
+}
+
+function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
+  const errno = error instanceof Error && 'code' in error ? String(error.code) : '';
+  switch (errno) {
+    case 'UND_ERR_HEADERS_TIMEOUT':
+      return { code: 'timeout', reason: 'no reply in time' };
+    case 'UND_ERR_BODY_TIMEOUT':
+      return { code: 'timeout', reason: 'the reply stalled' };
+    case 'UND_ERR_CONNECT_TIMEOUT':
+    case 'ETIMEDOUT':
+      return { code: 'timeout', reason: 'no connection in time' };
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return { code: 'unavailable', reason: `its name cannot be resolved (${errno})` };
+    case 'ECONNREFUSED':
+      return { code: 'unavailable', reason: 'the connection was refused' };
+    case 'ECONNRESET':
+    case 'EPIPE':
+    case 'UND_ERR_SOCKET':
+      return { code: 'unavailable', reason: 'the connection broke' };
+    case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
+      return { code: 'unavailable', reason: 'the reply was not as long as it said' };
+    case 'UND_ERR_HEADERS_OVERFLOW':
+      return { code: 'invalid-response', reason: 'the reply has endless headers' };
+    default: {
+      const message = error instanceof Error ? error.message : String(error);
+      if (error instanceof Error && error.name === 'SpecialAddressError')
+        return { code: 'invalid-response', reason: message };
+      if (errno.startsWith('HPE_')) return { code: 'invalid-response', reason: 'the reply is no HTTP' };
+      return { code: 'unavailable', reason: message };
+    }
+  }
+}

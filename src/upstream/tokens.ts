@@ -1,0 +1,191 @@
+/**
+ * The token dance: from a challenge to an `Authorization` header, asked for once and kept while it is good.
+ *
+ * Source: distribution's token specification, and what registries make of it (they differ in every field).
+ */
+import { LRUCache } from 'lru-cache';
+import type { Clock } from '../clock.ts';
+import type { Repository } from '../oci/reference.ts';
+import { type Challenge, parseChallenges } from './challenge.ts';
+import { basicAuthorization, type CredentialProvider } from './credentials.ts';
+import { UpstreamError } from './errors.ts';
+import { isRealmAllowed } from './realm.ts';
+import { readBody, replyError } from './replies.ts';
+import { discard, type Reply, type Transport } from './transport.ts';
+
+const TOKEN_BODY_MAX_BYTES = 1024 * 1024;
+/** "A token should never be returned with less than 60 seconds to live", and some say 0, or nothing. */
+const MIN_LIFETIME_SECONDS = 60;
+const MAX_LIFETIME_SECONDS = 3600;
+/** Renewed this long before the end, so that none ends on its way. */
+const RENEW_EARLY_MS = 5_000;
+
+interface Realm {
+  url: URL;
+  service: string | undefined;
+  scope: string;
+}
+
+interface Token {
+  authorization: string;
+  /** Milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+export interface TokenSettings {
+  name: string;
+  /** Base URL of the registry. */
+  url: string;
+  /** Hosts outside the registry's domain that may get its credentials. */
+  realmHosts: readonly string[];
+  credentials: CredentialProvider;
+}
+
+export class Tokens {
+  readonly #settings: TokenSettings;
+  readonly #transport: Transport;
+  readonly #clock: Clock;
+  /** What the registry demanded for a repository, so that the next request needs no 401 first. */
+  readonly #demandByRepository = new LRUCache<Repository, Realm | 'basic'>({ max: 10_000 });
+  readonly #tokenByRealm = new LRUCache<string, Token>({ max: 10_000 });
+  readonly #runningByRealm = new Map<string, Promise<Token>>();
+
+  constructor(settings: TokenSettings, transport: Transport, clock: Clock) {
+    this.#settings = settings;
+    this.#transport = transport;
+    this.#clock = clock;
+  }
+
+  /** What to send at first: undefined where the registry has not asked for anything yet. @throws {UpstreamError} */
+  async known(repository: Repository): Promise<string | undefined> {
+    const demand = this.#demandByRepository.get(repository);
+    if (demand === undefined) return undefined;
+    return demand === 'basic' ? this.#basic() : this.#token(demand);
+  }
+
+  /**
+   * What to send after `reply`, a 401 of the registry.
+   *
+   * @param rejected the `Authorization` that got it; a new one is fetched, unless somebody else has by now
+   * @returns undefined if there is nothing that could help
+   * @throws {UpstreamError}
+   */
+  async answer(
+    reply: Reply,
+    repository: Repository,
+    rejected: string | undefined,
+  ): Promise<string | undefined> {
+    const challenges = parseChallenges(reply.headers['www-authenticate']);
+    if (challenges.length === 0) challenges.push(...(await this.#challengesOfPing()));
+    const bearer = challenges.find(
+      ({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'),
+    );
+    if (bearer !== undefined) {
+      const realm = this.#realm(bearer, reply.url, repository);
+      this.#demandByRepository.set(repository, realm);
+      if (this.#tokenByRealm.peek(keyOf(realm))?.authorization === rejected)
+        this.#tokenByRealm.delete(keyOf(realm));
+      return this.#token(realm);
+    }
+    if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
+    this.#demandByRepository.set(repository, 'basic');
+    const authorization = await this.#basic();
+    return authorization === rejected ? undefined : authorization;
+  }
+
+  /** A token without credentials for a host that a redirect led to; used for one request, and forgotten. */
+  async anonymous(reply: Reply, repository: Repository): Promise<string | undefined> {
+    const bearer = parseChallenges(reply.headers['www-authenticate']).find(
+      ({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'),
+    );
+    if (bearer === undefined) return undefined;
+    return (await this.#fetch(this.#realm(bearer, reply.url, repository), reply.url, undefined))
+      .authorization;
+  }
+
+  async #basic(): Promise<string | undefined> {
+    const credentials = await this.#settings.credentials();
+    return credentials === undefined ? undefined : basicAuthorization(credentials);
+  }
+
+  async #token(realm: Realm): Promise<string> {
+    const key = keyOf(realm);
+    const token = this.#tokenByRealm.get(key);
+    if (token !== undefined && this.#clock.now() < token.expiresAt - RENEW_EARLY_MS)
+      return token.authorization;
+    let running = this.#runningByRealm.get(key);
+    if (running === undefined) {
+      running = this.#basic()
+        .then((authorization) => this.#fetch(realm, new URL(this.#settings.url), authorization))
+        .finally(() => this.#runningByRealm.delete(key));
+      this.#runningByRealm.set(key, running);
+    }
+    const fetched = await running;
+    this.#tokenByRealm.set(key, fetched);
+    return fetched.authorization;
+  }
+
+  async #fetch(realm: Realm, challenger: URL, authorization: string | undefined): Promise<Token> {
+    const { name, realmHosts } = this.#settings;
+    if (!isRealmAllowed(realm.url, challenger, realmHosts)) {
+      const what = `its token server ${realm.url.host} is on a foreign host; if it is the right one, add it to realmHosts`;
+      throw new UpstreamError('invalid-response', name, what);
+    }
+    this.#transport.assertPublic(realm.url);
+    const url = new URL(realm.url);
+    if (realm.service !== undefined) url.searchParams.set('service', realm.service);
+    url.searchParams.set('scope', realm.scope);
+    const headers = authorization === undefined ? {} : { Authorization: authorization };
+    const reply = await this.#transport.send({
+      method: 'GET',
+      url,
+      headers: { Accept: 'application/json', ...headers },
+      kind: 'token',
+    });
+    if (reply.status !== 200) throw await replyError(reply, name, 'its token server', this.#clock.now());
+    return this.#parse(await readBody(reply, TOKEN_BODY_MAX_BYTES, name));
+  }
+
+  #parse(body: Buffer): Token {
+    let json: unknown;
+    try {
+      json = JSON.parse(body.toString('utf8'));
+    } catch {
+      json = undefined;
+    }
+    const fields = typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {};
+    const token = [fields['token'], fields['access_token']].find(
+      (value) => typeof value === 'string' && value !== '',
+    );
+    // What goes into a header must be fit for one.
+    if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
+      throw new UpstreamError('invalid-response', this.#settings.name, 'its token server sent no token');
+    }
+    const seconds = typeof fields['expires_in'] === 'number' ? fields['expires_in'] : MIN_LIFETIME_SECONDS;
+    const lifetime = Math.min(Math.max(seconds, MIN_LIFETIME_SECONDS), MAX_LIFETIME_SECONDS);
+    // From now, and not from issued_at: clocks differ.
+    return { authorization: `Bearer ${token}`, expiresAt: this.#clock.now() + lifetime * 1000 };
+  }
+
+  #realm({ parameters }: Challenge, challenger: URL, repository: Repository): Realm {
+    const realm = parameters.get('realm') ?? '';
+    if (!URL.canParse(realm, challenger.href)) {
+      throw new UpstreamError('invalid-response', this.#settings.name, 'its challenge names no usable realm');
+    }
+    // nvcr.io sends scope="" on its ping; others send none.
+    const scope = parameters.get('scope') || `repository:${repository}:pull`;
+    return { url: new URL(realm, challenger), service: parameters.get('service'), scope };
+  }
+
+  /** gcr.io sends some 401s without a challenge; the ping has one. */
+  async #challengesOfPing(): Promise<Challenge[]> {
+    const url = new URL(`${this.#settings.url}/v2/`);
+    const reply = await this.#transport.send({ method: 'GET', url, headers: {}, kind: 'token' });
+    await discard(reply);
+    return parseChallenges(reply.headers['www-authenticate']);
+  }
+}
+
+function keyOf({ url, service, scope }: Realm): string {
+  return `${url.href} ${service ?? ''} ${scope}`;
+}

@@ -1,0 +1,179 @@
+/** One request and its reply, redirects followed; no authentication, no meaning. */
+import { Agent, type Dispatcher } from 'undici';
+import type { Clock } from '../clock.ts';
+import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
+import { isSpecialHost, publicLookup } from './address-rule.ts';
+import { toUpstreamError, UpstreamError } from './errors.ts';
+import { parseRateLimit } from './rate-limit.ts';
+import { isRedirect, MAX_REDIRECTS, redirectTarget } from './redirects.ts';
+
+export interface TransportSettings {
+  /** The upstream's name, as in the configuration. */
+  name: string;
+  /** Base URL, without a slash at the end. */
+  url: string;
+  /** PEM; trusted besides the system's authorities. */
+  ca?: string;
+  /** PEM. */
+  clientCertificate?: { cert: string; key: string };
+  /** Redirects and token realms may lead to private or loopback addresses. */
+  allowPrivateAddresses: boolean;
+  /** Connections an origin; more requests wait for one. */
+  maxConnections: number;
+  connectTimeoutMs: number;
+  headersTimeoutMs: number;
+  /** Inactivity while a body comes, never its whole time. */
+  bodyTimeoutMs: number;
+}
+
+export interface Exchange {
+  method: 'GET' | 'HEAD';
+  url: URL;
+  headers: Record<string, string>;
+  kind: RequestKind | 'token';
+  signal?: AbortSignal | undefined;
+}
+
+export interface Reply {
+  /** Where the reply came from, after redirects. */
+  url: URL;
+  status: number;
+  headers: Dispatcher.ResponseData['headers'];
+  /** Must be read, dumped or destroyed, or its connection is lost. */
+  body: Dispatcher.ResponseData['body'];
+}
+
+export class Transport {
+  readonly #settings: TransportSettings;
+  readonly #metrics: Metrics;
+  readonly #clock: Clock;
+  readonly #userAgent: string;
+  readonly #origin: string;
+  /** For the registry itself, which the configuration names. */
+  readonly #own: Agent;
+  /** For where its redirects and challenges lead. */
+  readonly #foreign: Agent;
+  readonly #allowSpecial: boolean;
+
+  constructor(settings: TransportSettings, context: { metrics: Metrics; clock: Clock; version: string }) {
+    const { url, ca, clientCertificate, connectTimeoutMs } = settings;
+    this.#settings = settings;
+    this.#metrics = context.metrics;
+    this.#clock = context.clock;
+    this.#userAgent = `millpond/${context.version}`;
+    const { origin, hostname } = new URL(url);
+    this.#origin = origin;
+    this.#allowSpecial = settings.allowPrivateAddresses || isSpecialHost(hostname);
+    const trust = ca === undefined ? {} : { ca };
+    this.#own = this.#agent({ ...trust, ...clientCertificate, timeout: connectTimeoutMs });
+    const lookup = this.#allowSpecial ? {} : { lookup: publicLookup };
+    this.#foreign = this.#agent({ ...trust, ...lookup, timeout: connectTimeoutMs });
+  }
+
+  /** The token server at `url` must obey the address rule, too. @throws {UpstreamError} */
+  assertPublic(url: URL): void {
+    if (this.#allowSpecial || url.origin === this.#origin || !isSpecialHost(url.hostname)) return;
+    const what = `its token server ${url.host} is not public; if that is meant, set allowPrivateAddresses`;
+    throw new UpstreamError('invalid-response', this.#settings.name, what);
+  }
+
+  /**
+   * Sends a request and follows redirects. `Authorization` stays with the origin it was meant for.
+   *
+   * @throws {UpstreamError} no reply, or a redirect that must not be followed
+   */
+  async send({ method, url, headers, kind, signal }: Exchange): Promise<Reply> {
+    let at = url;
+    for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
+      const reply = await this.#sendOnce(
+        method,
+        at,
+        at.origin === url.origin ? headers : withoutAuthorization(headers),
+        kind,
+        signal,
+      );
+      if (!isRedirect(reply.status)) return reply;
+      await discard(reply);
+      const target = redirectTarget(single(reply.headers['location']), at, this.#allowSpecial);
+      if (typeof target === 'string')
+        throw new UpstreamError('invalid-response', this.#settings.name, target);
+      at = target;
+    }
+    throw new UpstreamError('invalid-response', this.#settings.name, `more than ${MAX_REDIRECTS} redirects`);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#own.destroy(), this.#foreign.destroy()]);
+  }
+
+  async #sendOnce(
+    method: 'GET' | 'HEAD',
+    url: URL,
+    headers: Record<string, string>,
+    kind: RequestKind | 'token',
+    signal: AbortSignal | undefined,
+  ): Promise<Reply> {
+    const { name: upstream } = this.#settings;
+    const startedAt = this.#clock.now();
+    let code = '0';
+    try {
+      const reply = await (url.origin === this.#origin ? this.#own : this.#foreign).request({
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method,
+        headers: {
+          'User-Agent': this.#userAgent,
+          'Accept-Encoding': 'identity',
+          Via: '1.1 millpond',
+          ...headers,
+        },
+        signal: signal ?? null,
+      });
+      code = String(reply.statusCode);
+      this.#noteRateLimit(reply.headers);
+      return { url, status: reply.statusCode, headers: reply.headers, body: reply.body };
+    } catch (error) {
+      throw toUpstreamError(error, upstream, url.host);
+    } finally {
+      this.#metrics.upstreamRequests.inc({ upstream, kind, method, code });
+      const seconds = Math.max(0, this.#clock.now() - startedAt) / 1000;
+      this.#metrics.upstreamRequestDuration.observe({ upstream, kind }, seconds);
+    }
+  }
+
+  #agent(connect: NonNullable<Agent.Options['connect']>): Agent {
+    const { maxConnections, headersTimeoutMs, bodyTimeoutMs } = this.#settings;
+    return new Agent({
+      connect,
+      connections: maxConnections,
+      allowH2: false,
+      headersTimeout: headersTimeoutMs,
+      bodyTimeout: bodyTimeoutMs,
+      maxHeaderSize: 32 * 1024,
+    });
+  }
+
+  #noteRateLimit(headers: Reply['headers']): void {
+    const { limit, remaining } = parseRateLimit(headers);
+    const labels = { upstream: this.#settings.name };
+    if (limit !== undefined) this.#metrics.upstreamRateLimit.set(labels, limit);
+    if (remaining !== undefined) this.#metrics.upstreamRateLimitRemaining.set(labels, remaining);
+  }
+}
+
+/** The one value of a header; of several lines, the first. */
+export function single(header: string | string[] | undefined): string | undefined {
+  return Array.isArray(header) ? header[0] : header;
+}
+
+/** Lets go of a reply whose body nobody wants; a short one is read to keep its connection. */
+export async function discard(reply: Reply): Promise<void> {
+  await reply.body.dump({ limit: 64 * 1024 }).catch(() => undefined);
+}
+
+function withoutAuthorization({
+  Authorization: _dropped,
+  ...rest
+}: Record<string, string>): Record<string, string> {
+  return rest;
+}

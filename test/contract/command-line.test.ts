@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Surroundings } from '../../src/cli/command.ts';
+import { runCommandLine } from '../../src/cli/program.ts';
+import type { Config } from '../../src/config/schema.ts';
+import { ConfigFolder } from '../helpers/config-folder.ts';
+
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+
+const folder = await ConfigFolder.create();
+await folder.write('good.yaml', 'sealed: true\n');
+await folder.write('bad.yaml', 'sealed: maybe\nlgo: {}\n');
+await folder.write(
+  'secret.yaml',
+  'upstreams:\n  docker.io:\n    credentials: { username: bob, password: { env: HUB_TOKEN } }\n',
+);
+
+const BAD =
+  'bad.yaml:1:9: sealed: must be true or false, got "maybe"\nbad.yaml:2:1: lgo: unknown key; did you mean log?\n';
+
+interface Outcome {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs the real program in the folder, with nothing but `environment` in its environment. */
+function millpond(args: string[], environment: Record<string, string> = {}): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const options = { cwd: folder.path, env: environment };
+    execFile(process.execPath, [MAIN, ...args], options, (error, stdout, stderr) => {
+      resolve({ exitCode: error === null ? 0 : Number(error.code), stdout, stderr });
+    });
+  });
+}
+
+suite('the program', () => {
+  test('config check answers 0 for a good configuration', async () => {
+    assert.deepEqual(await millpond(['config', 'check', '--config', 'good.yaml']), {
+      exitCode: 0,
+      stdout: 'good.yaml: no problems\n',
+      stderr: '',
+    });
+  });
+
+  for (const command of [['config', 'check'], ['config', 'print'], ['serve']]) {
+    test(`${command.join(' ')} answers 2 for a wrong configuration, with all of its problems`, async () => {
+      assert.deepEqual(await millpond([...command, '--config', 'bad.yaml']), {
+        exitCode: 2,
+        stdout: '',
+        stderr: BAD,
+      });
+    });
+  }
+
+  test('MILLPOND_CONFIG names the configuration, and --config wins over it', async () => {
+    const environment = { MILLPOND_CONFIG: 'bad.yaml' };
+    assert.deepEqual(await millpond(['config', 'check'], environment), {
+      exitCode: 2,
+      stdout: '',
+      stderr: BAD,
+    });
+    const { exitCode, stdout } = await millpond(['config', 'check', '-c', 'good.yaml'], environment);
+    assert.deepEqual([exitCode, stdout], [0, 'good.yaml: no problems\n']);
+  });
+
+  test('an empty MILLPOND_CONFIG names none', async () => {
+    const { exitCode, stdout } = await millpond(['config', 'check'], { MILLPOND_CONFIG: '' });
+    assert.deepEqual([exitCode, stdout], [0, 'built-in defaults: no problems\n']);
+  });
+
+  for (const command of ['check', 'print']) {
+    test(`config ${command} answers 2 for a file that is not there`, async () => {
+      assert.deepEqual(await millpond(['config', command, '--config', 'nowhere.yaml']), {
+        exitCode: 2,
+        stdout: '',
+        stderr: 'nowhere.yaml:1:1: configuration file cannot be read: no such file\n',
+      });
+    });
+  }
+
+  test('config check wants the secrets, and config print neither wants nor shows them', async () => {
+    const unset =
+      'secret.yaml:3:52: upstreams.docker.io.credentials.password.env: environment variable HUB_TOKEN is not set\n';
+    const checked = await millpond(['config', 'check', '--config', 'secret.yaml']);
+    assert.deepEqual(checked, { exitCode: 2, stdout: '', stderr: unset });
+    for (const environment of [{}, { HUB_TOKEN: 'swordfish' }]) {
+      const printed = await millpond(['config', 'print', '--config', 'secret.yaml'], environment);
+      assert.equal(printed.exitCode, 0);
+      assert.match(printed.stdout, /password: '\[redacted\]'/);
+      assert.doesNotMatch(printed.stdout, /swordfish|HUB_TOKEN/);
+    }
+  });
+
+  test('--version tells the version of the package', async () => {
+    const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
+    assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
+  });
+
+  test('a config print that is saved is a configuration that prints the same', async () => {
+    const printed = await millpond(['config', 'print', '--config', 'good.yaml']);
+    await folder.write('printed.yaml', printed.stdout);
+    assert.deepEqual(await millpond(['config', 'print', '--config', 'printed.yaml']), printed);
+  });
+});
+
+suite('the command line', () => {
+  /** Runs it in this process, with a server that `serve` stands for. */
+  async function run(args: string[], serve: Surroundings['serve'] = async () => {}): Promise<Outcome> {
+    let stdout = '';
+    let stderr = '';
+    const exitCode = await runCommandLine(args, {
+      version: '1.2.3',
+      environment: {},
+      cwd: folder.path,
+      stdout: { write: (text) => (stdout += text) },
+      stderr: { write: (text) => (stderr += text) },
+      serve,
+    });
+    return { exitCode, stdout, stderr };
+  }
+
+  for (const args of [
+    [],
+    ['config'],
+    ['brew'],
+    ['config', 'chek'],
+    ['--brew'],
+    ['serve', '--brew'],
+    ['serve', 'now'],
+    ['config', 'check', 'a.yaml'],
+    ['config', 'check', '--config'],
+  ]) {
+    test(`answers 2 and explains on stderr: millpond ${args.join(' ')}`, async () => {
+      const outcome = await run(args);
+      assert.equal(outcome.exitCode, 2);
+      assert.equal(outcome.stdout, '');
+      assert.notEqual(outcome.stderr, '');
+    });
+  }
+
+  for (const args of [[], ['serve'], ['config'], ['config', 'check'], ['config', 'print']]) {
+    test(`has help for: millpond ${args.join(' ')}`, async () => {
+      const outcome = await run([...args, '--help']);
+      assert.equal(outcome.exitCode, 0);
+      assert.match(outcome.stdout, new RegExp(`^Usage: ${['millpond', ...args].join(' ')} `));
+      assert.equal(outcome.stderr, '');
+    });
+  }
+
+  test('serve gives the server its configuration and answers 0 when it has stopped', async () => {
+    const served: Config[] = [];
+    const outcome = await run(['serve', '--config', 'good.yaml'], async (config) => void served.push(config));
+    assert.deepEqual(outcome, { exitCode: 0, stdout: '', stderr: '' });
+    assert.deepEqual(
+      served.map(({ sealed, cache }) => [sealed, cache.directory]),
+      [[true, join(folder.path, 'millpond-data')]],
+    );
+  });
+
+  test('serve does not start a server whose secrets are missing', async () => {
+    const outcome = await run(['serve', '--config', 'secret.yaml'], async () =>
+      assert.fail('it was started'),
+    );
+    assert.equal(outcome.exitCode, 2);
+    assert.match(outcome.stderr, /^secret\.yaml:3:52: .* HUB_TOKEN is not set\n$/);
+  });
+
+  test('answers 1 when the server fails', async () => {
+    const outcome = await run(['serve'], async () => {
+      throw new Error('port 5000 is taken');
+    });
+    assert.deepEqual(outcome, { exitCode: 1, stdout: '', stderr: 'millpond: port 5000 is taken\n' });
+  });
+});

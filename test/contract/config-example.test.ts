@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { suite, test } from 'node:test';
+import { parse } from 'yaml';
+import * as z from 'zod';
+import { loadConfig } from '../../src/config/load.ts';
+import { configSchema } from '../../src/config/schema.ts';
+import { ConfigFolder } from '../helpers/config-folder.ts';
+
+const EXAMPLE_ONLY = 'registry.corp.example';
+
+interface KeySchema {
+  description?: string;
+  properties?: Record<string, KeySchema>;
+  additionalProperties?: KeySchema | false;
+  anyOf?: KeySchema[];
+}
+
+/** Every key of the configuration as a path; what stands for the host of an upstream is the example's. */
+function keyPaths(schema: KeySchema, above: readonly string[] = []): { path: string[]; schema: KeySchema }[] {
+  const inner = [
+    ...Object.entries(schema.properties ?? {}),
+    ...(schema.additionalProperties ? [[EXAMPLE_ONLY, schema.additionalProperties] as const] : []),
+  ];
+  return [
+    ...inner.flatMap(([key, value]) => {
+      const path = [...above, key];
+      return [...(key === EXAMPLE_ONLY ? [] : [{ path, schema: value }]), ...keyPaths(value, path)];
+    }),
+    ...(schema.anyOf ?? []).flatMap((branch) => keyPaths(branch, above)),
+  ];
+}
+
+function at(data: unknown, path: readonly string[]): unknown {
+  return path.reduce<unknown>((value, key) => Object(value)[key], data);
+}
+
+const schemaKeys = keyPaths(z.toJSONSchema(configSchema, { io: 'input' }) as KeySchema);
+
+const folder = await ConfigFolder.create();
+const example = await readFile(new URL('../../config.example.yaml', import.meta.url), 'utf8');
+// Its own convention: "# " is a comment, "#key" a setting that is switched off.
+const uncommented = example.replace(/^( *)#(?=\S)/gm, '$1');
+const defaults = await loadConfig({ cwd: folder.path });
+
+suite('config.example.yaml', () => {
+  test('is a configuration, and equals the defaults', async () => {
+    assert.deepEqual(await folder.load(example, {}), defaults);
+  });
+
+  test('writes every default out, so that none is there by omission', () => {
+    const written: unknown = parse(example);
+    const missing = schemaKeys.filter(
+      ({ path }) => path[1] !== EXAMPLE_ONLY && at(written, path) === undefined,
+    );
+    assert.deepEqual(missing, []);
+  });
+
+  test('with everything switched on differs from the defaults only by its own upstream', async () => {
+    const { upstreams, ...rest } = await folder.load(uncommented);
+    const withoutOwn = new Map([...upstreams].filter(([host]) => host !== EXAMPLE_ONLY));
+    assert.deepEqual({ ...rest, upstreams: withoutOwn }, defaults);
+    assert.equal(upstreams.size, withoutOwn.size + 1);
+  });
+
+  test('shows the default of every key of an upstream that has one', async () => {
+    const shown = (await folder.load(uncommented)).upstreams.get(EXAMPLE_ONLY);
+    const bare = (await folder.load(`upstreams: { docker.io: , ${EXAMPLE_ONLY}: }`)).upstreams.get(
+      EXAMPLE_ONLY,
+    );
+    assert.ok(shown !== undefined && bare !== undefined);
+    const { credentials, ca, clientCertificate } = shown;
+    assert.deepEqual(shown, { ...bare, credentials, ca, clientCertificate });
+    assert.equal(bare.credentials, 'none');
+    assert.match(example, /The default is `credentials: none`/);
+  });
+
+  test('shows every key that there is, in the order of the schema', () => {
+    const written: unknown = parse(uncommented);
+    // A secret is { env } or { file }: each of the two stands somewhere, not both in each place.
+    const isSecretKey = ({ path }: { path: string[] }) => ['env', 'file'].includes(path.at(-1) ?? '');
+    const missing = schemaKeys
+      .filter((key) => !isSecretKey(key) && at(written, key.path) === undefined)
+      .map(({ path }) => path.join('.'));
+    assert.deepEqual(missing, []);
+    assert.match(uncommented, /\{ env: \w+ \}/);
+    assert.match(uncommented, /\{ file: \S+ \}/);
+    assert.deepEqual(Object.keys(Object(written)), Object.keys(configSchema.shape));
+    const upstreamKeys = schemaKeys.flatMap(({ path }) => (path.length === 3 ? path.slice(2) : []));
+    assert.deepEqual(Object.keys(Object(at(written, ['upstreams', EXAMPLE_ONLY]))), upstreamKeys);
+  });
+
+  test('has a comment on every key that takes a value', () => {
+    const bare = example
+      .split('\n')
+      .filter((line) => /^ *#?[a-z]\w*: +\S/i.test(line) && !/ # \S/.test(line))
+      .map((line) => line.trim());
+    assert.deepEqual(bare, [
+      '#username: { env: REGISTRY_USER }',
+      '#password: { file: /run/secrets/registry-password }',
+    ]);
+  });
+});
+
+test('the schema says of every key what it means', () => {
+  const silent = schemaKeys.filter(({ schema }) => schema.description === undefined);
+  assert.deepEqual(
+    silent.map(({ path }) => path.join('.')),
+    [],
+  );
+});

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { loadConfig } from '../../src/config/load.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8');
+const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+  bin: { millpond: string };
+};
+
+/** The configuration that the image contains. */
+async function imageConfig(t: TestContext) {
+  const text = /COPY <<EOF (\S+)\n([\s\S]*?)EOF\n/.exec(dockerfile);
+  assert.ok(text);
+  const folder = await tempDir(t);
+  const file = join(folder, 'config.yaml');
+  await writeFile(file, text[2] ?? '');
+  return { path: text[1], config: await loadConfig({ file, cwd: folder }) };
+}
+
+test('the image listens on every interface, on the ports it exposes', async (t) => {
+  const { config } = await imageConfig(t);
+  assert.deepEqual(config.server.listen, { host: '0.0.0.0', port: 5000 });
+  assert.deepEqual(config.operations.listen, { host: '0.0.0.0', port: 5001 });
+  assert.match(dockerfile, /^EXPOSE 5000 5001$/m);
+});
+
+test('the image reads its own configuration and keeps its data in its volume', async (t) => {
+  const { path, config } = await imageConfig(t);
+  assert.match(dockerfile, new RegExp(`^ENV MILLPOND_CONFIG=${path}$`, 'm'));
+  assert.match(dockerfile, new RegExp(`^VOLUME ${config.cache.directory}$`, 'm'));
+});
+
+test('the image runs as a user without privileges, who owns the volume', () => {
+  const user = /^USER (\d+):(\d+)$/m.exec(dockerfile);
+  assert.ok(user && Number(user[1]) > 0);
+  assert.match(dockerfile, new RegExp(`chown ${user[1]}:${user[2]} /data`));
+});
+
+test('the image checks its health where the operations side answers', () => {
+  assert.match(dockerfile, /^HEALTHCHECK .*\n.*http:\/\/127\.0\.0\.1:5001\/healthz/m);
+});
+
+test('the image starts what the package builds, on the official Node 24', () => {
+  assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${packageJson.bin.millpond}"]`));
+  const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map((match) => match[1]);
+  assert.deepEqual(bases, ['node:24-slim', 'node:24-slim']);
+});
+
+test('every file that the image is built from exists', () => {
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from|<<)(.+) \S+$/gm)].flatMap(
+    (match) => match[1]?.split(' ') ?? [],
+  );
+  assert.ok(copied.length > 3);
+  for (const name of copied) assert.ok(existsSync(join(ROOT, name)), name);
+});

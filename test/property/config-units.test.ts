@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { formatDuration, formatSize, parseDuration, parseSize } from '../../src/config/units.ts';
+
+const amount = fc.maxSafeNat();
+
+test('a duration that was written is read as the same duration', () => {
+  fc.assert(fc.property(amount, (ms) => assert.equal(parseDuration(formatDuration(ms)), ms)));
+});
+
+test('a size that was written is read as the same size', () => {
+  fc.assert(fc.property(amount, (bytes) => assert.equal(parseSize(formatSize(bytes)), bytes)));
+});
+
+test('a duration that a person wrote is never printed longer than it was', () => {
+  const written = fc
+    .tuple(fc.nat(100_000), fc.constantFrom('ms', 's', 'm', 'h', 'd'))
+    .map((parts) => parts.join(''));
+  fc.assert(
+    fc.property(written, (text) => {
+      const ms = parseDuration(text) ?? assert.fail(text);
+      assert.ok(formatDuration(ms).length <= text.length);
+      assert.equal(parseDuration(formatDuration(ms)), ms);
+    }),
+  );
+});
+
+test('what is no amount gives no number, and nothing is thrown', () => {
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      for (const value of [parseDuration(text), parseSize(text)]) {
+        assert.ok(value === undefined || (Number.isSafeInteger(value) && value >= 0));
+      }
+    }),
+  );
+});

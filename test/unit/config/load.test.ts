@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { ConfigError } from '../../../src/config/errors.ts';
+import { loadConfig } from '../../../src/config/load.ts';
+import { ConfigFolder } from '../../helpers/config-folder.ts';
+
+const folder = await ConfigFolder.create();
+
+suite('a valid configuration', () => {
+  test('without a file is the defaults, in milliseconds and bytes', async () => {
+    const config = await loadConfig({ cwd: '/srv' });
+    assert.deepEqual(config.server, {
+      listen: { host: '127.0.0.1', port: 5000 },
+      drainTimeout: 30_000,
+      clientTimeout: 60_000,
+    });
+    assert.deepEqual(config.operations.listen, { host: '127.0.0.1', port: 5001 });
+    assert.deepEqual(config.cache, {
+      directory: '/srv/millpond-data',
+      maxSize: 50 * 2 ** 30,
+      lowWatermark: 0.9,
+    });
+    assert.equal(config.defaultUpstream, 'docker.io');
+    assert.equal(config.sealed, false);
+    assert.deepEqual(config.log, { level: 'info', format: 'json' });
+    assert.deepEqual([...config.upstreams.keys()], ['docker.io', 'ghcr.io', 'quay.io']);
+    assert.deepEqual(config.upstreams.get('docker.io'), {
+      url: 'https://registry-1.docker.io',
+      aliases: ['index.docker.io', 'registry-1.docker.io'],
+      hosts: [],
+      realmHosts: [],
+      fallbackUrls: [],
+      credentials: 'none',
+      allowPrivateAddresses: false,
+      maxConnections: 64,
+      segments: 4,
+      connectTimeout: 10_000,
+      headersTimeout: 30_000,
+      bodyTimeout: 30_000,
+      freshness: {
+        tagTtl: 300_000,
+        immutableTags: [/^v?\d+\.\d+\.\d+$/],
+        staleIfError: 604_800_000,
+        onTagDeleted: 'forget',
+        negativeTtl: 30_000,
+      },
+    });
+  });
+
+  for (const [name, text] of [
+    ['an empty file', ''],
+    ['a file of comments', '\n# nothing yet\n'],
+    ['sections left empty', 'server:\noperations:\ncache:\nlog:\n'],
+    ['a byte order mark', '\uFEFFsealed: false\n'],
+    ['line ends of Windows', 'sealed: false\r\nlog:\r\n  level: info\r\n'],
+  ] as const) {
+    test(`${name} means the defaults`, async () => {
+      assert.deepEqual(await folder.load(text), await loadConfig({ cwd: folder.path }));
+    });
+  }
+
+  test('an upstreams map replaces the default one', async () => {
+    const { upstreams } = await folder.load('upstreams: { docker.io: {} }');
+    assert.deepEqual([...upstreams.keys()], ['docker.io']);
+  });
+
+  for (const entry of ['', '{}', '{ freshness: }']) {
+    test(`an upstream of ${JSON.stringify(entry)} is its preset`, async () => {
+      const { upstreams } = await folder.load(`upstreams:\n  docker.io:\n  nvcr.io: ${entry}\n`);
+      assert.equal(upstreams.get('docker.io')?.url, 'https://registry-1.docker.io');
+      assert.equal(upstreams.get('nvcr.io')?.url, 'https://nvcr.io');
+      assert.deepEqual(upstreams.get('nvcr.io')?.realmHosts, ['authn.nvidia.com']);
+      assert.equal(upstreams.get('nvcr.io')?.freshness.tagTtl, 300_000);
+    });
+  }
+
+  test('every preset can be used by naming it', async () => {
+    const presets = [
+      'docker.io',
+      'ghcr.io',
+      'quay.io',
+      'registry.k8s.io',
+      'gcr.io',
+      'mcr.microsoft.com',
+      'public.ecr.aws',
+      'registry.gitlab.com',
+      'nvcr.io',
+    ];
+    const { upstreams } = await folder.load(`upstreams:\n${presets.map((host) => `  ${host}:\n`).join('')}`);
+    assert.deepEqual([...upstreams.keys()], presets);
+  });
+
+  test('what is written for a preset wins over it, key by key', async () => {
+    const { upstreams } = await folder.load('upstreams: { docker.io: { aliases: [hub.corp] } }');
+    assert.deepEqual(upstreams.get('docker.io')?.aliases, ['hub.corp']);
+    assert.equal(upstreams.get('docker.io')?.url, 'https://registry-1.docker.io');
+  });
+
+  test('the url of any other host is https and the host', async () => {
+    const { upstreams } = await folder.load('upstreams: { docker.io: , "registry.corp:5000": }');
+    assert.equal(upstreams.get('registry.corp:5000')?.url, 'https://registry.corp:5000');
+  });
+
+  test('a url may have a path, and loses the slash at its end', async () => {
+    const { upstreams } = await folder.load(
+      'upstreams: { docker.io: { url: "http://Proxy.corp:80/api/docker/hub/", fallbackUrls: ["https://b/"] } }',
+    );
+    assert.equal(upstreams.get('docker.io')?.url, 'http://proxy.corp/api/docker/hub');
+    assert.deepEqual(upstreams.get('docker.io')?.fallbackUrls, ['https://b']);
+  });
+
+  for (const [text, listen] of [
+    ['0.0.0.0:0', { host: '0.0.0.0', port: 0 }],
+    ['localhost:65535', { host: 'localhost', port: 65_535 }],
+    ['"[::1]:5000"', { host: '::1', port: 5000 }],
+  ] as const) {
+    test(`can listen on ${text}`, async () => {
+      assert.deepEqual((await folder.load(`server: { listen: ${text} }`)).server.listen, listen);
+    });
+  }
+
+  test('the default upstream may be given by an alias', async () => {
+    assert.equal((await folder.load('defaultUpstream: index.docker.io')).defaultUpstream, 'index.docker.io');
+  });
+
+  test('an upstream may bear one name as host, alias and virtual host', async () => {
+    const { upstreams } = await folder.load(
+      'upstreams: { docker.io: { aliases: [hub.corp], hosts: [hub.corp, docker.io] } }',
+    );
+    assert.deepEqual(upstreams.get('docker.io')?.hosts, ['hub.corp', 'docker.io']);
+  });
+
+  test('credentials are kept as references, their values nowhere', async () => {
+    const text = 'upstreams: { docker.io: { credentials: { username: { env: U }, password: { file: p } } } }';
+    await folder.write('p', 'swordfish');
+    const { upstreams } = await folder.load(text, { U: 'captain' });
+    assert.deepEqual(upstreams.get('docker.io')?.credentials, {
+      username: { env: 'U' },
+      password: { file: join(folder.path, 'p') },
+    });
+  });
+
+  test('relative paths start from the working directory, wherever the file lies', async () => {
+    await folder.write(
+      'etc/m.yaml',
+      'cache: { directory: data }\nupstreams:\n  docker.io: { ca: ca.pem, clientCertificate: { cert: c, key: /k } }\n',
+    );
+    const config = await loadConfig({ file: 'etc/m.yaml', cwd: folder.path });
+    assert.equal(config.cache.directory, join(folder.path, 'data'));
+    assert.equal(config.upstreams.get('docker.io')?.ca, join(folder.path, 'ca.pem'));
+    assert.deepEqual(config.upstreams.get('docker.io')?.clientCertificate, {
+      cert: join(folder.path, 'c'),
+      key: '/k',
+    });
+  });
+
+  test('settings can be shared between upstreams by a YAML anchor', async () => {
+    const { upstreams } = await folder.load(
+      'upstreams:\n  docker.io: { freshness: &f { tagTtl: 1h } }\n  ghcr.io: { freshness: *f }\n',
+    );
+    assert.equal(upstreams.get('ghcr.io')?.freshness.tagTtl, 3_600_000);
+  });
+});
+
+// Each line is nine times the one before it: 100 bytes a line would be 3 GB of text.
+const ALIAS_BOMB = Array.from({ length: 10 }, (_, index) => {
+  const item = index === 0 ? 'x' : `*a${index - 1}`;
+  return `key${index}: &a${index} [${Array.from({ length: 9 }, () => item).join(', ')}]\n`;
+}).join('');
+
+suite('a file that is not a configuration', () => {
+  for (const [name, text, problems] of [
+    ['a list', '- 1\n', ['m.yaml:1:1: must be a map of settings, got a list']],
+    ['a word', 'hello\n', ['m.yaml:1:1: must be a map of settings, got "hello"']],
+    [
+      'several documents',
+      'sealed: true\n---\nsealed: false\n',
+      ['m.yaml:2:1: file must hold one YAML document, got several'],
+    ],
+    [
+      'a tab as indentation',
+      'server:\n\tlisten: x\n',
+      ['m.yaml:2:1: not YAML: Tabs are not allowed as indentation'],
+    ],
+    ['an unknown tag', 'log: !secret hunter2\n', ['m.yaml:1:6: not YAML: Unresolved tag']],
+    ['an alias of nothing', 'log:\n  level: *hunter2\n', ['m.yaml:2:10: alias has no anchor before it']],
+    [
+      'aliases that unfold without end',
+      ALIAS_BOMB,
+      ['m.yaml:1:1: aliases refer to aliases too many times over'],
+    ],
+  ] as const) {
+    test(`says where it finds ${name}`, async () => {
+      assert.deepEqual(await folder.problems(text), problems);
+    });
+  }
+
+  test('says where the same key stands a second time, and still checks the rest', async () => {
+    assert.deepEqual(await folder.problems('sealed: true\nlog: { level: loud }\nsealed: false\n'), [
+      'm.yaml:2:15: log.level: must be one of trace, debug, info, warn, error, fatal, silent, got "loud"',
+      'm.yaml:3:1: key stands twice in the same map',
+    ]);
+  });
+
+  test('never quotes a text that it cannot read', async () => {
+    for (const value of [
+      '"hunter2\\q"',
+      '[hunter2',
+      '@hunter2',
+      '*hunter2',
+      '!hunter2 x',
+      '"hunter2',
+      '|hunter2',
+    ]) {
+      const text = `upstreams:\n  docker.io:\n    credentials:\n      username: u\n      password: ${value}\n`;
+      const problems = await folder.problems(text);
+      assert.ok(problems.length > 0 && !problems.join().includes('hunter2'), problems.join('\n'));
+    }
+  });
+
+  test('says that a file is missing, or is a folder', async () => {
+    const message = async (file: string) =>
+      loadConfig({ file, cwd: folder.path }).catch((error: unknown) => {
+        assert.ok(error instanceof ConfigError);
+        return `${error.code} ${error.message}`;
+      });
+    assert.equal(
+      await message('nowhere.yaml'),
+      'unreadable nowhere.yaml:1:1: configuration file cannot be read: no such file',
+    );
+    assert.equal(await message('.'), 'unreadable .:1:1: configuration file cannot be read: it is a folder');
+  });
+});

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { stringify } from 'yaml';
+import { loadConfig } from '../../../src/config/load.ts';
+import { printConfig } from '../../../src/config/print.ts';
+import { ConfigFolder } from '../../helpers/config-folder.ts';
+
+const folder = await ConfigFolder.create();
+
+test('prints the effective configuration in the documented order, in units that people read', async () => {
+  await folder.write('m.yaml', 'log: { level: warn }\nupstreams: { docker.io: { ca: ca.pem } }\n');
+  assert.equal(
+    printConfig(await loadConfig({ file: 'm.yaml', cwd: folder.path })),
+    `server:
+  listen: 127.0.0.1:5000
+  drainTimeout: 30s
+  clientTimeout: 1m
+operations:
+  listen: 127.0.0.1:5001
+cache:
+  directory: ${folder.path}/millpond-data
+  maxSize: 50GiB
+  lowWatermark: 0.9
+defaultUpstream: docker.io
+sealed: false
+upstreams:
+  docker.io:
+    url: https://registry-1.docker.io
+    aliases:
+      - index.docker.io
+      - registry-1.docker.io
+    hosts: []
+    realmHosts: []
+    fallbackUrls: []
+    credentials: none
+    ca: ${folder.path}/ca.pem
+    allowPrivateAddresses: false
+    maxConnections: 64
+    segments: 4
+    connectTimeout: 10s
+    headersTimeout: 30s
+    bodyTimeout: 30s
+    freshness:
+      tagTtl: 5m
+      immutableTags:
+        - ^v?\\d+\\.\\d+\\.\\d+$
+      staleIfError: 7d
+      onTagDeleted: forget
+      negativeTtl: 30s
+log:
+  level: warn
+  format: json
+`,
+  );
+});
+
+test('prints no secret and no place of one', async () => {
+  const text = `upstreams:
+  docker.io: { credentials: { username: bob, password: { env: HUB_TOKEN } } }
+  ghcr.io: { credentials: { username: { file: /run/who }, password: { file: /run/token } } }
+`;
+  const printed = printConfig(await folder.load(text, undefined));
+  assert.match(printed, /username: bob\n {6}password: '\[redacted\]'\n/);
+  assert.match(printed, /username: '\[redacted\]'\n {6}password: '\[redacted\]'\n/);
+  assert.doesNotMatch(printed, /HUB_TOKEN|\/run\//);
+});
+
+test('what is printed loads as the same configuration', async () => {
+  const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 }).map((amount) => `${amount}ms`);
+  const port = fc.integer({ min: 0, max: 65_535 });
+  const host = fc.constantFrom('127.0.0.1', 'localhost', '[::1]', '[fe80::1]', '0.0.0.0');
+  const listen = fc.tuple(host, port).map((parts) => parts.join(':'));
+  // Words that YAML takes for something else unless they are quoted, and characters that regular expressions escape.
+  const tagPattern = fc.constantFrom(
+    '^v?\\d+$',
+    'null',
+    '1.0',
+    'a/b',
+    '# x',
+    "it's",
+    'true',
+    '',
+    '\n',
+    '[:]',
+    '~',
+  );
+  const upstream = fc.record(
+    {
+      url: fc.constantFrom('https://a.example/', 'http://[::1]:5000/base/', 'https://b.example:8443'),
+      hosts: fc.uniqueArray(fc.constantFrom('one', 'two.example', '10.0.0.1', '[::1]:5000')),
+      realmHosts: fc.uniqueArray(fc.constantFrom('auth.example', 'auth.example:444')),
+      fallbackUrls: fc.array(fc.constantFrom('https://c.example', 'http://d.example:1/x')),
+      ca: fc.constantFrom('ca.pem', '/etc/#ca', 'null'),
+      clientCertificate: fc.constant({ cert: 'c: d', key: '~' }),
+      allowPrivateAddresses: fc.boolean(),
+      maxConnections: fc.integer({ min: 1 }),
+      segments: fc.integer({ min: 1 }),
+      connectTimeout: ms,
+      headersTimeout: ms,
+      bodyTimeout: ms,
+      freshness: fc.record(
+        {
+          tagTtl: ms,
+          immutableTags: fc.array(tagPattern),
+          staleIfError: ms,
+          onTagDeleted: fc.constantFrom('forget', 'keep'),
+          negativeTtl: ms,
+        },
+        { requiredKeys: [] },
+      ),
+    },
+    { requiredKeys: [] },
+  );
+  const configuration = fc.record(
+    {
+      server: fc.record({ listen, drainTimeout: ms, clientTimeout: ms }, { requiredKeys: [] }),
+      operations: fc.record({ listen }),
+      cache: fc.record(
+        {
+          directory: fc.constantFrom('data', '/var/lib/mill pond', '~', '- x', '"q"'),
+          maxSize: fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
+          lowWatermark: fc.double({ min: 0, minExcluded: true, max: 1, noNaN: true }),
+        },
+        { requiredKeys: [] },
+      ),
+      defaultUpstream: fc.constantFrom('docker.io', 'registry:5000', '[::1]:5000'),
+      sealed: fc.boolean(),
+      upstreams: fc.record({
+        'docker.io': fc.constant({}),
+        'registry:5000': upstream,
+        '[::1]:5000': fc.constant({}),
+      }),
+      log: fc.record({
+        level: fc.constantFrom('trace', 'silent'),
+        format: fc.constantFrom('json', 'pretty'),
+      }),
+    },
+    { requiredKeys: ['upstreams'] },
+  );
+  await fc.assert(
+    fc.asyncProperty(configuration, async (written) => {
+      // The one host stands for two things here.
+      fc.pre(!(written.upstreams['registry:5000'].hosts ?? []).includes('[::1]:5000'));
+      const config = await folder.load(stringify(written));
+      assert.deepEqual(await folder.load(printConfig(config)), config);
+    }),
+  );
+});
+
+test('the defaults print as a configuration that equals them', async () => {
+  const defaults = await loadConfig({ cwd: folder.path });
+  assert.deepEqual(await folder.load(printConfig(defaults)), defaults);
+});

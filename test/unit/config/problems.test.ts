@@ -1,0 +1,308 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { ConfigError } from '../../../src/config/errors.ts';
+import { ConfigFolder } from '../../helpers/config-folder.ts';
+
+const folder = await ConfigFolder.create();
+
+const LISTEN = 'must be a host and a port such as 127.0.0.1:5000 or "[::1]:5000"';
+const TIMEOUT = 'must be a duration from 1ms to 24d, such as 30s';
+const DURATION = 'must be a duration such as 500ms, 30s, 5m, 24h or 7d';
+const SIZE = 'must be a size such as 512MiB or 50GiB';
+const SHARE = 'must be a number above 0 and up to 1';
+const URL_RULE = 'must be an http:// or https:// URL without credentials, query or fragment';
+const IMAGE_HOST =
+  'must be the host of an image reference in lower case, such as registry.corp.example or registry:5000';
+const HOST = 'must be a host in lower case with an optional port, such as registry.corp.example:5000';
+const SECRET = 'must be { env: NAME } or { file: PATH }: a secret is never written into the configuration';
+const VARIABLE = 'must be the name of an environment variable';
+
+/** A configuration whose line 3 begins with `    `, inside upstream docker.io. */
+const upstream = (line: string) => `upstreams:\n  docker.io:\n    ${line}\n`;
+const D = 'upstreams.docker.io';
+
+suite('every problem is told with its place', () => {
+  for (const [text, ...problems] of [
+    // server, operations
+    ['server: { listen: 5000 }', `m.yaml:1:19: server.listen: ${LISTEN}, got 5000`],
+    ['server: { listen: ":5000" }', `m.yaml:1:19: server.listen: ${LISTEN}, got ":5000"`],
+    ['server: { listen: "a:65536" }', `m.yaml:1:19: server.listen: ${LISTEN}, got "a:65536"`],
+    ['server: { listen: "::1:5000" }', `m.yaml:1:19: server.listen: ${LISTEN}, got "::1:5000"`],
+    ['server: { listen: "[::x]:5000" }', `m.yaml:1:19: server.listen: ${LISTEN}, got "[::x]:5000"`],
+    ['server:\n  listen:\n', `m.yaml:2:10: server.listen: ${LISTEN}, got nothing`],
+    ['server: { drainTimeout: 30 }', `m.yaml:1:25: server.drainTimeout: ${TIMEOUT}, got 30`],
+    ['server: { clientTimeout: 0s }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "0s"`],
+    ['server: { clientTimeout: 25d }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "25d"`],
+    ['operations: { listen: [x] }', `m.yaml:1:23: operations.listen: ${LISTEN}, got a list`],
+    ['operations: 127.0.0.1:1', 'm.yaml:1:13: operations: must be a map of settings, got "127.0.0.1:1"'],
+    // cache
+    ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be a path'],
+    ['cache: { maxSize: 50GB }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50GB"`],
+    ['cache: { maxSize: 0B }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0B"`],
+    ['cache: { lowWatermark: 0 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 0`],
+    ['cache: { lowWatermark: 1.01 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 1.01`],
+    ['cache: { lowWatermark: 90% }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got "90%"`],
+    // sealed, log
+    ['sealed: "true"', 'm.yaml:1:9: sealed: must be true or false, got "true"'],
+    ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of json, pretty, got "text"'],
+    // which upstreams there are
+    ['upstreams: [docker.io]', 'm.yaml:1:12: upstreams: must be a map from hosts to settings, got a list'],
+    ['upstreams: {}', 'm.yaml:1:1: upstreams: must have docker.io, or defaultUpstream must name one of them'],
+    ['upstreams:\n', 'm.yaml:1:1: upstreams: must have docker.io, or defaultUpstream must name one of them'],
+    [
+      'sealed: true\nupstreams: { ghcr.io: }',
+      'm.yaml:2:1: upstreams: must have docker.io, or defaultUpstream must name one of them',
+    ],
+    [
+      'defaultUpstream: dcker.io',
+      'm.yaml:1:18: defaultUpstream: must be one of upstreams or of their aliases, got "dcker.io"',
+    ],
+    ['upstreams:\n  docker.io: https://x', `m.yaml:2:14: ${D}: must be a map of settings, got "https://x"`],
+    [
+      'upstreams:\n  docker.io:\n  https://x: {}',
+      `m.yaml:3:3: upstreams.https://x: ${IMAGE_HOST}, got "https://x"`,
+    ],
+    [
+      'upstreams:\n  docker.io:\n  Ghcr.io: {}',
+      `m.yaml:3:3: upstreams.Ghcr.io: ${IMAGE_HOST}, got "Ghcr.io"`,
+    ],
+    [
+      'upstreams:\n  docker.io:\n  library: {}',
+      `m.yaml:3:3: upstreams.library: ${IMAGE_HOST}, got "library"`,
+    ],
+    ['upstreams:\n  docker.io:\n  5000: {}', `m.yaml:3:3: upstreams.5000: ${IMAGE_HOST}, got "5000"`],
+    [
+      'upstreams:\n  docker.io:\n  a.b:70000: {}',
+      `m.yaml:3:3: upstreams.a.b:70000: ${IMAGE_HOST}, got "a.b:70000"`,
+    ],
+    // names that mean two upstreams
+    [
+      'upstreams:\n  docker.io:\n  index.docker.io: {}',
+      'm.yaml:3:3: upstreams.index.docker.io: index.docker.io is already a name of upstream docker.io',
+    ],
+    [
+      'upstreams:\n  docker.io:\n  ghcr.io: { aliases: [g.corp, docker.io] }',
+      'm.yaml:3:32: upstreams.ghcr.io.aliases[1]: docker.io is already a name of upstream docker.io',
+    ],
+    [
+      'upstreams:\n  docker.io: { hosts: [m.corp] }\n  ghcr.io: { hosts: [m.corp] }',
+      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp is already a name of upstream docker.io',
+    ],
+    [
+      'upstreams:\n  docker.io: { aliases: [m.corp] }\n  ghcr.io: { hosts: [m.corp] }',
+      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp is already a name of upstream docker.io',
+    ],
+    // an upstream's keys
+    [upstream('url: registry-1.docker.io'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: ftp://x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: https://bob:hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: https://hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: https://x/?token=hunter2'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: "https://x/#"'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('fallbackUrls: ["https://x", y]'), `m.yaml:3:33: ${D}.fallbackUrls[1]: ${URL_RULE}`],
+    [upstream('fallbackUrls: https://x'), `m.yaml:3:19: ${D}.fallbackUrls: must be a list, got "https://x"`],
+    [upstream('aliases: [hub]'), `m.yaml:3:15: ${D}.aliases[0]: ${IMAGE_HOST}, got "hub"`],
+    [upstream('hosts: [-x.y]'), `m.yaml:3:13: ${D}.hosts[0]: ${HOST}, got "-x.y"`],
+    [upstream('realmHosts: ["https://x"]'), `m.yaml:3:18: ${D}.realmHosts[0]: ${HOST}, got "https://x"`],
+    [
+      upstream('allowPrivateAddresses: 1'),
+      `m.yaml:3:28: ${D}.allowPrivateAddresses: must be true or false, got 1`,
+    ],
+    [upstream('maxConnections: 0'), `m.yaml:3:21: ${D}.maxConnections: must be a whole number from 1, got 0`],
+    [upstream('segments: 1.5'), `m.yaml:3:15: ${D}.segments: must be a whole number from 1, got 1.5`],
+    [upstream('connectTimeout: soon'), `m.yaml:3:21: ${D}.connectTimeout: ${TIMEOUT}, got "soon"`],
+    [upstream('headersTimeout: 0s'), `m.yaml:3:21: ${D}.headersTimeout: ${TIMEOUT}, got "0s"`],
+    [upstream('bodyTimeout: 5'), `m.yaml:3:18: ${D}.bodyTimeout: ${TIMEOUT}, got 5`],
+    [
+      upstream('ca: "-----BEGIN\\nhunter2"'),
+      `m.yaml:3:9: ${D}.ca: must be a path, not the content of a file`,
+    ],
+    [upstream('clientCertificate: { cert: c }'), `m.yaml:3:5: ${D}.clientCertificate.key: must be a path`],
+    [
+      upstream('clientCertificate: { cert: c, key: "a\\nhunter2" }'),
+      `m.yaml:3:40: ${D}.clientCertificate.key: must be a path, not the content of a file`,
+    ],
+    // freshness
+    [upstream('freshness: { tagTtl: 5 }'), `m.yaml:3:26: ${D}.freshness.tagTtl: ${DURATION}, got 5`],
+    [
+      upstream('freshness: { staleIfError: forever }'),
+      `m.yaml:3:32: ${D}.freshness.staleIfError: ${DURATION}, got "forever"`,
+    ],
+    [
+      upstream('freshness: { negativeTtl: -1s }'),
+      `m.yaml:3:31: ${D}.freshness.negativeTtl: ${DURATION}, got "-1s"`,
+    ],
+    [
+      upstream('freshness: { onTagDeleted: drop }'),
+      `m.yaml:3:32: ${D}.freshness.onTagDeleted: must be one of forget, keep, got "drop"`,
+    ],
+    [
+      upstream("freshness: { immutableTags: [x, 'v('] }"),
+      `m.yaml:3:37: ${D}.freshness.immutableTags[1]: must be a regular expression, got "v(": unterminated group`,
+    ],
+    [
+      upstream('freshness: { immutableTags: [1] }'),
+      `m.yaml:3:34: ${D}.freshness.immutableTags[0]: must be a regular expression, got 1`,
+    ],
+    // credentials
+    [
+      upstream('credentials: hunter2'),
+      `m.yaml:3:18: ${D}.credentials: must be none or { username, password }`,
+    ],
+    [
+      upstream('credentials: { username: bob, password: hunter2 }'),
+      `m.yaml:3:45: ${D}.credentials.password: ${SECRET}`,
+    ],
+    [
+      upstream('credentials: { username: bob, password: 12345 }'),
+      `m.yaml:3:45: ${D}.credentials.password: ${SECRET}`,
+    ],
+    [
+      upstream('credentials: { username: bob, password: {} }'),
+      `m.yaml:3:45: ${D}.credentials.password: ${SECRET}`,
+    ],
+    [
+      upstream('credentials: { username: bob, password: { env: A, file: b } }'),
+      `m.yaml:3:45: ${D}.credentials.password: ${SECRET}`,
+    ],
+    [
+      upstream('credentials: { username: bob, password: { env: hunter-2 } }'),
+      `m.yaml:3:52: ${D}.credentials.password.env: ${VARIABLE}`,
+    ],
+    [upstream('credentials: { username: bob }'), `m.yaml:3:5: ${D}.credentials.password: ${SECRET}`],
+    [
+      upstream('credentials: { username: "bob:x", password: { env: A } }'),
+      `m.yaml:3:30: ${D}.credentials.username: must be a user name without colons and spaces`,
+    ],
+    [
+      upstream('credentials: { username: 5, password: { env: A } }'),
+      `m.yaml:3:30: ${D}.credentials.username: must be a user name, { env: NAME } or { file: PATH }`,
+    ],
+  ] as [string, ...string[]][]) {
+    test(problems[0] ?? text, async () => {
+      assert.deepEqual(await folder.problems(text), problems);
+    });
+  }
+
+  test('a value that came through an alias is found where it is written', async () => {
+    const text = 'upstreams:\n  docker.io: { freshness: &f { tagTtl: 5 } }\n  ghcr.io: { freshness: *f }\n';
+    assert.deepEqual(await folder.problems(text), [
+      `m.yaml:2:40: ${D}.freshness.tagTtl: ${DURATION}, got 5`,
+      `m.yaml:2:40: upstreams.ghcr.io.freshness.tagTtl: ${DURATION}, got 5`,
+    ]);
+  });
+
+  test('all problems come at once, in the order of the file', async () => {
+    const text = `server:
+  listen: 5000
+  drainTimout: 5s
+cache: { maxSize: 50GB, lowWatermark: 1.5 }
+defaultUpstream: dcker.io
+upstreams:
+  docker.io:
+  ghcr.io:
+    aliases: [docker.io]
+    credentials: { username: bob, password: hunter2 }
+    ca: nowhere.pem
+  quay.io:
+    credentials: { username: { env: NOBODY }, password: { file: nowhere } }
+    segments: 0
+`;
+    assert.deepEqual(await folder.problems(text, {}), [
+      `m.yaml:2:11: server.listen: ${LISTEN}, got 5000`,
+      'm.yaml:3:3: server.drainTimout: unknown key; did you mean drainTimeout?',
+      `m.yaml:4:19: cache.maxSize: ${SIZE}, got "50GB"`,
+      `m.yaml:4:39: cache.lowWatermark: ${SHARE}, got 1.5`,
+      'm.yaml:5:18: defaultUpstream: must be one of upstreams or of their aliases, got "dcker.io"',
+      'm.yaml:9:15: upstreams.ghcr.io.aliases[0]: docker.io is already a name of upstream docker.io',
+      `m.yaml:10:45: upstreams.ghcr.io.credentials.password: ${SECRET}`,
+      'm.yaml:11:9: upstreams.ghcr.io.ca: file cannot be read: no such file',
+      'm.yaml:13:37: upstreams.quay.io.credentials.username.env: environment variable NOBODY is not set',
+      `m.yaml:13:65: upstreams.quay.io.credentials.password.file: secret file ${folder.path}/nowhere cannot be read: no such file`,
+      'm.yaml:14:15: upstreams.quay.io.segments: must be a whole number from 1, got 0',
+    ]);
+  });
+
+  test('a problem can be taken apart by programs', async () => {
+    const error = await folder.load('sealed: maybe').catch((reason: unknown) => reason);
+    assert.ok(error instanceof ConfigError);
+    assert.equal(error.code, 'invalid');
+    assert.deepEqual(error.problems, [
+      { file: 'm.yaml', line: 1, col: 9, path: 'sealed', message: 'must be true or false, got "maybe"' },
+    ]);
+  });
+});
+
+suite('an unknown key', () => {
+  for (const [text, problem] of [
+    ['cache: { maxsize: 1GiB }', 'm.yaml:1:10: cache.maxsize: unknown key; did you mean maxSize?'],
+    ['cache:\n  max_size: 1GiB', 'm.yaml:2:3: cache.max_size: unknown key; did you mean maxSize?'],
+    ['upstream: {}', 'm.yaml:1:1: upstream: unknown key; did you mean upstreams?'],
+    [upstream('fallbackURLs: []'), `m.yaml:3:5: ${D}.fallbackURLs: unknown key; did you mean fallbackUrls?`],
+    [
+      upstream('freshness: { tagTLL: 5m }'),
+      `m.yaml:3:18: ${D}.freshness.tagTLL: unknown key; did you mean tagTtl?`,
+    ],
+    [
+      upstream('credentials: { username: u, password: { env: A }, pasword: hunter2 }'),
+      `m.yaml:3:55: ${D}.credentials.pasword: unknown key; did you mean password?`,
+    ],
+    [
+      upstream('credentials: { username: u, password: { env: A, fil: b } }'),
+      `m.yaml:3:53: ${D}.credentials.password.fil: unknown key; did you mean file?`,
+    ],
+    [
+      'operations: { password: hunter2 }',
+      'm.yaml:1:15: operations.password: unknown key; known here: listen',
+    ],
+    [
+      '__proto__: {}',
+      'm.yaml:1:1: __proto__: unknown key; known here: server, operations, cache, defaultUpstream, sealed, upstreams, log',
+    ],
+  ] as const) {
+    test(problem, async () => {
+      assert.deepEqual(await folder.problems(text), [problem]);
+    });
+  }
+});
+
+suite('what the configuration names outside of itself', () => {
+  const credentials = (password: string) => upstream(`credentials: { username: bob, password: ${password} }`);
+
+  test('a variable must be set and not empty', async () => {
+    const path = `m.yaml:3:52: ${D}.credentials.password.env`;
+    assert.deepEqual(await folder.problems(credentials('{ env: TOKEN }'), {}), [
+      `${path}: environment variable TOKEN is not set`,
+    ]);
+    assert.deepEqual(await folder.problems(credentials('{ env: TOKEN }'), { TOKEN: '' }), [
+      `${path}: environment variable TOKEN is empty`,
+    ]);
+    await folder.load(credentials('{ env: TOKEN }'), { TOKEN: 'x' });
+  });
+
+  test('a secret file must be readable and not empty', async () => {
+    const path = `m.yaml:3:53: ${D}.credentials.password.file`;
+    const empty = await folder.write('empty', '\n');
+    assert.deepEqual(await folder.problems(credentials('{ file: empty }'), {}), [
+      `${path}: secret file ${empty} is empty`,
+    ]);
+    assert.deepEqual(await folder.problems(credentials('{ file: . }'), {}), [
+      `${path}: secret file ${folder.path} cannot be read: it is a folder`,
+    ]);
+    await folder.write('token', 'x');
+    await folder.load(credentials('{ file: token }'), {});
+  });
+
+  test('certificate files must be readable', async () => {
+    const text = upstream('{ ca: ., clientCertificate: { cert: nowhere, key: nowhere } }');
+    assert.deepEqual(await folder.problems(text, {}), [
+      `m.yaml:3:11: ${D}.ca: file cannot be read: it is a folder`,
+      `m.yaml:3:41: ${D}.clientCertificate.cert: file cannot be read: no such file`,
+      `m.yaml:3:55: ${D}.clientCertificate.key: file cannot be read: no such file`,
+    ]);
+  });
+
+  test('is left alone when no environment is given', async () => {
+    await folder.load(credentials('{ file: nowhere }'));
+  });
+});
