@@ -161,7 +161,8 @@ async function createUpstream(
 function credentialProvider({ credentials }: UpstreamConfig, environment: Environment): CredentialProvider {
   if (credentials === 'none') return async () => undefined;
   const { username } = credentials;
-  const user = typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
+  const user =
+    typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
   const password = new Secret(credentials.password, environment);
   return async () => ({ username: await user.read(), password: await password.read() });
 }

@@ -64,6 +64,11 @@ export class Ingest {
     return this.#size;
   }
 
+  /** All bytes are here, and they are the right ones. */
+  get verified(): boolean {
+    return this.#verified;
+  }
+
   /** Bytes received so far: where a broken fetch goes on. */
   get received(): number {
     return this.#written + this.#gatheredBytes;

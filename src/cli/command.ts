@@ -15,7 +15,7 @@ export interface Surroundings {
   serve: (config: Config) => Promise<void>;
 }
 
-export interface TextOutput {
+interface TextOutput {
   write(text: string): unknown;
 }
 

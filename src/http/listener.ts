@@ -19,7 +19,10 @@ export class Listener {
    * @param address port 0 takes any free one
    * @throws the system's error when the address cannot be had
    */
-  static async open(address: { host: string; port: number }, handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>): Promise<Listener> {
+  static async open(
+    address: { host: string; port: number },
+    handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+  ): Promise<Listener> {
     const server = createServer(
       {
         keepAliveTimeout: KEEP_ALIVE_MS,

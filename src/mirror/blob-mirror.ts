@@ -122,7 +122,8 @@ export class BlobMirror {
     const sameRepository = sameKey(fill.request.key, keyOf(request));
     if (!sameRepository) await this.#permit(request);
     try {
-      return { content: await fill.follow(), outcome: 'collapsed', fill };
+      const outcome = fill.verified ? 'hit' : 'collapsed';
+      return { content: await fill.follow(), outcome, fill };
     } catch (error) {
       // The other repository's refusal or outage is not ours; we have leave, so we fetch it ourselves.
       if (sameRepository || !(error instanceof UpstreamError)) throw error;

@@ -81,6 +81,11 @@ export class Fill {
     };
   }
 
+  /** The whole blob is here, only not yet where it belongs. */
+  get verified(): boolean {
+    return this.#ingest?.verified ?? false;
+  }
+
   /** Where a reader goes on by itself after the disk has failed under the ingest. */
   hashedPrefix(): HashedPrefix | undefined {
     return this.#ingest?.hashedPrefix();

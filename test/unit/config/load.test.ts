@@ -203,6 +203,19 @@ suite('a file that is not a configuration', () => {
     ]);
   });
 
+  test('of a key that stands twice, checks the last', async () => {
+    assert.deepEqual(await folder.problems('sealed: true\nsealed: maybe\n'), [
+      'm.yaml:2:1: key stands twice in the same map',
+      'm.yaml:2:9: sealed: must be true or false, got "maybe"',
+    ]);
+  });
+
+  test('complains once of brackets that are never closed', async () => {
+    assert.deepEqual(await folder.problems('log: [[[[\n'), [
+      'm.yaml:2:1: not YAML: Flow sequence in block collection must be sufficiently indented and end with a ]',
+    ]);
+  });
+
   test('never quotes a text that it cannot read', async () => {
     for (const value of [
       '"hunter2\\q"',

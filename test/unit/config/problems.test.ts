@@ -96,6 +96,7 @@ suite('every problem is told with its place', () => {
     [upstream('url: registry-1.docker.io'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: ftp://x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: https://bob:hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
+    [upstream('url: https://:hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: https://hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: https://x/?token=hunter2'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: "https://x/#"'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
@@ -113,6 +114,7 @@ suite('every problem is told with its place', () => {
     [upstream('connectTimeout: soon'), `m.yaml:3:21: ${D}.connectTimeout: ${TIMEOUT}, got "soon"`],
     [upstream('headersTimeout: 0s'), `m.yaml:3:21: ${D}.headersTimeout: ${TIMEOUT}, got "0s"`],
     [upstream('bodyTimeout: 5'), `m.yaml:3:18: ${D}.bodyTimeout: ${TIMEOUT}, got 5`],
+    [upstream('ca: ""'), `m.yaml:3:9: ${D}.ca: must be a path`],
     [
       upstream('ca: "-----BEGIN\\nhunter2"'),
       `m.yaml:3:9: ${D}.ca: must be a path, not the content of a file`,
@@ -189,6 +191,13 @@ suite('every problem is told with its place', () => {
     assert.deepEqual(await folder.problems(text), [
       `m.yaml:2:40: ${D}.freshness.tagTtl: ${DURATION}, got 5`,
       `m.yaml:2:40: upstreams.ghcr.io.freshness.tagTtl: ${DURATION}, got 5`,
+    ]);
+  });
+
+  test('problems of one line come from left to right', async () => {
+    assert.deepEqual(await folder.problems('cache: { max_size: 1GiB, lowWatermark: 2 }'), [
+      'm.yaml:1:10: cache.max_size: unknown key; did you mean maxSize?',
+      `m.yaml:1:40: cache.lowWatermark: ${SHARE}, got 2`,
     ]);
   });
 
@@ -299,6 +308,15 @@ suite('what the configuration names outside of itself', () => {
       `m.yaml:3:11: ${D}.ca: file cannot be read: it is a folder`,
       `m.yaml:3:41: ${D}.clientCertificate.cert: file cannot be read: no such file`,
       `m.yaml:3:55: ${D}.clientCertificate.key: file cannot be read: no such file`,
+    ]);
+  });
+
+  test('is not looked for under a name that is none, and what was pasted there is not shown', async () => {
+    assert.deepEqual(await folder.problems(credentials('{ file: "hunter2\\nhunter2" }'), {}), [
+      `m.yaml:3:53: ${D}.credentials.password.file: must be a path, not the content of a file`,
+    ]);
+    assert.deepEqual(await folder.problems(credentials('{ env: "hunter 2" }'), {}), [
+      `m.yaml:3:52: ${D}.credentials.password.env: ${VARIABLE}`,
     ]);
   });
 

@@ -1,0 +1,39 @@
+/** Time that stands still until a test moves it. */
+import type { Clock } from '../../src/clock.ts';
+
+export class FakeClock implements Clock {
+  #now = Date.UTC(2026, 0, 1);
+  readonly #sleepers = new Set<{ until: number; wake: () => void }>();
+  /** When true, sleeping takes no time: the clock jumps ahead instead. */
+  impatient = false;
+
+  now(): number {
+    return this.#now;
+  }
+
+  /** Negative turns the clock back. */
+  advance(ms: number): void {
+    this.#now += ms;
+    for (const sleeper of this.#sleepers) {
+      if (sleeper.until > this.#now) continue;
+      this.#sleepers.delete(sleeper);
+      sleeper.wake();
+    }
+  }
+
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    if (this.impatient) {
+      this.advance(ms);
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      const sleeper = { until: this.#now + ms, wake: resolve };
+      this.#sleepers.add(sleeper);
+      signal?.addEventListener('abort', () => {
+        this.#sleepers.delete(sleeper);
+        reject(signal.reason as Error);
+      });
+    });
+  }
+}

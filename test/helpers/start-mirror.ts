@@ -1,0 +1,134 @@
+/** A whole mirror in this process, on free ports, with a directory of its own. */
+
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { Agent, request } from 'undici';
+import { stringify } from 'yaml';
+import { type App, startApp } from '../../src/app.ts';
+import { type FileSystem, nodeFileSystem } from '../../src/cache/file-system.ts';
+import { loadConfig } from '../../src/config/load.ts';
+import { FakeClock } from './fake-clock.ts';
+import { tempDir } from './temp-dir.ts';
+
+export interface MirrorOptions {
+  /** Base URL by upstream name. */
+  upstreams: Record<string, string | Record<string, unknown>>;
+  defaultUpstream?: string;
+  sealed?: boolean;
+  server?: Record<string, unknown>;
+  cache?: Record<string, unknown>;
+  environment?: Record<string, string>;
+  directory?: string;
+  clock?: FakeClock;
+  fileSystem?: FileSystem;
+}
+
+export interface TestMirror {
+  app: App;
+  url: string;
+  operationsUrl: string;
+  directory: string;
+  clock: FakeClock;
+  /** Lines of the log so far. */
+  log: Record<string, unknown>[];
+  get(path: string, headers?: Record<string, string>): Promise<TestReply>;
+  head(path: string, headers?: Record<string, string>): Promise<TestReply>;
+  send(method: string, path: string, headers?: Record<string, string>, body?: string): Promise<TestReply>;
+  metric(name: string, labels?: Record<string, string>): Promise<number>;
+}
+
+export interface TestReply {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  body: Buffer;
+  /** The code of the registry error in the body. */
+  error: string | undefined;
+}
+
+export async function startMirror(t: TestContext, options: MirrorOptions): Promise<TestMirror> {
+  const directory = options.directory ?? (await tempDir(t));
+  const file = join(directory, 'millpond.yaml');
+  const upstreams = Object.fromEntries(
+    Object.entries(options.upstreams).map(([name, value]) => [
+      name,
+      typeof value === 'string' ? { url: value } : value,
+    ]),
+  );
+  const [first = 'docker.io'] = Object.keys(upstreams);
+  await writeFile(
+    file,
+    stringify({
+      server: { listen: '127.0.0.1:0', drainTimeout: '1s', ...options.server },
+      operations: { listen: '127.0.0.1:0' },
+      cache: { directory: join(directory, 'data'), ...options.cache },
+      defaultUpstream: options.defaultUpstream ?? first,
+      sealed: options.sealed ?? false,
+      upstreams,
+    }),
+  );
+  const environment = options.environment ?? {};
+  const clock = options.clock ?? new FakeClock();
+  const log: Record<string, unknown>[] = [];
+  const app = await startApp({
+    config: await loadConfig({ file, cwd: directory, environment }),
+    environment,
+    version: 'test',
+    clock,
+    fileSystem: options.fileSystem ?? nodeFileSystem,
+    logDestination: { write: (line) => void log.push(JSON.parse(line) as Record<string, unknown>) },
+    processMetrics: false,
+  });
+  const client = new Agent({ connections: 500 });
+  t.after(async () => {
+    await client.destroy();
+    await app.close();
+  });
+  const url = `http://${app.registryAddress}`;
+  const operationsUrl = `http://${app.operationsAddress}`;
+
+  const send = async (method: string, path: string, headers = {}, body?: string): Promise<TestReply> => {
+    // The raw path, so that what URL parsers would tidy up reaches the mirror.
+    const reply = await client.request({
+      origin: url,
+      path,
+      method: method as 'GET',
+      headers,
+      body: body ?? null,
+    });
+    const bytes = Buffer.from(await reply.body.arrayBuffer());
+    return { status: reply.statusCode, headers: reply.headers, body: bytes, error: errorCode(bytes) };
+  };
+  const metric = async (name: string, labels: Record<string, string> = {}): Promise<number> => {
+    const text = await (await request(`${operationsUrl}/metrics`, { dispatcher: client })).body.text();
+    return text
+      .split('\n')
+      .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+      .filter((line) =>
+        Object.entries(labels).every(([label, value]) => line.includes(`${label}="${value}"`)),
+      )
+      .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  };
+  return {
+    app,
+    url,
+    operationsUrl,
+    directory,
+    clock,
+    log,
+    metric,
+    send,
+    get: (path, headers) => send('GET', path, headers),
+    head: (path, headers) => send('HEAD', path, headers),
+  };
+}
+
+function errorCode(body: Buffer): string | undefined {
+  if (body[0] !== 0x7b) return undefined;
+  try {
+    const json = JSON.parse(body.toString()) as { errors?: { code: string }[] };
+    return json.errors?.[0]?.code;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,92 @@
+/** A token server for tests: checks credentials, hands out tokens that end, and remembers who asked for what. */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+export interface TokenServerOptions {
+  service: string;
+  /** Required of whoever asks; anonymous otherwise. */
+  credentials?: { username: string; password: string };
+  /** Fields of the answer besides the token; `{ expires_in: 300 }` by default. */
+  answer?: Record<string, unknown>;
+  /** The name of the field that holds the token: `token`, `access_token`. */
+  field?: string;
+}
+
+export interface TokenRequest {
+  service: string | null;
+  scope: string | null;
+  authorization: string | undefined;
+}
+
+export class TokenServer {
+  readonly requests: TokenRequest[] = [];
+  /** What to answer instead of a token. */
+  refusal: { status: number; body: string; headers?: Record<string, string> } | undefined;
+  readonly #options: TokenServerOptions;
+  readonly #scopeByToken = new Map<string, string>();
+  #server: Server | undefined;
+  #issued = 0;
+
+  constructor(options: TokenServerOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    this.#server = createServer((request, response) => {
+      const url = new URL(request.url ?? '/', 'http://tokens');
+      const { authorization } = request.headers;
+      const scope = url.searchParams.get('scope');
+      this.requests.push({ service: url.searchParams.get('service'), scope, authorization });
+      if (this.refusal !== undefined) {
+        response.writeHead(this.refusal.status, this.refusal.headers).end(this.refusal.body);
+        return;
+      }
+      const { credentials } = this.#options;
+      if (credentials !== undefined && authorization !== basic(credentials)) {
+        response
+          .writeHead(401, { 'content-type': 'application/json' })
+          .end('{"errors":[{"code":"UNAUTHORIZED"}]}');
+        return;
+      }
+      this.#issued += 1;
+      const token = `token-${this.#issued}`;
+      this.#scopeByToken.set(token, scope ?? '');
+      const { field = 'token', answer = { expires_in: 300 } } = this.#options;
+      response
+        .writeHead(200, { 'content-type': 'application/json' })
+        .end(JSON.stringify({ [field]: token, ...answer }));
+    });
+    await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve));
+  }
+
+  get realm(): string {
+    return `http://127.0.0.1:${(this.#server?.address() as AddressInfo).port}/token`;
+  }
+
+  /** From now on the registry takes none of the tokens issued so far. */
+  expireAll(): void {
+    this.#scopeByToken.clear();
+  }
+
+  /** @returns what to answer a request that may not pass */
+  challengeFor(authorization: string | undefined, repository: string): string | undefined {
+    const scope = `repository:${repository}:pull`;
+    const token = authorization?.replace(/^Bearer /, '') ?? '';
+    if (this.#scopeByToken.get(token) === scope) return undefined;
+    return `Bearer realm="${this.realm}",service="${this.#options.service}",scope="${scope}"`;
+  }
+
+  async close(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined) return;
+    await new Promise((resolve) => {
+      server.close(resolve);
+      server.closeAllConnections();
+    });
+  }
+}
+
+function basic({ username, password }: { username: string; password: string }): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
+}
