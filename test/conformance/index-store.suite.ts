@@ -1,9 +1,11 @@
 /** What every IndexStore must do; run it on each implementation. */
+
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { IndexStore, RepositoryKey, TagKey, TagRecord } from '../../src/cache/index-store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Repository, Tag } from '../../src/oci/reference.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
 const KEY: RepositoryKey = { upstream: 'docker.io', repository: 'library/alpine' as Repository };
@@ -15,7 +17,7 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
   async function setUp(t: TestContext) {
     const directory = await tempDir(t);
     const index = await open(directory);
-    t.after(() => index.close());
+    cleanUp(t, () => index.close());
     return { index, directory };
   }
 
@@ -83,7 +85,7 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
     await index.close();
     await index.close();
     const again = await open(directory);
-    t.after(() => again.close());
+    cleanUp(t, () => again.close());
     assert.deepEqual(await again.tag(TAG), RECORD);
   });
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { StorageError } from '../../src/cache/errors.ts';
 import { LevelIndex } from '../../src/cache/level-index.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { indexStoreSuite } from './index-store.suite.ts';
 
@@ -13,7 +14,7 @@ indexStoreSuite('LevelIndex', open);
 test('LevelIndex: a second owner of one directory is refused', async (t) => {
   const directory = await tempDir(t);
   const index = await open(directory);
-  t.after(() => index.close());
+  cleanUp(t, () => index.close());
   await assert.rejects(
     open(directory),
     (error: unknown) => error instanceof StorageError && error.errno === 'LEVEL_LOCKED',

@@ -11,11 +11,13 @@
  * With `auth` a token server stands beside it, with `cdn` its blobs are redirected to a host of their own that, like
  * an object store, refuses requests with an Authorization header.
  */
+
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import { type Digest, digestOf, parseDigest } from '../../src/oci/digest.ts';
 import { OCI_INDEX } from '../../src/oci/manifest.ts';
+import { cleanUp } from './cleanup.ts';
 import { buildImage, type ImageOptions, type TestImage } from './images.ts';
 import { TokenServer, type TokenServerOptions } from './token-server.ts';
 
@@ -117,7 +119,7 @@ export class ScriptedUpstream {
       upstream.#cdn = await listen((request, response) => upstream.#answerCdn(request, response), upstream);
     }
     await upstream.tokens?.start();
-    t.after(() => upstream.close());
+    cleanUp(t, () => upstream.close());
     return upstream;
   }
 

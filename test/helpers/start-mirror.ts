@@ -8,6 +8,7 @@ import { stringify } from 'yaml';
 import { type App, startApp } from '../../src/app.ts';
 import { type FileSystem, nodeFileSystem } from '../../src/cache/file-system.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 import { tempDir } from './temp-dir.ts';
 
@@ -80,7 +81,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     processMetrics: false,
   });
   const client = new Agent({ connections: 500 });
-  t.after(async () => {
+  cleanUp(t, async () => {
     await client.destroy();
     await app.close();
   });

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Agent } from 'undici';
 import { digestOf } from '../../src/oci/digest.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { noise } from '../helpers/images.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
@@ -19,7 +20,7 @@ test('50 clients on different routes cost one upstream GET, and have their first
   });
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
   const client = new Agent({ connections: 100 });
-  t.after(() => client.destroy());
+  cleanUp(t, () => client.destroy());
   const routes = [
     '/v2/library/herd/blobs/',
     '/v2/herd/blobs/',
@@ -89,7 +90,7 @@ test('the fetch goes on when the client that began it leaves, and so when all ha
   });
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
   const client = new Agent();
-  t.after(() => client.destroy());
+  cleanUp(t, () => client.destroy());
   const path = `/v2/a/b/blobs/${digest}`;
   const first = await client.request({ origin: mirror.url, path, method: 'GET' });
   const second = await client.request({ origin: mirror.url, path, method: 'GET' });
@@ -109,7 +110,7 @@ test('a slow client does not hold back a fast one', async (t) => {
   const digest = upstream.addContent(blob);
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
   const client = new Agent();
-  t.after(() => client.destroy());
+  cleanUp(t, () => client.destroy());
   const path = `/v2/a/b/blobs/${digest}`;
   // It has its headers and then never reads.
   const slow = await client.request({ origin: mirror.url, path, method: 'GET' });

@@ -1,0 +1,172 @@
+/** dockerd, containerd, podman and skopeo, each with storage of its own, pulling through a mirror. */
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { type RunningProcess, run, startProcess, until } from './real-processes.ts';
+import { tempDir } from './temp-dir.ts';
+
+export interface RealClient {
+  /** Pulls the image through the mirror. @throws with the client's output, if it fails */
+  pull(): Promise<void>;
+  /** Removes the client's own copy, so that the next pull needs everything again. */
+  remove(): Promise<void>;
+}
+
+/** A directory whose mounts, which daemons leave behind, are undone before it is removed. */
+async function daemonDir(t: TestContext): Promise<string> {
+  const directory = await tempDir(t);
+  t.after(() =>
+    run('sh', ['-c', `grep -o " ${directory}[^ ]*" /proc/mounts | sort -r | xargs -r umount -l`]),
+  );
+  return directory;
+}
+
+/** The registry-mirrors setting: Docker Hub only. */
+export async function startDockerd(t: TestContext, mirrorPort: number): Promise<RealClient> {
+  const directory = await daemonDir(t);
+  const host = `unix://${directory}/docker.sock`;
+  const containerd = await startContainerdProcess(t, directory);
+  await writeFile(`${directory}/daemon.json`, '{}'); // and not the machine's own
+  const daemon = startProcess(t, 'dockerd', [
+    ...['--host', host, '--pidfile', `${directory}/docker.pid`, '--config-file', `${directory}/daemon.json`],
+    ...[
+      '--data-root',
+      `${directory}/data`,
+      '--exec-root',
+      `${directory}/exec`,
+      '--containerd',
+      containerd.socket,
+    ],
+    ...['--iptables=false', '--ip6tables=false', '--bridge=none', '--storage-driver', 'vfs'],
+    ...['--registry-mirror', `http://127.0.0.1:${mirrorPort}`],
+  ]);
+  const docker = (...args: string[]) => run('docker', ['--host', host, ...args]);
+  await until('dockerd', daemon, async () => (await docker('version')) !== '');
+  return {
+    pull: async () => void (await docker('pull', 'busybox:1')),
+    remove: async () => void (await docker('rmi', 'busybox:1')),
+  };
+}
+
+async function startContainerdProcess(
+  t: TestContext,
+  directory: string,
+): Promise<{ socket: string; process: RunningProcess }> {
+  const socket = `${directory}/containerd.sock`;
+  const config = [
+    'version = 2',
+    `root = "${directory}/containerd"`,
+    `state = "${directory}/containerd-state"`,
+    'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]',
+    `[grpc]\n  address = "${socket}"`,
+  ];
+  await writeFile(`${directory}/containerd.toml`, config.join('\n'));
+  const process = startProcess(t, 'containerd', ['-c', `${directory}/containerd.toml`]);
+  await until('containerd', process, async () => (await run('ctr', ['-a', socket, 'version'])) !== '');
+  return { socket, process };
+}
+
+export interface HostsShape {
+  /** The reference that is pulled. */
+  image: string;
+  /** The `[host."…"]` of hosts.toml. */
+  host: (mirrorPort: number) => string;
+  overridePath?: boolean;
+}
+
+export async function startContainerd(
+  t: TestContext,
+  mirrorPort: number,
+  shape: HostsShape,
+): Promise<RealClient> {
+  const directory = await daemonDir(t);
+  const { socket } = await startContainerdProcess(t, directory);
+  const folder = join(directory, 'certs.d', shape.image.split('/')[0] ?? '');
+  await mkdir(folder, { recursive: true });
+  const hosts = [
+    // The mirror is the server, too: a pull that does not go through it fails.
+    `server = "${shape.host(mirrorPort)}"`,
+    `[host."${shape.host(mirrorPort)}"]`,
+    '  capabilities = ["pull", "resolve"]',
+    ...(shape.overridePath === true ? ['  override_path = true'] : []),
+  ];
+  await writeFile(join(folder, 'hosts.toml'), hosts.join('\n'));
+  const ctr = (...args: string[]) => run('ctr', ['-a', socket, ...args]);
+  return {
+    pull: async () => {
+      const platforms = ['--all-platforms', '--snapshotter', 'native'];
+      await ctr('images', 'pull', '--hosts-dir', join(directory, 'certs.d'), ...platforms, shape.image);
+    },
+    remove: async () => {
+      await ctr('images', 'rm', '--sync', shape.image);
+      await ctr('content', 'prune', 'references');
+    },
+  };
+}
+
+async function registriesConf(t: TestContext, mirrorPort: number): Promise<string> {
+  const file = join(await tempDir(t), 'registries.conf');
+  const conf = [
+    '[[registry]]',
+    'prefix = "docker.io"',
+    // The primary leads nowhere: a pull that does not go through the mirror fails.
+    'location = "127.0.0.1:9/docker.io"',
+    '[[registry.mirror]]',
+    `location = "127.0.0.1:${mirrorPort}/docker.io"`,
+    'insecure = true',
+  ];
+  await writeFile(file, conf.join('\n'));
+  return file;
+}
+
+export async function preparePodman(t: TestContext, mirrorPort: number): Promise<RealClient> {
+  const directory = await daemonDir(t);
+  const env = { CONTAINERS_REGISTRIES_CONF: await registriesConf(t, mirrorPort), TMPDIR: directory };
+  const podman = (...args: string[]) =>
+    run(
+      'podman',
+      [
+        ...['--root', `${directory}/root`, '--runroot', `${directory}/run`, '--storage-driver', 'vfs'],
+        ...[
+          '--cgroup-manager',
+          'cgroupfs',
+          '--events-backend',
+          'none',
+          '--tmpdir',
+          `${directory}/tmp`,
+          ...args,
+        ],
+      ],
+      env,
+    );
+  return {
+    pull: async () => void (await podman('pull', '--quiet', 'docker.io/library/busybox:1')),
+    remove: async () => void (await podman('rmi', '--all', '--force')),
+  };
+}
+
+/** Copies every platform into a directory. */
+export interface SkopeoClient extends RealClient {
+  target: string;
+}
+
+export async function prepareSkopeo(t: TestContext, mirrorPort: number): Promise<SkopeoClient> {
+  const target = join(await tempDir(t), 'copy');
+  const conf = await registriesConf(t, mirrorPort);
+  return {
+    target,
+    pull: async () => {
+      const source = 'docker://docker.io/library/busybox:1';
+      await run('skopeo', [
+        '--insecure-policy',
+        '--registries-conf',
+        conf,
+        'copy',
+        '--all',
+        source,
+        `dir:${target}`,
+      ]);
+    },
+    remove: () => rm(target, { recursive: true }),
+  };
+}
