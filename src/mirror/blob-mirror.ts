@@ -120,9 +120,9 @@ export class BlobMirror {
   /** @returns undefined if the fill failed for a reason that need not concern this request */
   async #join(fill: Fill, request: BlobRequest): Promise<CachedBlob | undefined> {
     const sameRepository = sameKey(fill.request.key, keyOf(request));
-    if (!sameRepository) await this.#permit(request);
+    const permitted = sameRepository ? 'hit' : await this.#permit(request);
     try {
-      const outcome = fill.verified ? 'hit' : 'collapsed';
+      const outcome = fill.verified ? permitted : 'collapsed';
       return { content: await fill.follow(), outcome, fill };
     } catch (error) {
       // The other repository's refusal or outage is not ours; we have leave, so we fetch it ourselves.
@@ -134,12 +134,11 @@ export class BlobMirror {
 
   #start(request: BlobRequest, expectedSize: number | undefined): Fill {
     const { upstream, digest } = request;
-    const fill = new Fill({ upstream, key: keyOf(request), digest, expectedSize }, this.#context);
-    this.#fillByDigest.set(digest, fill);
-    void fill.ended.then(() => {
+    const fill = new Fill({ upstream, key: keyOf(request), digest, expectedSize }, this.#context, () => {
       this.#fillByDigest.delete(digest);
       this.#endedFills += 1;
     });
+    this.#fillByDigest.set(digest, fill);
     return fill;
   }
 

@@ -39,14 +39,17 @@ export interface FillRequest {
 export class Fill {
   readonly request: FillRequest;
   readonly #context: FillContext;
+  readonly #onDone: () => void;
   readonly #abort = new AbortController();
   readonly #opened = Promise.withResolvers<Ingest>();
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
 
-  constructor(request: FillRequest, context: FillContext) {
+  /** @param onDone called when the fill can be followed no more: its content is in the store, or it has failed */
+  constructor(request: FillRequest, context: FillContext, onDone: () => void) {
     this.request = request;
     this.#context = context;
+    this.#onDone = onDone;
     // Those who wait for it get the error; a fill that nobody waits for must not end the process.
     this.#opened.promise.catch(() => undefined);
     this.#ended = this.#run();
@@ -122,8 +125,9 @@ export class Fill {
       const resumable = !(failure instanceof ContentError || failure instanceof StorageError);
       if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
     } finally {
-      await this.#ingest?.end();
       metrics.ingestsInProgress.dec();
+      this.#onDone(); // before the file may be closed under a new follower
+      await this.#ingest?.end();
     }
   }
 
