@@ -19,6 +19,7 @@ const PACKAGE_BY_PROGRAM: Record<string, string> = {
   docker: 'docker.io',
   runc: 'runc',
   busybox: 'busybox-static',
+  openssl: 'openssl',
 };
 
 /** Why a test with these programs cannot run here; with CI=true a missing one is an error instead. */
