@@ -12,7 +12,7 @@ export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+
 const OCI_ARTIFACT = 'application/vnd.oci.artifact.manifest.v1+json';
 
 /** Every manifest type that is stored and served. Docker schema 1 is not: its digest does not cover its bytes. */
-export const MANIFEST_TYPES: readonly string[] = [
+const MANIFEST_TYPES: readonly string[] = [
   OCI_INDEX,
   DOCKER_LIST,
   OCI_MANIFEST,

@@ -47,6 +47,6 @@ export async function startRealMirror(
     port: portOf('registry'),
     operationsPort: portOf('operations'),
     process: process_,
-    stop: process_.stop,
+    stop: () => process_.stop(),
   };
 }

@@ -93,7 +93,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     const reply = await client.request({
       origin: url,
       path,
-      method: method as 'GET',
+      method,
       headers,
       body: body ?? null,
     });

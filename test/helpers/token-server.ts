@@ -60,7 +60,8 @@ export class TokenServer {
   }
 
   get realm(): string {
-    return `http://127.0.0.1:${(this.#server?.address() as AddressInfo).port}/token`;
+    if (this.#server === undefined) throw new Error('the token server is closed');
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/token`;
   }
 
   /** From now on the registry takes none of the tokens issued so far. */
