@@ -4,6 +4,7 @@
  * What a pull meets: the registry listener → access log → error mapping → the door (http/routes) → its handler
  * (http/pulls) → a mirror (mirror/), which has it in the cache (cache/), joins a fill, or asks upstream (upstream/).
  */
+import { randomUUID } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import Koa from 'koa';
@@ -32,9 +33,11 @@ import { ManifestMirror } from './mirror/manifest-mirror.ts';
 import { ManifestStore } from './mirror/manifest-store.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
-import { type Upstream, UpstreamClient } from './upstream/client.ts';
+import { UpstreamClient } from './upstream/client.ts';
 import type { CredentialProvider } from './upstream/credentials.ts';
+import { ResilientUpstream } from './upstream/resilience.ts';
 import { SealedUpstream } from './upstream/sealed.ts';
+import type { Identity } from './upstream/transport.ts';
 
 export interface AppOptions {
   config: Config;
@@ -73,13 +76,14 @@ export async function startApp(options: AppOptions): Promise<App> {
   metrics.storeCapacity.set(config.cache.maxSize);
   const inventory = await Inventory.load(index, metrics);
 
+  const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
   const upstreamByName = new Map<string, MirroredUpstream>();
   for (const [name, upstream] of config.upstreams) {
     const client = config.sealed
       ? new SealedUpstream(name)
-      : await createUpstream(name, upstream, { ...options, metrics, logger });
+      : await createUpstream(name, upstream, { ...options, metrics, logger, identity });
     stack.defer(() => client.close());
-    upstreamByName.set(name, { client, freshness: freshnessPolicy(upstream) });
+    upstreamByName.set(name, { client, segments: upstream.segments, freshness: freshnessPolicy(upstream) });
   }
 
   const shared = { store, index, inventory, spool, faults, metrics, logger, clock };
@@ -94,7 +98,8 @@ export async function startApp(options: AppOptions): Promise<App> {
   registryApp.use(answerErrors());
   const sender = new ContentSender({ clientTimeoutMs: config.server.clientTimeout });
   const table = routingTable(config);
-  registryApp.use(answerPulls({ table, upstreamByName, manifests, blobs, discovery, sender }));
+  const { via } = identity;
+  registryApp.use(answerPulls({ table, via, upstreamByName, manifests, blobs, discovery, sender }));
 
   let draining = false;
   const notReadyReason = async () => {
@@ -130,32 +135,30 @@ export async function startApp(options: AppOptions): Promise<App> {
 async function createUpstream(
   name: string,
   config: UpstreamConfig,
-  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; version: string },
-): Promise<Upstream> {
+  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; identity: Identity },
+): Promise<ResilientUpstream> {
   const { ca, clientCertificate } = config;
-  return new UpstreamClient(
-    {
-      name,
-      url: config.url,
-      realmHosts: config.realmHosts,
-      credentials: credentialProvider(config, context.environment),
-      ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
-      ...(clientCertificate === undefined
-        ? {}
-        : {
-            clientCertificate: {
-              cert: await readFile(clientCertificate.cert, 'utf8'),
-              key: await readFile(clientCertificate.key, 'utf8'),
-            },
-          }),
-      allowPrivateAddresses: config.allowPrivateAddresses,
-      maxConnections: config.maxConnections,
-      connectTimeoutMs: config.connectTimeout,
-      headersTimeoutMs: config.headersTimeout,
-      bodyTimeoutMs: config.bodyTimeout,
-    },
-    context,
-  );
+  const settings = {
+    name,
+    realmHosts: config.realmHosts,
+    credentials: credentialProvider(config, context.environment),
+    ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
+    ...(clientCertificate === undefined
+      ? {}
+      : { clientCertificate: await readCertificate(clientCertificate) }),
+    allowPrivateAddresses: config.allowPrivateAddresses,
+    maxConnections: config.maxConnections,
+    connectTimeoutMs: config.connectTimeout,
+    headersTimeoutMs: config.headersTimeout,
+    bodyTimeoutMs: config.bodyTimeout,
+  };
+  const urls = [config.url, ...config.fallbackUrls];
+  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, context));
+  return new ResilientUpstream(name, clients, { ...context, random: Math.random });
+}
+
+async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
+  return { cert: await readFile(paths.cert, 'utf8'), key: await readFile(paths.key, 'utf8') };
 }
 
 function credentialProvider({ credentials }: UpstreamConfig, environment: Environment): CredentialProvider {

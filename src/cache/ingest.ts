@@ -1,7 +1,7 @@
 /**
- * One blob on its way in: one writer appends to a file and hashes, any number of followers read that file.
+ * One blob on its way in: it is written to a file and hashed, any number of followers read that file.
  *
- * Invariants: a follower sees only bytes that are in the file; nobody is given the last bytes of what he asked for
+ * Invariants: a follower sees only bytes that are in the file and hashed; nobody is given the last bytes of what he asked for
  * before the digest of the whole has matched; nothing is buffered per follower, so none can slow another.
  */
 import { createHash, type Hash } from 'node:crypto';
@@ -9,11 +9,23 @@ import { type Digest, digestAlgorithm, digestFrom } from '../oci/digest.ts';
 import type { ContentReader } from './content-store.ts';
 import { ContentError, StorageError } from './errors.ts';
 import type { FileHandle } from './file-system.ts';
+import { GatheredWriter } from './gathered-writer.ts';
 
 /** Bytes kept from every follower until the digest has matched; a shorter request gets nothing before that. */
 const HOLD_BACK_BYTES = 64 * 1024;
-/** Bytes that wait in memory while a write is under way; above this the writer waits too. */
-const GATHER_BYTES = 1024 * 1024;
+/** Read back at a time, of what came before it was its turn to be hashed. */
+const READ_BACK_BYTES = 1024 * 1024;
+
+/** Writes one part of a blob, front to back. */
+export interface IngestWriter {
+  /**
+   * Adds the next bytes. Await the result: it is the back-pressure of the disk.
+   *
+   * @throws {ContentError} they are beyond the end of the blob
+   * @throws {StorageError} they cannot be written; followers go on elsewhere from {@link Ingest.hashedPrefix}
+   */
+  append(chunk: Buffer): Promise<void>;
+}
 
 /** The front part of the blob that is in the file, and the state of the hash at its end. */
 export interface HashedPrefix {
@@ -39,11 +51,17 @@ export function assertDigest(hash: Hash, digest: Digest): void {
 export class Ingest {
   readonly digest: Digest;
   readonly #file: FileHandle;
-  #hash: Hash;
+  readonly #hash: Hash;
+  /** The front part is in the file up to here, and hashed. */
   #written: number;
-  #gathered: Buffer[] = [];
-  #gatheredBytes = 0;
-  #draining: Promise<void> | undefined;
+  /** The hash stands here: ahead of {@link #written} by what is being written just now. */
+  #hashed: number;
+  /** The hash as it stood before it ran ahead. */
+  #checkpoint: HashedPrefix;
+  /** What lies in the file, by where it begins: behind the front part, too, when segments are fetched. */
+  readonly #endByStart = new Map<number, number>();
+  #catchingUp: Promise<void> | undefined;
+  readonly #writers: GatheredWriter[] = [];
   #size: number | undefined;
   #verified = false;
   #failure: Error | undefined;
@@ -57,6 +75,8 @@ export class Ingest {
     this.#file = file;
     this.#hash = prefix?.hash ?? createHash(digestAlgorithm(digest));
     this.#written = prefix?.length ?? 0;
+    this.#hashed = this.#written;
+    this.#checkpoint = { length: this.#written, hash: this.#hash.copy() };
   }
 
   /** Bytes of the whole blob, once known. */
@@ -64,14 +84,14 @@ export class Ingest {
     return this.#size;
   }
 
+  /** Bytes of the front part: where a fetch begins that goes on. */
+  get written(): number {
+    return this.#written;
+  }
+
   /** All bytes are here, and they are the right ones. */
   get verified(): boolean {
     return this.#verified;
-  }
-
-  /** Bytes received so far: where a broken fetch goes on. */
-  get received(): number {
-    return this.#written + this.#gatheredBytes;
   }
 
   /**
@@ -83,26 +103,27 @@ export class Ingest {
     if (this.#size !== undefined && this.#size !== size) {
       throw new ContentError('size-mismatch', this.digest, this.#size, size);
     }
-    if (this.received > size) throw new ContentError('size-mismatch', this.digest, size, this.received);
+    if (this.#written > size) throw new ContentError('size-mismatch', this.digest, size, this.#written);
     this.#size = size;
     this.#wake();
   }
 
   /**
-   * Adds the next bytes. Await the result: it is the back-pressure of the disk.
-   *
-   * @throws {ContentError} more bytes than the blob has
-   * @throws {StorageError} they cannot be written; followers go on elsewhere from {@link hashedPrefix}
+   * Begins to write at `position`. Several writers may be at work, each on a part of its own; the hash runs over the
+   * parts in their order, and takes up later ones from the file.
    */
-  async append(chunk: Buffer): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#size !== undefined && this.received + chunk.length > this.#size) {
-      throw new ContentError('size-mismatch', this.digest, this.#size, this.received + chunk.length);
-    }
-    this.#gathered.push(chunk);
-    this.#gatheredBytes += chunk.length;
-    this.#draining ??= this.#drain();
-    if (this.#gatheredBytes >= GATHER_BYTES) await this.#drained();
+  writer(position: number): IngestWriter {
+    const writer = new GatheredWriter(this.#file, position, {
+      writing: (batch, at) => this.#hashAhead(batch, at),
+      written: (at, length) => {
+        this.#endByStart.set(position, at + length);
+        this.#advance();
+      },
+    });
+    this.#writers.push(writer);
+    return {
+      append: (chunk) => this.#append(writer, chunk),
+    };
   }
 
   /**
@@ -112,7 +133,9 @@ export class Ingest {
    * @throws {StorageError} the last ones could not be written
    */
   async verify(): Promise<void> {
-    await this.#drained();
+    for (const writer of this.#writers) await this.#orAbort(writer.flush());
+    await this.#catchingUp;
+    if (this.#failure !== undefined) throw this.#failure;
     const size = this.#size ?? this.#written;
     if (this.#written < size) throw new ContentError('truncated', this.digest, size, this.#written);
     assertDigest(this.#hash.copy(), this.digest);
@@ -135,15 +158,22 @@ export class Ingest {
     this.#wake();
   }
 
-  /** The writer's end, after success or abort; followers keep the file open as long as they need it. */
+  /** Cuts off what lies behind the front part, so that a later attempt finds no holes. @throws the system's error */
+  async truncate(): Promise<void> {
+    await this.#settled();
+    await this.#file.truncate(this.#written);
+  }
+
+  /** The writers' end, after success or abort; followers keep the file open as long as they need it. */
   async end(): Promise<void> {
-    await this.#draining?.catch(() => undefined); // the failure is kept in #failure
+    await this.#settled();
     await this.#release();
   }
 
   /** What can be trusted to lie in the file, for someone who must go on from there without us. */
   hashedPrefix(): HashedPrefix {
-    return { length: this.#written, hash: this.#hash.copy() };
+    if (this.#hashed === this.#written) return { length: this.#written, hash: this.#hash.copy() };
+    return { length: this.#checkpoint.length, hash: this.#checkpoint.hash.copy() };
   }
 
   /** Resolves when the size is known. @throws whatever {@link abort} was given */
@@ -185,6 +215,73 @@ export class Ingest {
     };
   }
 
+  async #append(writer: GatheredWriter, chunk: Buffer): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const end = writer.end + chunk.length;
+    if (this.#size !== undefined && end > this.#size) {
+      throw new ContentError('size-mismatch', this.digest, this.#size, end);
+    }
+    await this.#orAbort(writer.append(chunk));
+  }
+
+  async #orAbort(write: Promise<void>): Promise<void> {
+    try {
+      await write;
+    } catch (error) {
+      if (error instanceof Error) this.abort(error);
+      throw error;
+    }
+  }
+
+  /** Hashes what is about to be in the file, if it is the turn of these bytes; else they are read back later. */
+  #hashAhead(batch: readonly Buffer[], position: number): void {
+    if (position !== this.#hashed || this.#catchingUp !== undefined) return;
+    if (this.#hashed === this.#written) this.#checkpoint = { length: this.#hashed, hash: this.#hash.copy() };
+    for (const chunk of batch) {
+      this.#hash.update(chunk);
+      this.#hashed += chunk.length;
+    }
+  }
+
+  #advance(): void {
+    for (let end = this.#endBehind(this.#written); end !== undefined; end = this.#endBehind(this.#written)) {
+      if (this.#hashed === this.#written) {
+        this.#catchingUp ??= this.#catchUp();
+        break;
+      }
+      this.#written = Math.min(end, this.#hashed);
+    }
+    this.#wake();
+  }
+
+  /** How far the part of the file reaches that goes on at `position`. */
+  #endBehind(position: number): number | undefined {
+    for (const [start, end] of this.#endByStart) if (start <= position && position < end) return end;
+    return undefined;
+  }
+
+  /** Hashes what was written before it was its turn. */
+  async #catchUp(): Promise<void> {
+    const buffer = Buffer.allocUnsafe(READ_BACK_BYTES);
+    try {
+      for (
+        let end = this.#endBehind(this.#written);
+        end !== undefined;
+        end = this.#endBehind(this.#written)
+      ) {
+        const bytes = await this.#read(buffer, this.#written, end);
+        this.#hash.update(buffer.subarray(0, bytes));
+        this.#hashed += bytes;
+        this.#written += bytes;
+        this.#wake();
+      }
+    } catch (error) {
+      this.abort(error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      this.#catchingUp = undefined;
+    }
+  }
+
   async #read(target: Buffer, position: number, limit: number): Promise<number> {
     try {
       const length = Math.min(target.length, limit - position);
@@ -194,44 +291,9 @@ export class Ingest {
     }
   }
 
-  async #drained(): Promise<void> {
-    await this.#draining;
-    if (this.#failure !== undefined) throw this.#failure;
-  }
-
-  // One write per chunk of 64 KiB costs twice the CPU, so all that came while one write ran goes into the next.
-  async #drain(): Promise<void> {
-    // What arrives in this turn of the event loop goes into the first write.
-    await new Promise((resolve) => setImmediate(resolve));
-    while (this.#gathered.length > 0 && this.#failure === undefined) {
-      const batch = this.#gathered;
-      const bytes = this.#gatheredBytes;
-      this.#gathered = [];
-      const before = this.#hash.copy();
-      const written = this.#write(batch, this.#written);
-      for (const chunk of batch) this.#hash.update(chunk); // while the thread pool writes
-      try {
-        await written;
-      } catch (error) {
-        this.#hash = before; // it must stand where the file ends
-        this.abort(new StorageError('write', error));
-        break;
-      }
-      this.#written += bytes;
-      this.#gatheredBytes -= bytes;
-      this.#wake();
-    }
-    this.#draining = undefined;
-  }
-
-  async #write(batch: Buffer[], position: number): Promise<void> {
-    let rest = batch;
-    let at = position;
-    while (rest.length > 0) {
-      const { bytesWritten } = await this.#file.writev(rest, at);
-      at += bytesWritten;
-      rest = dropFront(rest, bytesWritten);
-    }
+  async #settled(): Promise<void> {
+    await Promise.allSettled(this.#writers.map((writer) => writer.flush()));
+    await this.#catchingUp;
   }
 
   async #release(): Promise<void> {
@@ -244,19 +306,4 @@ export class Ingest {
     this.#waiting.clear();
     for (const resolve of waiting) resolve();
   }
-}
-
-/** What is left of `buffers` after the first `bytes`. A write may be short: on a full disk, or over 2 GiB. */
-function dropFront(buffers: Buffer[], bytes: number): Buffer[] {
-  let skip = bytes;
-  const rest: Buffer[] = [];
-  for (const buffer of buffers) {
-    if (skip >= buffer.length) {
-      skip -= buffer.length;
-    } else {
-      rest.push(skip === 0 ? buffer : buffer.subarray(skip));
-      skip = 0;
-    }
-  }
-  return rest;
 }

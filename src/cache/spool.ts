@@ -12,6 +12,8 @@ import { type HashedPrefix, Ingest } from './ingest.ts';
 
 /** A shorter partial blob is fetched anew sooner than it is worth keeping. */
 const RESUME_MIN_BYTES = 1024 * 1024;
+/** What the name of a note of {@link Spool.noteFrontier} ends with. */
+const FRONTIER = '.frontier';
 const HASH_BUFFER_BYTES = 1024 * 1024;
 
 export class Spool {
@@ -33,9 +35,7 @@ export class Spool {
     try {
       await this.#fs.mkdir(this.#directory, { recursive: true });
       for await (const entry of await this.#fs.opendir(this.#directory)) {
-        const path = join(this.#directory, entry.name);
-        const resumable = digestOfName(entry.name) !== undefined;
-        if (!resumable || (await this.#fs.stat(path)).size < RESUME_MIN_BYTES) await this.#fs.unlink(path);
+        if (!(await this.#isResumable(entry.name))) await this.discard(join(this.#directory, entry.name));
       }
     } catch (error) {
       throw new StorageError('sweep', error);
@@ -55,7 +55,10 @@ export class Spool {
   async open(digest: Digest): Promise<Ingest> {
     let file: FileHandle | undefined;
     try {
-      file = await this.#openFile(this.path(digest));
+      const path = this.path(digest);
+      file = await this.#openFile(path);
+      const frontier = await this.#readFrontier(path);
+      if (frontier !== undefined) await file.truncate(Math.min(frontier, (await file.stat()).size));
       const prefix = await hashPrefix(digest, file);
       return new Ingest(digest, file, prefix);
     } catch (error) {
@@ -66,8 +69,33 @@ export class Spool {
 
   /** Keeps the file of an ingest that broke off if it is worth resuming. Never throws: it is a service, no duty. */
   async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
-    if (!options.resumable || ingest.received < RESUME_MIN_BYTES)
-      await this.discard(this.path(ingest.digest));
+    const path = this.path(ingest.digest);
+    try {
+      if (!options.resumable || ingest.written < RESUME_MIN_BYTES) return await this.discard(path);
+      await ingest.truncate();
+      await this.#fs.unlink(path + FRONTIER);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') await this.discard(path);
+    }
+  }
+
+  /**
+   * Notes that bytes up to `length` are there, and those behind need not be: a process that is killed while segments
+   * are written leaves holes. Without a note, all that is in the file counts.
+   *
+   * @throws {StorageError}
+   */
+  async noteFrontier(digest: Digest, length: number): Promise<void> {
+    try {
+      const file = await this.#fs.open(this.path(digest) + FRONTIER, 'w');
+      try {
+        await file.writeFile(String(length));
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      throw new StorageError('write', error);
+    }
   }
 
   /**
@@ -106,6 +134,35 @@ export class Spool {
   /** Removes a spooled file; that it is gone already, or cannot go now, is left to the next {@link sweep}. */
   async discard(path: string): Promise<void> {
     await this.#fs.unlink(path).catch(() => undefined);
+    await this.#fs.unlink(path + FRONTIER).catch(() => undefined);
+  }
+
+  async #isResumable(name: string): Promise<boolean> {
+    const content = name.endsWith(FRONTIER) ? name.slice(0, -FRONTIER.length) : name;
+    if (digestOfName(content) === undefined) return false;
+    const path = join(this.#directory, content);
+    try {
+      const { size } = await this.#fs.stat(path);
+      return Math.min(size, (await this.#readFrontier(path)) ?? size) >= RESUME_MIN_BYTES;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
+  async #readFrontier(path: string): Promise<number | undefined> {
+    try {
+      const file = await this.#fs.open(path + FRONTIER, 'r');
+      try {
+        const length = Number(await file.readFile('utf8'));
+        return Number.isSafeInteger(length) ? length : 0; // the note itself was cut off
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
   }
 
   async #openFile(path: string): Promise<FileHandle> {

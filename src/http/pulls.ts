@@ -15,11 +15,15 @@ import { type PullRequest, parseRequest, type RoutingTable } from './routes.ts';
 
 export interface MirroredUpstream {
   client: Upstream;
+  /** Ranges of a large cold blob that are fetched at one time. */
+  segments: number;
   freshness: FreshnessPolicy;
 }
 
 export interface PullContext {
   table: RoutingTable;
+  /** Our own entry in `Via`. */
+  via: string;
   upstreamByName: ReadonlyMap<string, MirroredUpstream>;
   manifests: ManifestMirror;
   blobs: BlobMirror;
@@ -41,6 +45,11 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
         message: 'this mirror is read-only: push to the registry itself',
         headers: { Allow: 'GET, HEAD', Connection: 'close' },
       });
+    }
+    if (ctx.req.headers.via?.includes(pulls.via) === true) {
+      const message =
+        'the request has come back to this mirror: an upstream of it leads to the mirror itself';
+      throw new RegistryError('UNAVAILABLE', { status: 508, message });
     }
     const request = parseRequest(ctx.req.url ?? '/', ctx.req.headers.host, pulls.table);
     if (request.kind === 'ping') {
@@ -104,10 +113,10 @@ async function answerManifest(
 async function answerBlob(
   ctx: Ctx,
   { repository, digest }: PullContextOf<'blob'>,
-  { client }: MirroredUpstream,
+  { client, segments }: MirroredUpstream,
   { blobs, sender }: PullContext,
 ): Promise<void> {
-  const request = { upstream: client, repository, digest };
+  const request = { upstream: client, segments, repository, digest };
   const unchanged = matches(ctx.req.headers['if-none-match'], digest);
   if (ctx.method === 'HEAD' || unchanged) {
     const { size, outcome } = await blobs.stat(request);

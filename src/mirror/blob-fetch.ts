@@ -23,6 +23,8 @@ export interface BlobFetchRequest {
   expectedSize: number | undefined;
   /** Where to begin. */
   from: number;
+  /** Where to end, exclusive; undefined: at the end of the blob. */
+  to?: number;
   signal: AbortSignal;
 }
 
@@ -34,6 +36,8 @@ export interface BlobFetchContext {
 export class BlobFetch {
   /** Bytes of the whole blob; undefined if nobody tells before the end. */
   readonly size: number | undefined;
+  /** Where {@link chunks} ends, exclusive: as asked for, or at the end of the blob if upstream ignored the range. */
+  readonly end: number | undefined;
   readonly #request: BlobFetchRequest;
   readonly #context: BlobFetchContext;
   #position: number;
@@ -50,6 +54,7 @@ export class BlobFetch {
     this.#position = request.from;
     this.#first = first;
     this.size = size;
+    this.end = first?.ranged === false ? size : (request.to ?? size);
   }
 
   /**
@@ -59,11 +64,10 @@ export class BlobFetch {
    * @throws {ContentError} upstream's length is not the manifest's
    */
   static async start(request: BlobFetchRequest, context: BlobFetchContext): Promise<BlobFetch> {
-    const { upstream, repository, digest, expectedSize, from, signal } = request;
-    if (from > 0) context.metrics.ingestResumes.inc({ upstream: upstream.name });
+    const { upstream, repository, digest, expectedSize, from, to, signal } = request;
     // Everything is here already, and a Range that begins at the end cannot be satisfied.
     if (from > 0 && from === expectedSize) return new BlobFetch(request, context, undefined, expectedSize);
-    const first = await upstream.fetchBlob(repository, digest, { from, signal });
+    const first = await upstream.fetchBlob(repository, digest, rangeOptions(from, to, signal));
     try {
       if (expectedSize !== undefined && first.size !== undefined && first.size !== expectedSize) {
         throw new ContentError('size-mismatch', digest, expectedSize, first.size);
@@ -72,7 +76,7 @@ export class BlobFetch {
         expectedSize ?? first.size ?? (await upstream.headBlob(repository, digest, { signal })).size;
       return new BlobFetch(request, context, first, size);
     } catch (error) {
-      first.body.destroy();
+      abandon(first);
       throw error;
     }
   }
@@ -83,62 +87,66 @@ export class BlobFetch {
     let fruitless = 0;
     let blob = this.#first;
     this.#first = undefined;
-    while (!this.#complete()) {
+    while (this.#position !== this.end) {
       const before = this.#position;
       try {
         blob ??= await this.#resume();
         yield* this.#read(blob);
-        if (this.size === undefined) return; // then the end of the body is the only end there is
-        if (!this.#complete()) throw new UpstreamError('unavailable', upstream.name, 'the reply ended early');
+        if (this.end === undefined) return; // then the end of the body is the only end there is
+        if (this.#position !== this.end) {
+          throw new UpstreamError('unavailable', upstream.name, 'the reply ended early');
+        }
       } catch (error) {
         if (signal.aborted) throw signal.reason;
         const failure = toUpstreamError(error, upstream.name);
-        if (this.size === undefined || !isPassing(failure)) throw failure;
+        if (this.end === undefined || !isPassing(failure)) throw failure;
         fruitless = this.#position > before ? 0 : fruitless + 1;
         if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
         await this.#context.clock.sleep(backoff(fruitless), signal);
       } finally {
-        blob?.body.destroy();
+        if (blob !== undefined) abandon(blob);
         blob = undefined;
       }
     }
   }
 
+  /** Lets go of a fetch whose {@link chunks} nobody reads any more. */
+  close(): void {
+    if (this.#first !== undefined) abandon(this.#first);
+  }
+
   async #resume(): Promise<FetchedBlob> {
-    const { upstream, repository, digest, signal } = this.#request;
+    const { upstream, repository, digest, to, signal } = this.#request;
     this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
     // Asks the registry, not the redirect's target: that URL's signature may have expired.
-    const blob = await upstream.fetchBlob(repository, digest, { from: this.#position, signal });
-    if (blob.size !== undefined && blob.size !== this.size) {
-      blob.body.destroy();
-      throw new UpstreamError(
-        'invalid-response',
-        upstream.name,
-        'the length of a blob changed between two replies',
-      );
-    }
-    return blob;
+    const blob = await upstream.fetchBlob(repository, digest, rangeOptions(this.#position, to, signal));
+    if (blob.size === undefined || blob.size === this.size) return blob;
+    abandon(blob);
+    const what = 'the length of a blob changed between two replies';
+    throw new UpstreamError('invalid-response', upstream.name, what);
   }
 
   async *#read(blob: FetchedBlob): AsyncGenerator<Buffer, void, undefined> {
     let skip = this.#position - blob.start; // upstream may have ignored the Range
     for await (const chunk of blob.body as AsyncIterable<Buffer>) {
-      const wanted = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length));
-      skip -= chunk.length - wanted.length;
+      const left = this.end === undefined ? Number.POSITIVE_INFINITY : this.end - this.#position;
+      if (left === 0) return; // more than was asked for, or than there should be: the hash will tell
+      const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
+      skip = Math.max(0, skip - chunk.length);
       if (wanted.length === 0) continue;
       this.#position += wanted.length;
       yield wanted;
     }
   }
+}
 
-  #complete(): boolean {
-    return this.#position === this.size;
-  }
+function rangeOptions(from: number, to: number | undefined, signal: AbortSignal) {
+  return to === undefined ? { from, signal } : { from, to, signal };
+}
 
-  /** Lets go of a fetch whose {@link chunks} nobody reads any more. */
-  close(): void {
-    this.#first?.body.destroy();
-  }
+/** Drops the connection of a reply that is not wanted to its end. */
+function abandon(blob: FetchedBlob): void {
+  blob.body.on('error', () => undefined).destroy();
 }
 
 function isPassing(error: UpstreamError): boolean {

@@ -20,6 +20,8 @@ import { SingleFlight } from './single-flight.ts';
 
 export interface BlobRequest {
   upstream: Upstream;
+  /** Ranges of a large cold blob that are fetched at one time. */
+  segments: number;
   repository: Repository;
   digest: Digest;
 }
@@ -133,11 +135,15 @@ export class BlobMirror {
   }
 
   #start(request: BlobRequest, expectedSize: number | undefined): Fill {
-    const { upstream, digest } = request;
-    const fill = new Fill({ upstream, key: keyOf(request), digest, expectedSize }, this.#context, () => {
-      this.#fillByDigest.delete(digest);
-      this.#endedFills += 1;
-    });
+    const { upstream, digest, segments } = request;
+    const fill = new Fill(
+      { upstream, key: keyOf(request), digest, expectedSize, segments },
+      this.#context,
+      () => {
+        this.#fillByDigest.delete(digest);
+        this.#endedFills += 1;
+      },
+    );
     this.#fillByDigest.set(digest, fill);
     return fill;
   }

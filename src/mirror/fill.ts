@@ -34,6 +34,34 @@ export interface FillRequest {
   digest: Digest;
   /** Bytes, where a manifest says so. */
   expectedSize: number | undefined;
+  /** Ranges of a large blob that are fetched at one time. */
+  segments: number;
+}
+
+/** A part of a blob; `to` is exclusive. */
+interface Segment {
+  from: number;
+  to: number;
+}
+
+/** A smaller blob comes in one piece. */
+const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
+const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
+const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
+
+/**
+ * The parts in which the rest of a blob is fetched: several for each of `lanes`, so that the front grows steadily, and
+ * not so many that upstream is flooded with requests. None if it comes in one piece.
+ */
+function segmentsOf(from: number, size: number | undefined, lanes: number): Segment[] {
+  if (size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES) return [];
+  const share = Math.ceil((size - from) / (lanes * 4));
+  const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), SEGMENT_MAX_BYTES);
+  const count = Math.ceil((size - from) / length);
+  return Array.from({ length: count }, (_, at) => ({
+    from: from + at * length,
+    to: Math.min(from + (at + 1) * length, size),
+  }));
 }
 
 export class Fill {
@@ -132,26 +160,62 @@ export class Fill {
   }
 
   async #fill(ingest: Ingest): Promise<void> {
-    const { upstream, key, digest, expectedSize } = this.request;
-    const fetch = await BlobFetch.start(
-      {
-        upstream,
-        repository: key.repository,
-        digest,
-        expectedSize,
-        from: ingest.received,
-        signal: this.#abort.signal,
-      },
-      this.#context,
-    );
+    const { expectedSize, segments, upstream } = this.request;
+    const from = ingest.written;
+    if (from > 0) this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
+    const [first, ...rest] = segmentsOf(from, expectedSize, segments);
+    const fetch = await this.#startFetch(from, first?.to);
     try {
       if (fetch.size !== undefined) ingest.setSize(fetch.size);
-      for await (const chunk of fetch.chunks()) await ingest.append(chunk);
+      // An upstream that ignores ranges has begun to send the whole; then that one reply is taken to its end.
+      if (first === undefined || fetch.end === fetch.size) await this.#write(ingest, fetch, from);
+      else await this.#fillInSegments(ingest, fetch, first, rest);
     } finally {
       fetch.close();
     }
     await ingest.verify();
     await this.#commit(ingest);
+  }
+
+  /** Several at a time, in their order, so that followers get on while the later ones come. */
+  async #fillInSegments(ingest: Ingest, fetch: BlobFetch, first: Segment, rest: Segment[]): Promise<void> {
+    const { spool } = this.#context;
+    const { digest } = this.request;
+    await spool.noteFrontier(digest, ingest.written);
+    const left = rest.values();
+    const lane = async (begun?: BlobFetch) => {
+      if (begun !== undefined) await this.#write(ingest, begun, first.from);
+      for (const { from, to } of left) {
+        const next = await this.#startFetch(from, to);
+        try {
+          await this.#write(ingest, next, from);
+        } finally {
+          next.close();
+        }
+        await spool.noteFrontier(digest, ingest.written);
+      }
+    };
+    const lanes = [lane(fetch), ...Array.from({ length: this.request.segments - 1 }, () => lane())];
+    try {
+      await Promise.all(lanes);
+    } catch (error) {
+      this.#abort.abort(error); // one lane's failure is the end of all
+      await Promise.allSettled(lanes);
+      throw error;
+    }
+  }
+
+  #startFetch(from: number, to: number | undefined): Promise<BlobFetch> {
+    const { upstream, key, digest, expectedSize } = this.request;
+    const { signal } = this.#abort;
+    const range = to === undefined ? { from } : { from, to };
+    const { repository } = key;
+    return BlobFetch.start({ upstream, repository, digest, expectedSize, signal, ...range }, this.#context);
+  }
+
+  async #write(ingest: Ingest, fetch: BlobFetch, from: number): Promise<void> {
+    const writer = ingest.writer(from);
+    for await (const chunk of fetch.chunks()) await writer.append(chunk);
   }
 
   /** The followers have their bytes by now, so a disk that refuses costs only the caching. */
@@ -164,9 +228,10 @@ export class Fill {
       await store.commit(digest, path);
       return true;
     });
-    if (committed === undefined) return spool.discard(path);
+    await spool.discard(path); // what a refused commit, or the segments, have left there
+    if (committed === undefined) return;
     // Content first, record second: a record without content would promise what is not there.
-    const size = ingest.received;
+    const size = ingest.written;
     inventory.add(digest, size);
     await faults.tolerate(() =>
       index.write([

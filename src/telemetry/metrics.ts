@@ -57,6 +57,11 @@ export class Metrics {
     'Pulls left in the present window, as the upstream last said.',
     ['upstream'],
   );
+  readonly upstreamUp = this.#gauge(
+    'millpond_upstream_up',
+    '0 while the upstream gives no answer and is therefore not asked.',
+    ['upstream'],
+  );
   readonly ingestsInProgress = this.#gauge(
     'millpond_ingests_in_progress',
     'Blobs being fetched from upstreams now.',

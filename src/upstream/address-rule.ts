@@ -40,7 +40,7 @@ export function isSpecialAddress(address: string): boolean {
 
 /** Whether the host of a URL is itself the literal of a special address, or the name of this machine. */
 export function isSpecialHost(hostname: string): boolean {
-  const host = hostname.replace(/^\[|\]$/g, '');
+  const host = hostname.replace(/^\[|\]$|\.$/g, '');
   if (isIP(host) !== 0) return isSpecialAddress(host);
   return host === 'localhost' || host.endsWith('.localhost');
 }
@@ -55,10 +55,8 @@ export const publicLookup: LookupFunction = (hostname, options, callback) => {
     if (error !== null) return callback(error, []);
     const refused = addresses.find(({ address }) => isSpecialAddress(address));
     if (refused !== undefined) {
-      return callback(
-        new SpecialAddressError(`${hostname} resolves to ${refused.address}, which is not public`),
-        [],
-      );
+      const what = `${hostname} resolves to ${refused.address}, which is not public`;
+      return callback(new SpecialAddressError(`${what}; if that is meant, set allowPrivateAddresses`), []);
     }
     const first = addresses[0];
     if (options.all === true || first === undefined) return callback(null, addresses);

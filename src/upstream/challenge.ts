@@ -8,7 +8,8 @@ export interface Challenge {
 }
 
 const TOKEN = /[!#$%&'*+\-.^_`|~0-9A-Za-z]+/y;
-const TOKEN68 = /[A-Za-z0-9\-._~+/]+=*(?=[ \t]*(?:,|$))/y;
+// Only behind a space: else a long header without one is read to its end again for each of its words.
+const TOKEN68 = /[ \t]+[A-Za-z0-9\-._~+/]+=*(?=[ \t]*(?:,|$))/y;
 const QUOTED = /"((?:[^"\\]|\\.)*)"/y;
 // A bare value: some registries leave out the quotes even where the grammar wants them (a realm with slashes).
 const BARE = /[^\s,"]+/y;
@@ -52,12 +53,7 @@ function parseLine(text: string): Challenge[] {
     at = afterWord;
     parameters = new Map();
     challenges.push({ scheme: word.toLowerCase(), parameters });
-    take(SPACE);
-    const before = at;
-    if (take(TOKEN68) !== undefined && !/=+$/.test(text.slice(before, at))) {
-      // A lone word behind the scheme is either token68, which no registry uses, or the next scheme.
-      at = before;
-    }
+    take(TOKEN68); // no registry that we know uses it
   }
   return challenges;
 }

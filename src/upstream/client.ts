@@ -8,7 +8,14 @@ import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from './errors.ts';
 import { assertIdentity, readBody, replyError } from './replies.ts';
 import { type TokenSettings, Tokens } from './tokens.ts';
-import { discard, type Reply, single, Transport, type TransportSettings } from './transport.ts';
+import {
+  discard,
+  type Identity,
+  type Reply,
+  single,
+  Transport,
+  type TransportSettings,
+} from './transport.ts';
 
 const LIST_MAX_BYTES = 8 * 1024 * 1024;
 
@@ -31,6 +38,8 @@ export interface FetchedManifest {
 export interface FetchedBlob {
   /** Position of the first byte of `body`: 0 if upstream ignored the range. */
   start: number;
+  /** Whether upstream kept to the range that was asked for; else `body` is the whole blob. */
+  ranged: boolean;
   /** Bytes of the whole blob; absent where upstream does not say. */
   size?: number;
   /** Not verified. Its errors are raw: see toUpstreamError. */
@@ -68,11 +77,11 @@ export interface Upstream {
     options?: Options & { accept?: string },
   ): Promise<FetchedManifest>;
   headBlob(repository: Repository, digest: Digest, options?: Options): Promise<{ size?: number }>;
-  /** @param options.from begin here; upstream may ignore it */
+  /** @param options.from,options.to begin here, end before there; upstream may ignore it */
   fetchBlob(
     repository: Repository,
     digest: Digest,
-    options?: Options & { from?: number },
+    options?: Options & { from?: number; to?: number },
   ): Promise<FetchedBlob>;
   fetchTags(
     repository: Repository,
@@ -108,7 +117,7 @@ export class UpstreamClient implements Upstream {
   readonly #metrics: Metrics;
   readonly #clock: Clock;
 
-  constructor(settings: UpstreamSettings, context: { metrics: Metrics; clock: Clock; version: string }) {
+  constructor(settings: UpstreamSettings, context: { metrics: Metrics; clock: Clock; identity: Identity }) {
     this.name = settings.name;
     this.#url = settings.url;
     this.#transport = new Transport(settings, context);
@@ -180,17 +189,19 @@ export class UpstreamClient implements Upstream {
   async fetchBlob(
     repository: Repository,
     digest: Digest,
-    options: Options & { from?: number } = {},
+    options: Options & { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
-    const from = options.from ?? 0;
+    const { from = 0, to, signal } = options;
+    const range =
+      from > 0 || to !== undefined ? `bytes=${from}-${to === undefined ? '' : to - 1}` : undefined;
     const reply = await this.#ask(
       {
         method: 'GET',
         kind: 'blob',
         repository,
         path: `blobs/${digest}`,
-        ...(from > 0 ? { headers: { Range: `bytes=${from}-` } } : {}),
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
+        ...(range === undefined ? {} : { headers: { Range: range } }),
+        ...(signal === undefined ? {} : { signal }),
       },
       [200, 206],
     );
@@ -198,18 +209,20 @@ export class UpstreamClient implements Upstream {
     const body = this.#countBytes(reply.body);
     if (reply.status === 200) {
       const size = contentLength(reply);
-      return { start: 0, body, ...(size === undefined ? {} : { size }) };
+      return { start: 0, ranged: false, body, ...(size === undefined ? {} : { size }) };
     }
-    const range = contentRange(reply);
-    if (range === undefined || range.start !== from) {
+    const sent = contentRange(reply);
+    if (
+      range === undefined ||
+      sent === undefined ||
+      sent.start !== from ||
+      (to !== undefined && sent.end > to)
+    ) {
       body.on('error', () => undefined).destroy();
-      throw new UpstreamError(
-        'invalid-response',
-        this.name,
-        `sent another range of a blob than bytes ${from}- that was asked for`,
-      );
+      const what = `sent another range of a blob than the ${range ?? 'whole'} that was asked for`;
+      throw new UpstreamError('invalid-response', this.name, what);
     }
-    return { start: from, body, ...(range.size === undefined ? {} : { size: range.size }) };
+    return { start: from, ranged: true, body, ...(sent.size === undefined ? {} : { size: sent.size }) };
   }
 
   async fetchTags(
@@ -329,13 +342,15 @@ function contentLength(reply: Reply): number | undefined {
   return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
-function contentRange(reply: Reply): { start: number; size?: number } | undefined {
-  const match = /^bytes (?:(\d{1,15})-\d{1,15}|\*)\/(\d{1,15}|\*)$/.exec(
+/** `end` is exclusive; an unsatisfied range, which has only a size, gets -1 for both ends. */
+function contentRange(reply: Reply): { start: number; end: number; size?: number } | undefined {
+  const match = /^bytes (?:(\d{1,15})-(\d{1,15})|\*)\/(\d{1,15}|\*)$/.exec(
     single(reply.headers['content-range']) ?? '',
   );
   if (match === null) return undefined;
-  const size = match[2] === '*' ? undefined : Number(match[2]);
-  return { start: Number(match[1] ?? -1), ...(size === undefined ? {} : { size }) };
+  const size = match[3] === '*' ? undefined : Number(match[3]);
+  const [start, last] = [Number(match[1] ?? -1), Number(match[2] ?? -2)];
+  return { start, end: last + 1, ...(size === undefined ? {} : { size }) };
 }
 
 /** Of `Link: <…?n=5&last=b>; rel="next"` only the query matters: the rest would lead around the mirror. */

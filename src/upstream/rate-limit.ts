@@ -24,8 +24,8 @@ const LONGEST_RETRY_AFTER_MS = 24 * 3600 * 1000;
 
 /** `Retry-After` in milliseconds from `now`: seconds or a date (RFC 9110, section 10.2.3), a day at most. */
 export function parseRetryAfter(header: string | string[] | undefined, now: number): number | undefined {
-  if (header === undefined) return undefined;
-  const text = String(header).trim();
-  const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
+  const text = String(header ?? '').trim();
+  const isDate = /^[A-Z][a-z]{2,8},? /.test(text); // Date.parse takes -5 and 1.5 for dates, too
+  const ms = /^\d{1,15}$/.test(text) ? Number(text) * 1000 : isDate ? Date.parse(text) - now : Number.NaN;
   return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), LONGEST_RETRY_AFTER_MS);
 }

@@ -26,6 +26,14 @@ export interface TransportSettings {
   bodyTimeoutMs: number;
 }
 
+/** Who we are to others. */
+export interface Identity {
+  /** `millpond/<version>`. */
+  userAgent: string;
+  /** The `Via` entry of this very process, by which it knows a request that has come back to it. */
+  via: string;
+}
+
 export interface Exchange {
   method: 'GET' | 'HEAD';
   url: URL;
@@ -47,7 +55,7 @@ export class Transport {
   readonly #settings: TransportSettings;
   readonly #metrics: Metrics;
   readonly #clock: Clock;
-  readonly #userAgent: string;
+  readonly #identity: Identity;
   readonly #origin: string;
   /** For the registry itself, which the configuration names. */
   readonly #own: Agent;
@@ -55,12 +63,12 @@ export class Transport {
   readonly #foreign: Agent;
   readonly #allowSpecial: boolean;
 
-  constructor(settings: TransportSettings, context: { metrics: Metrics; clock: Clock; version: string }) {
+  constructor(settings: TransportSettings, context: { metrics: Metrics; clock: Clock; identity: Identity }) {
     const { url, ca, clientCertificate, connectTimeoutMs } = settings;
     this.#settings = settings;
     this.#metrics = context.metrics;
     this.#clock = context.clock;
-    this.#userAgent = `millpond/${context.version}`;
+    this.#identity = context.identity;
     const { origin, hostname } = new URL(url);
     this.#origin = origin;
     this.#allowSpecial = settings.allowPrivateAddresses || isSpecialHost(hostname);
@@ -122,9 +130,9 @@ export class Transport {
         path: url.pathname + url.search,
         method,
         headers: {
-          'User-Agent': this.#userAgent,
+          'User-Agent': this.#identity.userAgent,
           'Accept-Encoding': 'identity',
-          Via: '1.1 millpond',
+          Via: this.#identity.via,
           ...headers,
         },
         signal: signal ?? null,

@@ -4,8 +4,8 @@ import type { Clock } from '../../src/clock.ts';
 export class FakeClock implements Clock {
   #now = Date.UTC(2026, 0, 1);
   readonly #sleepers = new Set<{ until: number; wake: () => void }>();
-  /** When true, sleeping takes no time: the clock jumps ahead instead. */
-  impatient = false;
+  /** Sleeping takes no time: the clock jumps ahead instead. */
+  impatient = true;
 
   now(): number {
     return this.#now;

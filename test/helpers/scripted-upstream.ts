@@ -48,6 +48,8 @@ export interface Reply {
   truncateAfter?: number;
   /** One bit is flipped at this position of the content. */
   corruptAt?: number;
+  /** The connection is destroyed without an answer. */
+  drop?: boolean;
   /** Bytes a second, for each connection. */
   rate?: number;
 }
@@ -332,6 +334,7 @@ export class ScriptedUpstream {
       }
     }
     await reply.delay;
+    if (reply.drop === true) response.destroy();
     if (response.destroyed) return;
     const headers = Object.entries(reply.headers).filter(
       (header): header is [string, string] => header[1] !== undefined,

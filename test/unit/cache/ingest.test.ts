@@ -21,7 +21,7 @@ async function setUp(t: TestContext, size = 300_000) {
   const bytes = randomBytes(size);
   const digest = digestOf(bytes);
   const ingest = await spool.open(digest);
-  return { directory, disk, spool, bytes, digest, ingest };
+  return { directory, disk, spool, bytes, digest, ingest, writer: ingest.writer(0) };
 }
 
 /** The first `count` bytes for one who wants all. */
@@ -44,10 +44,10 @@ async function isPending(promise: Promise<unknown>): Promise<boolean> {
 }
 
 test('a follower reads while the writer still writes', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
-  await ingest.append(bytes.subarray(0, 100_000));
+  await writer.append(bytes.subarray(0, 100_000));
   assert.deepEqual(await readFirst(follower, 100_000), bytes.subarray(0, 100_000));
   await follower.close();
   ingest.abort(new Error('enough'));
@@ -55,10 +55,10 @@ test('a follower reads while the writer still writes', async (t) => {
 });
 
 test('the last bytes are held back until the digest has matched', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
-  await ingest.append(bytes);
+  await writer.append(bytes);
   const all = readRange(follower, 0, bytes.length);
   assert.ok(await isPending(all), 'nobody has the whole before it is verified');
   await ingest.verify();
@@ -68,10 +68,10 @@ test('the last bytes are held back until the digest has matched', async (t) => {
 });
 
 test('the last bytes of a range are held back too', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
-  await ingest.append(bytes);
+  await writer.append(bytes);
   const range = readRange(follower, 10, 110);
   assert.ok(await isPending(range), 'a short range is complete only with verified bytes');
   await ingest.verify();
@@ -81,12 +81,12 @@ test('the last bytes of a range are held back too', async (t) => {
 });
 
 test('wrong bytes reach no follower as a whole', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
   const wrong = Buffer.from(bytes);
   wrong[12_345] = (wrong[12_345] ?? 0) ^ 1;
-  await ingest.append(wrong);
+  await writer.append(wrong);
   const all = readRange(follower, 0, bytes.length);
   const failure = await ingest.verify().catch((error: Error) => error);
   assert.ok(failure instanceof ContentError);
@@ -98,11 +98,11 @@ test('wrong bytes reach no follower as a whole', async (t) => {
 });
 
 test('too few bytes do not verify, and more than there should be are refused', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
-  await ingest.append(bytes.subarray(1));
+  await writer.append(bytes.subarray(1));
   await assert.rejects(ingest.verify(), { code: 'truncated' });
-  await assert.rejects(ingest.append(Buffer.alloc(2)), { code: 'size-mismatch' });
+  await assert.rejects(writer.append(Buffer.alloc(2)), { code: 'size-mismatch' });
   await ingest.end();
 });
 
@@ -126,14 +126,14 @@ test('every follower gets the cause of a failed fill', async (t) => {
 });
 
 test('closing a follower ends the read that waits, and leaves the others alone', async (t) => {
-  const { ingest, bytes } = await setUp(t);
+  const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const [leaving, staying] = [ingest.follow(), ingest.follow()];
   const left = readRange(leaving, 0, bytes.length);
   const stayed = readRange(staying, 0, bytes.length);
   await leaving.close();
   await assert.rejects(left);
-  await ingest.append(bytes);
+  await writer.append(bytes);
   await ingest.verify();
   assert.deepEqual(await stayed, bytes);
   await staying.close();
@@ -141,10 +141,10 @@ test('closing a follower ends the read that waits, and leaves the others alone',
 });
 
 test('the file is closed when the writer and the last follower are done with it, and not before', async (t) => {
-  const { ingest, bytes, disk } = await setUp(t);
+  const { ingest, bytes, disk, writer } = await setUp(t);
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
-  await ingest.append(bytes);
+  await writer.append(bytes);
   await ingest.verify();
   await ingest.end();
   assert.equal(disk.openFiles, 1);
@@ -154,14 +154,14 @@ test('the file is closed when the writer and the last follower are done with it,
 });
 
 test('when the disk fails in the middle, what is in the file is a hashed prefix to go on from', async (t) => {
-  const { ingest, bytes, disk } = await setUp(t, 3 * MIB);
+  const { ingest, bytes, disk, writer } = await setUp(t, 3 * MIB);
   disk.failWritesBeyond = MIB;
   disk.fail('write', 'ENOSPC');
   ingest.setSize(bytes.length);
   const follower = ingest.follow();
-  await ingest.append(bytes.subarray(0, 600_000));
+  await writer.append(bytes.subarray(0, 600_000));
   assert.deepEqual(await readFirst(follower, 600_000), bytes.subarray(0, 600_000));
-  const failure = await ingest
+  const failure = await writer
     .append(bytes.subarray(600_000))
     .then(() => ingest.verify())
     .catch((error: unknown) => error);
@@ -180,29 +180,29 @@ test('when the disk fails in the middle, what is in the file is a hashed prefix 
 });
 
 test('an ingest goes on where an earlier one of the same digest broke off', async (t) => {
-  const { ingest, spool, bytes, digest } = await setUp(t, 3 * MIB);
-  await ingest.append(bytes.subarray(0, 2 * MIB));
+  const { ingest, spool, bytes, digest, writer } = await setUp(t, 3 * MIB);
+  await writer.append(bytes.subarray(0, 2 * MIB));
   ingest.abort(new Error('the process was killed'));
-  await ingest.end();
   await spool.retire(ingest, { resumable: true });
+  await ingest.end();
   await spool.sweep();
   const resumed = await spool.open(digest);
-  assert.equal(resumed.received, 2 * MIB);
+  assert.equal(resumed.written, 2 * MIB);
   resumed.setSize(bytes.length);
-  await resumed.append(bytes.subarray(2 * MIB));
+  await resumed.writer(2 * MIB).append(bytes.subarray(2 * MIB));
   await resumed.verify();
   await resumed.end();
   assert.deepEqual(await readFile(spool.path(digest)), bytes);
 });
 
 test('a partial blob that is not worth resuming, or must not be, is removed', async (t) => {
-  const { ingest, spool, directory, bytes } = await setUp(t, 3 * MIB);
-  await ingest.append(bytes.subarray(0, 1000));
+  const { ingest, spool, directory, bytes, writer } = await setUp(t, 3 * MIB);
+  await writer.append(bytes.subarray(0, 1000));
   await ingest.end();
   await spool.retire(ingest, { resumable: true });
   assert.deepEqual(await readdir(join(directory, 'ingest')), []);
   const again = await spool.open(ingest.digest);
-  await again.append(bytes.subarray(0, 2 * MIB));
+  await again.writer(0).append(bytes.subarray(0, 2 * MIB));
   await again.end();
   await spool.retire(again, { resumable: false });
   assert.deepEqual(await readdir(join(directory, 'ingest')), []);

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { startMirror } from '../helpers/start-mirror.ts';
+
+const UP = { upstream: 'docker.io' };
+
+test('a connection that breaks before its reply is tried again, and the client notices nothing', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('a/b', '1');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  upstream.script({}, (reply) => Object.assign(reply, errorReply(503, 'UNAVAILABLE')), { times: 2 });
+  const reply = await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual([reply.status, reply.body], [200, image.top.bytes]);
+  assert.equal(upstream.requests.length, 3);
+});
+
+test('retries are bounded', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  upstream.script({}, (reply) => Object.assign(reply, errorReply(503, 'UNAVAILABLE')));
+  const reply = await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual([reply.status, reply.error], [502, 'UNAVAILABLE']);
+  assert.equal(upstream.requests.length, 3);
+});
+
+test('what upstream refuses is not tried again', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  for (const status of [403, 404, 429, 400]) {
+    upstream.clearScripts();
+    upstream.requests.length = 0;
+    upstream.script({}, (reply) => Object.assign(reply, errorReply(status, 'DENIED')));
+    await mirror.get(`/v2/a/b${status}/manifests/1`);
+    assert.equal(upstream.requests.length, 1, String(status));
+  }
+});
+
+test('a dead upstream is not asked by everybody: the breaker opens, and one request at a time tries again', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  assert.equal(await mirror.metric('millpond_upstream_up', UP), 1);
+  await upstream.close();
+  const asked = () => mirror.metric('millpond_upstream_requests_total');
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 502);
+  const before = await asked();
+  assert.equal(before, 3);
+  assert.equal(await mirror.metric('millpond_upstream_up', UP), 0);
+  for (let pull = 0; pull < 20; pull += 1)
+    assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 502);
+  assert.equal(await asked(), before, 'while it is open, nobody is sent there');
+  mirror.clock.advance(5_000);
+  await mirror.get('/v2/a/b/manifests/1');
+  assert.equal(await asked(), before + 1, 'then one tries');
+});
+
+test('an upstream that answers again closes the breaker', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('a/b', '1');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  upstream.script({}, (reply) => {
+    reply.drop = true;
+  });
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 502);
+  assert.equal(await mirror.metric('millpond_upstream_up', UP), 0);
+  upstream.clearScripts();
+  mirror.clock.advance(60_000);
+  assert.deepEqual((await mirror.get('/v2/a/b/manifests/1')).body, image.top.bytes);
+  assert.equal(await mirror.metric('millpond_upstream_up', UP), 1);
+});
+
+test('fallbackUrls are tried in order when url gives no answer, blobs and manifests alike', async (t) => {
+  const dead = await ScriptedUpstream.start(t);
+  const second = await ScriptedUpstream.start(t);
+  const image = second.addImage('a/b', '1', { layers: [5000] });
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': { url: dead.url, fallbackUrls: [second.url] } },
+  });
+  await dead.close();
+  assert.deepEqual((await mirror.get('/v2/a/b/manifests/1')).body, image.top.bytes);
+  assert.equal(await mirror.metric('millpond_upstream_up', UP), 1);
+});
+
+test('a 404 of url is an answer: the fallback is not asked', async (t) => {
+  const first = await ScriptedUpstream.start(t);
+  const second = await ScriptedUpstream.start(t);
+  second.addImage('a/b', '1');
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': { url: first.url, fallbackUrls: [second.url] } },
+  });
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 404);
+  assert.equal(second.requests.length, 0);
+});
+
+test('429 with Retry-After: the client is told, and upstream is left alone for that long', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  upstream.script(
+    {},
+    (reply) => Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', { 'retry-after': '30' })),
+    { times: 1 },
+  );
+  for (const left of ['30', '20']) {
+    const reply = await mirror.get('/v2/a/b/manifests/1');
+    assert.deepEqual(
+      [reply.status, reply.error, reply.headers['retry-after']],
+      [429, 'TOOMANYREQUESTS', left],
+    );
+    mirror.clock.advance(10_000);
+  }
+  assert.equal(upstream.requests.length, 1);
+  mirror.clock.advance(10_000);
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 200);
+});
+
+test('a mirror that is its own upstream says so instead of running in circles', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  upstream.script({ kind: 'manifest' }, (reply, request) => {
+    Object.assign(reply, {
+      status: 307,
+      headers: { location: `${mirror.url}${request.path}` },
+      body: undefined,
+    });
+  });
+  const reply = await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual([reply.status, reply.error], [502, 'UNAVAILABLE']);
+  assert.match(reply.body.toString(), /come back to this mirror/);
+});
+
+test('more cold blobs than connections wait for one, and none fails', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const digests = Array.from({ length: 100 }, (_, at) => upstream.addContent(Buffer.alloc(2000, at)));
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': { url: upstream.url, maxConnections: 3 } },
+  });
+  const replies = await Promise.all(digests.map((digest) => mirror.get(`/v2/a/b/blobs/${digest}`)));
+  assert.ok(replies.every(({ status }) => status === 200));
+  assert.ok(upstream.totalConnections <= 3, String(upstream.totalConnections));
+});
