@@ -7,6 +7,8 @@ import type { FileHandle } from './file-system.ts';
 
 /** Bytes that wait in memory while a write is under way; above this the writer's caller waits too. */
 const GATHER_BYTES = 1024 * 1024;
+/** A smaller batch is held back while more comes in at once: a hop to the thread pool costs as much as copying 100 KB. */
+const BATCH_BYTES = 512 * 1024;
 
 export interface WriteObserver {
   /** A write has begun; this is the time to use the bytes while the thread pool copies them. */
@@ -21,6 +23,8 @@ export class GatheredWriter {
   #position: number;
   #gathered: Buffer[] = [];
   #gatheredBytes = 0;
+  #writingBytes = 0;
+  #waitingForRoom: PromiseWithResolvers<void> | undefined;
   #draining: Promise<void> | undefined;
   #failure: StorageError | undefined;
 
@@ -33,7 +37,7 @@ export class GatheredWriter {
 
   /** Where the next byte that is appended will lie. */
   get end(): number {
-    return this.#position + this.#gatheredBytes;
+    return this.#position + this.#writingBytes + this.#gatheredBytes;
   }
 
   /** Await the result: it is the back-pressure of the disk. @throws {StorageError} */
@@ -42,7 +46,9 @@ export class GatheredWriter {
     this.#gathered.push(chunk);
     this.#gatheredBytes += chunk.length;
     this.#draining ??= this.#drain();
-    if (this.#gatheredBytes >= GATHER_BYTES) await this.flush();
+    if (this.#gatheredBytes < GATHER_BYTES) return;
+    this.#waitingForRoom ??= Promise.withResolvers();
+    await this.#waitingForRoom.promise;
   }
 
   /** Resolves when all that was appended is in the file. @throws {StorageError} */
@@ -52,12 +58,14 @@ export class GatheredWriter {
   }
 
   async #drain(): Promise<void> {
-    // What arrives in this turn of the event loop goes into the first write.
-    await new Promise((resolve) => setImmediate(resolve));
+    await this.#gathering();
     while (this.#gathered.length > 0) {
       const batch = this.#gathered;
-      const length = batch.reduce((sum, chunk) => sum + chunk.length, 0);
+      const length = this.#gatheredBytes;
       this.#gathered = [];
+      this.#gatheredBytes = 0;
+      this.#writingBytes = length;
+      this.#makeRoom();
       const written = this.#write(batch, this.#position);
       this.#observer.writing(batch, this.#position);
       try {
@@ -67,10 +75,25 @@ export class GatheredWriter {
         break;
       }
       this.#position += length;
-      this.#gatheredBytes -= length;
+      this.#writingBytes = 0;
       this.#observer.written(this.#position - length, length);
+      await this.#gathering();
     }
     this.#draining = undefined;
+    this.#makeRoom();
+  }
+
+  /** Lets a batch grow for as long as every turn of the event loop brings more. */
+  async #gathering(): Promise<void> {
+    for (let before = -1; before < this.#gatheredBytes && this.#gatheredBytes < BATCH_BYTES; ) {
+      before = this.#gatheredBytes;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  #makeRoom(): void {
+    this.#waitingForRoom?.resolve();
+    this.#waitingForRoom = undefined;
   }
 
   async #write(batch: Buffer[], position: number): Promise<void> {

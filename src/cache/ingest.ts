@@ -61,6 +61,8 @@ export class Ingest {
   /** What lies in the file, by where it begins: behind the front part, too, when segments are fetched. */
   readonly #endByStart = new Map<number, number>();
   #catchingUp: Promise<void> | undefined;
+  /** What was hashed last, still in memory: who reads at the front need not wait for the disk. */
+  #recent: { start: number; batch: readonly Buffer[] } = { start: 0, batch: [] };
   readonly #writers: GatheredWriter[] = [];
   #size: number | undefined;
   #verified = false;
@@ -167,6 +169,7 @@ export class Ingest {
   /** The writers' end, after success or abort; followers keep the file open as long as they need it. */
   async end(): Promise<void> {
     await this.#settled();
+    this.#recent = { start: 0, batch: [] };
     await this.#release();
   }
 
@@ -198,7 +201,9 @@ export class Ingest {
         for (;;) {
           if (closed) throw new Error('the reader is closed');
           const limit = releasableEnd(position, end, this.#written, this.#verified);
-          if (limit > position || position >= end) return this.#read(target, position, limit);
+          if (limit > position || position >= end) {
+            return this.#copyRecent(target, position, limit) || this.#read(target, position, limit);
+          }
           if (this.#failure !== undefined) throw this.#failure;
           await new Promise<void>((resolve) => {
             wake = resolve;
@@ -237,10 +242,26 @@ export class Ingest {
   #hashAhead(batch: readonly Buffer[], position: number): void {
     if (position !== this.#hashed || this.#catchingUp !== undefined) return;
     if (this.#hashed === this.#written) this.#checkpoint = { length: this.#hashed, hash: this.#hash.copy() };
+    this.#recent = { start: position, batch };
     for (const chunk of batch) {
       this.#hash.update(chunk);
       this.#hashed += chunk.length;
     }
+  }
+
+  /** @returns bytes copied; 0 if they have to be read from the file */
+  #copyRecent(target: Buffer, position: number, limit: number): number {
+    let copied = 0;
+    let at = this.#recent.start;
+    for (const chunk of this.#recent.batch) {
+      const from = position + copied - at;
+      at += chunk.length;
+      if (from < 0 || from >= chunk.length) continue;
+      const length = Math.min(chunk.length - from, limit - position - copied, target.length - copied);
+      chunk.copy(target, copied, from, from + length);
+      copied += length;
+    }
+    return copied;
   }
 
   #advance(): void {

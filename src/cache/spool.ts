@@ -71,8 +71,8 @@ export class Spool {
   async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
     const path = this.path(ingest.digest);
     try {
+      if (options.resumable) await ingest.truncate();
       if (!options.resumable || ingest.written < RESUME_MIN_BYTES) return await this.discard(path);
-      await ingest.truncate();
       await this.#fs.unlink(path + FRONTIER);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') await this.discard(path);
