@@ -17,8 +17,7 @@ const table: RoutingTable = {
   upstreamByVirtualHost: new Map([['quay.mirror', 'quay.io']]),
 };
 
-const hex = (length: number) =>
-  fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: length, maxLength: length });
+const hex = (length: number) => fc.stringMatching(new RegExp(`^[0-9a-f]{${length}}$`));
 const digest = fc.oneof(
   hex(64).map((text) => `sha256:${text}`),
   hex(128).map((text) => `sha512:${text}`),
