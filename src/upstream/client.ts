@@ -6,7 +6,7 @@ import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../oci/mani
 import { isDigest, type Reference, type Repository } from '../oci/reference.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from './errors.ts';
-import { assertIdentity, readBody, replyError } from './replies.ts';
+import { assertIdentity, isEncoded, readBody, replyError } from './replies.ts';
 import { type TokenSettings, Tokens } from './tokens.ts';
 import {
   discard,
@@ -277,7 +277,7 @@ export class UpstreamClient implements Upstream {
     throw await this.#error(reply);
   }
 
-  /** Sends a question with what authorisation it takes: at most one token more, at most one replay. */
+  /** Sends a question with what authorisation it takes: for each host that is led to, at most one token and replay more. */
   async #exchange({ method, kind, repository, path, query, headers, signal }: Question): Promise<Reply> {
     const url = new URL(`${this.#url}/v2/${repository}/${path}`);
     for (const [name, value] of Object.entries(query ?? {}))
@@ -291,19 +291,21 @@ export class UpstreamClient implements Upstream {
         headers: authorization === undefined ? { ...headers } : { ...headers, Authorization: authorization },
       });
     const known = await this.#tokens.known(repository);
-    const reply = await send(url, known);
-    if (reply.status !== 401) return reply;
-    if (reply.url.origin !== url.origin) {
+    let reply = await send(url, known);
+    if (reply.status === 401 && reply.url.origin === url.origin) {
+      const answer = await this.#tokens.answer(reply, repository, known);
+      if (answer === undefined) return reply;
+      await discard(reply);
+      reply = await send(url, answer);
+    }
+    if (reply.status === 401 && reply.url.origin !== url.origin) {
       // registry.k8s.io leads to registries that want a token of their own; ours is none of their business.
       const anonymous = await this.#tokens.anonymous(reply, repository);
       if (anonymous === undefined) return reply;
       await discard(reply);
-      return send(reply.url, anonymous);
+      reply = await send(reply.url, anonymous);
     }
-    const answer = await this.#tokens.answer(reply, repository, known);
-    if (answer === undefined) return reply;
-    await discard(reply);
-    return send(url, answer);
+    return reply;
   }
 
   #error(reply: Reply): Promise<UpstreamError> {
@@ -338,7 +340,7 @@ function mediaTypeOf(reply: Reply): string | undefined {
 }
 
 function contentLength(reply: Reply): number | undefined {
-  const text = single(reply.headers['content-length']);
+  const text = isEncoded(reply) ? undefined : single(reply.headers['content-length']);
   return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 

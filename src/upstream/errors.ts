@@ -82,7 +82,7 @@ function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
     case 'UND_ERR_HEADERS_OVERFLOW':
       return { code: 'invalid-response', reason: 'the reply has endless headers' };
     default: {
-      const message = error instanceof Error ? error.message : String(error);
+      const message = error instanceof Error ? error.message || errno || error.name : String(error);
       if (error instanceof Error && error.name === 'SpecialAddressError')
         return { code: 'invalid-response', reason: message };
       if (errno.startsWith('HPE_')) return { code: 'invalid-response', reason: 'the reply is no HTTP' };

@@ -1,6 +1,6 @@
 /** Bodies, up to a limit, and what a reply that is no success means. */
 
-import { UpstreamError, type UpstreamErrorCode } from './errors.ts';
+import { toUpstreamError, UpstreamError, type UpstreamErrorCode } from './errors.ts';
 import { parseRetryAfter } from './rate-limit.ts';
 import { discard, type Reply } from './transport.ts';
 
@@ -17,21 +17,30 @@ export async function readBody(reply: Reply, limit: number, upstream: string): P
   assertIdentity(reply, upstream);
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of reply.body as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    // Leaving the loop destroys the body, so an endless one stops here.
-    if (length > limit)
-      throw new UpstreamError('invalid-response', upstream, `its reply is longer than ${limit} bytes`);
-    chunks.push(chunk);
+  try {
+    for await (const chunk of reply.body as AsyncIterable<Buffer>) {
+      length += chunk.length;
+      // Leaving the loop destroys the body, so an endless one stops here.
+      if (length > limit)
+        throw new UpstreamError('invalid-response', upstream, `its reply is longer than ${limit} bytes`);
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw toUpstreamError(error, upstream, reply.url.host);
   }
   return Buffer.concat(chunks, length);
 }
 
+/** Then the length in the headers is not the content's, either. */
+export function isEncoded(reply: Reply): boolean {
+  return !/^(identity)?$/i.test(String(reply.headers['content-encoding'] ?? ''));
+}
+
 /** Digests are over identity bytes, and we asked for nothing else. @throws {UpstreamError} */
 export function assertIdentity(reply: Reply, upstream: string): void {
+  if (!isEncoded(reply)) return;
   const encoding = reply.headers['content-encoding'];
-  if (encoding === undefined || encoding === '' || encoding === 'identity') return;
-  reply.body.destroy();
+  reply.body.on('error', () => undefined).destroy();
   throw new UpstreamError(
     'invalid-response',
     upstream,

@@ -112,7 +112,7 @@ export class ResilientUpstream implements Upstream {
     const { clock, random } = this.#context;
     this.#refuseIfHeld(kind);
     for (let round = 0; ; round += 1) {
-      const outcome = await this.#tryEach(kind, ask);
+      const outcome = await this.#tryEach(kind, signal, ask);
       if ('answer' in outcome) return outcome.answer;
       if (round === RETRIES || !outcome.worthRetrying || signal?.aborted === true) throw outcome.failure;
       await clock.sleep(FIRST_BACKOFF_MS * 3 ** round * (0.5 + random()), signal);
@@ -121,6 +121,7 @@ export class ResilientUpstream implements Upstream {
 
   async #tryEach<T>(
     kind: RequestKind,
+    signal: AbortSignal | undefined,
     ask: (to: Upstream) => Promise<T>,
   ): Promise<{ answer: T } | { failure: UpstreamError; worthRetrying: boolean }> {
     let failure: UpstreamError | undefined;
@@ -137,6 +138,7 @@ export class ResilientUpstream implements Upstream {
         this.#publish();
         return { answer };
       } catch (error) {
+        if (signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
         if (!isOutage(error)) {
           breaker.answered();
           this.#publish();

@@ -104,7 +104,10 @@ export class Tokens {
   }
 
   async #basic(): Promise<string | undefined> {
-    const credentials = await this.#settings.credentials();
+    const credentials = await this.#settings.credentials().catch((error: unknown) => {
+      const what = 'its credentials cannot be read'; // why is for the log, not for clients
+      throw new UpstreamError('unavailable', this.#settings.name, what, { cause: error });
+    });
     return credentials === undefined ? undefined : basicAuthorization(credentials);
   }
 
@@ -142,6 +145,12 @@ export class Tokens {
       headers: { Accept: 'application/json', ...headers },
       kind: 'token',
     });
+    if (reply.status === 404 || reply.status === 410) {
+      await discard(reply);
+      // It is the token server that is not there, not the content: no cached tag is to be forgotten for this.
+      const what = `its token server answered ${reply.status}`;
+      throw new UpstreamError('invalid-response', name, what, { status: reply.status });
+    }
     if (reply.status !== 200) throw await replyError(reply, name, 'its token server', this.#clock.now());
     return this.#parse(await readBody(reply, TOKEN_BODY_MAX_BYTES, name));
   }

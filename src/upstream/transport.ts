@@ -92,20 +92,17 @@ export class Transport {
    */
   async send({ method, url, headers, kind, signal }: Exchange): Promise<Reply> {
     let at = url;
+    let sent = headers;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const reply = await this.#sendOnce(
-        method,
-        at,
-        at.origin === url.origin ? headers : withoutAuthorization(headers),
-        kind,
-        signal,
-      );
+      const reply = await this.#sendOnce(method, at, sent, kind, signal);
       if (!isRedirect(reply.status)) return reply;
       await discard(reply);
       const target = redirectTarget(single(reply.headers['location']), at, this.#allowSpecial);
       if (typeof target === 'string')
         throw new UpstreamError('invalid-response', this.#settings.name, target);
       at = target;
+      // Once dropped it stays so: who led us away has no say in where it goes.
+      if (at.origin !== url.origin) sent = withoutAuthorization(headers);
     }
     throw new UpstreamError('invalid-response', this.#settings.name, `more than ${MAX_REDIRECTS} redirects`);
   }

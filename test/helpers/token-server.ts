@@ -10,6 +10,8 @@ export interface TokenServerOptions {
   answer?: Record<string, unknown>;
   /** The name of the field that holds the token: `token`, `access_token`. */
   field?: string;
+  /** What its tokens begin with; `token` by default. */
+  prefix?: string;
 }
 
 export interface TokenRequest {
@@ -49,9 +51,9 @@ export class TokenServer {
         return;
       }
       this.#issued += 1;
-      const token = `token-${this.#issued}`;
+      const { field = 'token', prefix = 'token', answer = { expires_in: 300 } } = this.#options;
+      const token = `${prefix}-${this.#issued}`;
       this.#scopeByToken.set(token, scope ?? '');
-      const { field = 'token', answer = { expires_in: 300 } } = this.#options;
       response
         .writeHead(200, { 'content-type': 'application/json' })
         .end(JSON.stringify({ [field]: token, ...answer }));

@@ -42,7 +42,7 @@ suite('Retry-After is a time to wait, a day at most', () => {
     ['Wed, 31 Dec 2025 23:59:00 GMT', 0],
     ['Fri, 01 Jan 2027 00:00:00 GMT', DAY],
   ] as const) {
-    test(`${header}`, () => assert.equal(parseRetryAfter(header, NOW), ms));
+    test(header, () => assert.equal(parseRetryAfter(header, NOW), ms));
   }
 });
 

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseRepository } from '../../../src/oci/reference.ts';
+import { createLogger } from '../../../src/telemetry/log.ts';
+import { Metrics } from '../../../src/telemetry/metrics.ts';
+import { UpstreamClient } from '../../../src/upstream/client.ts';
+import { ResilientUpstream } from '../../../src/upstream/resilience.ts';
+import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
+import { ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
+
+/** More than it takes for an upstream that gives no answer to be left alone. */
+const CANCELLED = 10;
+
+test('requests that the mirror itself breaks off do not count as an outage of upstream', async (t) => {
+  const registry = await ScriptedUpstream.start(t);
+  const digest = registry.addContent(Buffer.from('layer'));
+  const gate = Promise.withResolvers<void>();
+  registry.script({ kind: 'blob' }, (reply) => void (reply.delay = gate.promise), { times: CANCELLED });
+  const context = {
+    metrics: new Metrics({ version: 'test', processMetrics: false }),
+    logger: createLogger({ level: 'silent', destination: { write: () => {} } }),
+    clock: new FakeClock(),
+    random: () => 0.5,
+    identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
+  };
+  const client = new UpstreamClient(
+    {
+      name: 'quay.io',
+      url: registry.url,
+      realmHosts: [],
+      credentials: async () => undefined,
+      allowPrivateAddresses: false,
+      maxConnections: CANCELLED + 1,
+      connectTimeoutMs: 5000,
+      headersTimeoutMs: 5000,
+      bodyTimeoutMs: 5000,
+    },
+    context,
+  );
+  const upstream = new ResilientUpstream('quay.io', [client], context);
+  cleanUp(t, () => upstream.close());
+  cleanUp(t, () => gate.resolve());
+  const repository = parseRepository('org/app') ?? assert.fail();
+
+  for (let request = 0; request < CANCELLED; request += 1) {
+    const abort = new AbortController();
+    const cancelled = upstream.fetchBlob(repository, digest, { signal: abort.signal });
+    await registry.waitFor(() => registry.requests.length > request);
+    abort.abort(new Error('nobody wants it any more'));
+    await assert.rejects(cancelled, /nobody wants it any more/);
+  }
+  assert.equal(registry.requests.length, CANCELLED, 'and none is repeated');
+
+  const { body } = await upstream.fetchBlob(repository, digest);
+  assert.equal(Buffer.concat(await body.toArray()).toString(), 'layer');
+});
