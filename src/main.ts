@@ -5,7 +5,7 @@ import { startApp } from './app.ts';
 import { nodeFileSystem } from './cache/file-system.ts';
 import { runCommandLine } from './cli/program.ts';
 import { systemClock } from './clock.ts';
-import { prettyDestination } from './telemetry/log.ts';
+import { bufferedOutput, prettyDestination } from './telemetry/log.ts';
 
 const packageJson: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 const version =
@@ -20,13 +20,14 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   stdout: process.stdout,
   stderr: process.stderr,
   serve: async (config) => {
+    const output = bufferedOutput();
     const app = await startApp({
       config,
       environment: process.env,
       version,
       clock: systemClock,
       fileSystem: nodeFileSystem,
-      logDestination: config.log.format === 'pretty' ? prettyDestination(process.stdout) : process.stdout,
+      logDestination: config.log.format === 'pretty' ? prettyDestination(output) : output,
       processMetrics: true,
     });
     await new Promise((resolve) => {
@@ -34,6 +35,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       process.once('SIGINT', resolve);
     });
     await app.close();
+    output.flushSync();
   },
 });
 process.exit(exitCode);

@@ -18,28 +18,19 @@ export function accessLog(options: {
     const startedAt = clock.now();
     ctx.state.requestId = randomUUID();
     ctx.state.bytes = 0;
-    let repliedAt = startedAt;
+    let repliedAt: number | undefined;
+    ctx.state.onHeaders = () => {
+      repliedAt ??= clock.now();
+    };
     ctx.res.once('close', () => {
       const seconds = Math.max(0, clock.now() - startedAt) / 1000;
-      const firstByteSeconds = Math.max(0, repliedAt - startedAt) / 1000;
+      const firstByteSeconds = Math.max(0, (repliedAt ?? startedAt) - startedAt) / 1000;
       count(metrics, ctx, seconds, firstByteSeconds);
       writeLine(logger, ctx, seconds, firstByteSeconds);
     });
-    onHeaders(ctx, () => {
-      repliedAt = clock.now();
-    });
     await next();
+    ctx.state.onHeaders();
   };
-}
-
-/** Calls back when the reply's headers go out; Node has no event for it. */
-function onHeaders(ctx: Context, callback: () => void): void {
-  const { res } = ctx;
-  const writeHead = res.writeHead.bind(res);
-  res.writeHead = ((...args: Parameters<typeof writeHead>) => {
-    callback();
-    return writeHead(...args);
-  }) as typeof res.writeHead;
 }
 
 function count(

@@ -4,6 +4,8 @@ import type { RequestKind } from '../telemetry/metrics.ts';
 
 export interface PullState {
   requestId: string;
+  /** To be called when the headers of the reply go out before its handler is done. */
+  onHeaders: () => void;
   /** Absent for what is no pull: pings and refused requests. */
   kind?: RequestKind;
   upstream?: string;

@@ -145,6 +145,7 @@ async function answerBlob(
     ctx.respond = false; // Koa steps aside: the sender writes to the reply itself
     // While a cold blob waits for upstream its headers must not: containerd gives up after 30 s without them.
     if (outcome !== 'hit') ctx.res.flushHeaders();
+    ctx.state.onHeaders();
     await sender.send(ctx.res, content, span, (bytes) => {
       ctx.state.bytes += bytes;
     });

@@ -119,8 +119,12 @@ export class BlobMirror {
     }
   }
 
-  /** @returns undefined if the fill failed for a reason that need not concern this request */
+  /** @returns undefined if the fill failed before we came, or for a reason that need not concern this request */
   async #join(fill: Fill, request: BlobRequest): Promise<CachedBlob | undefined> {
+    if (fill.failed) {
+      await fill.ended; // its file must be out of the way before another fill may have it
+      return undefined;
+    }
     const sameRepository = sameKey(fill.request.key, keyOf(request));
     const permitted = sameRepository ? 'hit' : await this.#permit(request);
     try {

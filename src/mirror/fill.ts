@@ -72,6 +72,7 @@ export class Fill {
   readonly #opened = Promise.withResolvers<Ingest>();
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
+  #failed = false;
 
   /** @param onDone called when the fill can be followed no more: its content is in the store, or it has failed */
   constructor(request: FillRequest, context: FillContext, onDone: () => void) {
@@ -112,6 +113,11 @@ export class Fill {
     };
   }
 
+  /** It cannot be followed any more, only waited for: its file is being dealt with. */
+  get failed(): boolean {
+    return this.#failed;
+  }
+
   /** The whole blob is here, only not yet where it belongs. */
   get verified(): boolean {
     return this.#ingest?.verified ?? false;
@@ -138,6 +144,7 @@ export class Fill {
       await this.#fill(ingest);
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(String(error));
+      this.#failed = true;
       this.#opened.reject(failure);
       this.#ingest?.abort(failure);
       if (failure instanceof StorageError) faults.report(failure);

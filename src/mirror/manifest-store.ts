@@ -62,7 +62,13 @@ export class ManifestStore {
    */
   async put(key: RepositoryKey, manifest: Manifest, parsed: ParsedManifest, tag?: TagChange): Promise<void> {
     const { digest, mediaType, bytes } = manifest;
-    await this.#store.commit(digest, await this.#spool.put(bytes));
+    const path = await this.#spool.put(bytes);
+    try {
+      await this.#store.commit(digest, path);
+    } catch (error) {
+      await this.#spool.discard(path);
+      throw error;
+    }
     this.#inventory.add(digest, bytes.length);
     const listed = [...parsed.manifests, ...parsed.blobs, { digest, size: bytes.length, mediaType }];
     const changes: IndexChange[] = [
