@@ -231,7 +231,8 @@ class DiskFaultReader implements ContentReader {
     try {
       return await this.#reader.read(target, position, end);
     } catch (error) {
-      if (!(error instanceof StorageError)) throw error;
+      // A file that was closed under a read, because the client left, is no fault of the disk.
+      if (!(error instanceof StorageError) || this.#closed) throw error;
       const failed = this.#reader;
       this.#reader = await this.#goOn(error, position);
       await failed.close();
