@@ -20,7 +20,7 @@ export function toRegistryError(error: unknown, kind: RequestKind): RegistryErro
   if (error instanceof RegistryError) return error;
   if (error instanceof UpstreamError) return fromUpstream(error, kind);
   if (error instanceof ContentError) {
-    const message = `upstream sent wrong content: ${error.message}`;
+    const message = `wrong content: ${error.message}`;
     return new RegistryError('UNAVAILABLE', { message, detail: { digest: error.digest }, cause: error });
   }
   if (error instanceof StorageError) {
@@ -63,6 +63,7 @@ export function answerErrors(): Middleware<PullState> {
         ctx.res.destroy();
         return;
       }
+      ctx.respond = true; // a handler may have meant to write the reply itself
       sendError(ctx, toRegistryError(error, ctx.state.kind ?? 'manifest'));
     }
   };

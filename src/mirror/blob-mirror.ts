@@ -4,6 +4,7 @@
  * Invariant: for one digest at most one fill runs in this process. Whoever asks meanwhile follows it, so upstream
  * sees one download however many clients ask on whatever route.
  */
+import { LRUCache } from 'lru-cache';
 import type { ContentReader } from '../cache/content-store.ts';
 import { StorageError } from '../cache/errors.ts';
 import type { RepositoryKey } from '../cache/index-store.ts';
@@ -17,6 +18,7 @@ import { Fill, type FillContext } from './fill.ts';
 import type { CacheOutcome } from './outcome.ts';
 import { Passthrough } from './passthrough.ts';
 import { SingleFlight } from './single-flight.ts';
+import { VerifyingReader } from './verifying-reader.ts';
 
 export interface BlobRequest {
   upstream: Upstream;
@@ -42,6 +44,8 @@ export class BlobMirror {
   readonly #context: FillContext;
   readonly #fillByDigest = new Map<Digest, Fill>();
   readonly #confirmations = new SingleFlight<{ size?: number }>();
+  /** Content that was seen whole by this process: written by it, or read to its end. */
+  readonly #seenWhole = new LRUCache<Digest, true>({ max: 100_000 });
   #endedFills = 0;
 
   constructor(context: FillContext) {
@@ -112,11 +116,30 @@ export class BlobMirror {
 
   async #hit(content: ContentReader, request: BlobRequest): Promise<OpenBlob> {
     try {
-      return { content, outcome: await this.#permit(request) };
+      const outcome = await this.#permit(request);
+      if (this.#seenWhole.has(request.digest)) return { content, outcome };
+      const verifying = new VerifyingReader(content, request.digest, (damage) =>
+        this.#judge(request, damage),
+      );
+      return { content: verifying, outcome };
     } catch (error) {
       await content.close();
       throw error;
     }
+  }
+
+  /** After stored content was read from end to end. Damaged content is removed, and fetched anew by the next pull. */
+  async #judge({ upstream, digest }: BlobRequest, damage: Error | undefined): Promise<void> {
+    if (damage === undefined) {
+      this.#seenWhole.set(digest, true);
+      return;
+    }
+    const { store, index, inventory, faults, metrics, logger } = this.#context;
+    logger.error({ err: damage, digest }, 'stored content is damaged, and removed');
+    metrics.contentRejected.inc({ upstream: upstream.name, reason: 'damaged' });
+    await faults.tolerate(() => store.delete(digest));
+    await faults.tolerate(() => index.write([{ delete: 'content', digest }]));
+    inventory.delete(digest);
   }
 
   /** @returns undefined if the fill failed before we came, or for a reason that need not concern this request */
@@ -144,6 +167,7 @@ export class BlobMirror {
       { upstream, key: keyOf(request), digest, expectedSize, segments },
       this.#context,
       () => {
+        if (fill.verified) this.#seenWhole.set(digest, true);
         this.#fillByDigest.delete(digest);
         this.#endedFills += 1;
       },

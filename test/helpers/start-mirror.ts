@@ -3,6 +3,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import { stringify } from 'yaml';
 import { type App, startApp } from '../../src/app.ts';
@@ -37,6 +38,8 @@ export interface TestMirror {
   head(path: string, headers?: Record<string, string>): Promise<TestReply>;
   send(method: string, path: string, headers?: Record<string, string>, body?: string): Promise<TestReply>;
   metric(name: string, labels?: Record<string, string>): Promise<number>;
+  /** Resolves when no fetch runs any more: replies end a little before what they brought is stored. */
+  idle(): Promise<void>;
 }
 
 export interface TestReply {
@@ -118,6 +121,9 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     clock,
     log,
     metric,
+    idle: async () => {
+      while ((await metric('millpond_ingests_in_progress')) > 0) await setImmediate();
+    },
     send,
     get: (path, headers) => send('GET', path, headers),
     head: (path, headers) => send('HEAD', path, headers),

@@ -257,6 +257,7 @@ test('the metrics tell hits from misses and what each cost', async (t) => {
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
   for (let pull = 0; pull < 3; pull += 1) await mirror.get(`/v2/a/b/blobs/${digest}`);
   await mirror.get('/v2/');
+  await mirror.idle();
   const labels = { upstream: 'docker.io', kind: 'blob' };
   assert.equal(await mirror.metric('millpond_requests_total', { ...labels, cache: 'miss' }), 1);
   assert.equal(await mirror.metric('millpond_requests_total', { ...labels, cache: 'hit' }), 2);
