@@ -6,6 +6,8 @@ import type { AddressInfo } from 'node:net';
 const KEEP_ALIVE_MS = 75_000;
 const HEADERS_TIMEOUT_MS = 20_000;
 const REQUEST_TIMEOUT_MS = 60_000;
+/** How often the two timeouts above are looked at; Node's own 30 s would make them half a minute longer. */
+const TIMEOUT_CHECK_MS = 5_000;
 
 export class Listener {
   readonly #server: Server;
@@ -28,6 +30,7 @@ export class Listener {
         keepAliveTimeout: KEEP_ALIVE_MS,
         headersTimeout: HEADERS_TIMEOUT_MS,
         requestTimeout: REQUEST_TIMEOUT_MS,
+        connectionsCheckingInterval: TIMEOUT_CHECK_MS,
         noDelay: true,
       },
       (request, response) => void handler(request, response),

@@ -29,6 +29,9 @@ export const ACCEPT_ALL_MANIFESTS = `${MANIFEST_TYPES.join(', ')}, */*;q=0.1`;
 /** The largest manifest taken from an upstream. Clients refuse above 4 MiB and a little (containerd: 4 393 216). */
 export const MANIFEST_MAX_BYTES = 8 * 1024 * 1024;
 
+/** A record is kept of everything that a manifest lists. Real ones list some dozens; a hostile one could list 70 000. */
+const MAX_DESCRIPTORS = 10_000;
+
 export interface Descriptor {
   mediaType: string;
   digest: Digest;
@@ -60,6 +63,7 @@ export function parseManifest(bytes: Uint8Array, contentType?: string): ParsedMa
   const mediaType = manifestType(json, contentType);
   if (mediaType === undefined) return undefined;
   const listed = [json['config'], ...array(json['layers']), ...array(json['blobs'])];
+  if (listed.length + array(json['manifests']).length > MAX_DESCRIPTORS) return undefined;
   return {
     mediaType,
     manifests: array(json['manifests']).flatMap(descriptor),
