@@ -123,8 +123,8 @@ export const configSchema = section({
     .describe('The operations side; keep it off the public network.'),
   cache: section({
     directory: path().prefault('./millpond-data').describe('Folder of the cached content and its index.'),
-    maxSize: size().prefault('50GiB').describe('Soft limit for the content, held by eviction.'),
-    lowWatermark: share().prefault(0.9).describe('Eviction stops at this share of maxSize.'),
+    maxSize: size().prefault('50GiB').describe('What the cache may hold; not enforced yet.'),
+    lowWatermark: share().prefault(0.9).describe('Where eviction will stop, as a share of maxSize.'),
   })
     .prefault({})
     .describe('What is kept, and where.'),
