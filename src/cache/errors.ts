@@ -27,9 +27,10 @@ export class StorageError extends Error {
   /** The operating system's name for it, such as `ENOSPC`. */
   readonly errno: string;
 
-  constructor(operation: string, cause: unknown) {
+  /** @param hint what to do about it */
+  constructor(operation: string, cause: unknown, hint = '') {
     const errno = errnoOf(cause);
-    super(`cache directory: ${operation} failed: ${errno}`, { cause });
+    super(`cache directory: ${operation} failed: ${errno}${hint}`, { cause });
     this.operation = operation;
     this.errno = errno;
     this.code =

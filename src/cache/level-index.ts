@@ -6,7 +6,7 @@
 import { Level } from 'level';
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
-import { StorageError } from './errors.ts';
+import { errnoOf, StorageError } from './errors.ts';
 import type {
   ContentRecord,
   IndexChange,
@@ -38,7 +38,9 @@ export class LevelIndex implements IndexStore {
     try {
       await db.open();
     } catch (error) {
-      throw new StorageError('index', error instanceof Error ? (error.cause ?? error) : error);
+      const cause = error instanceof Error ? (error.cause ?? error) : error;
+      const inUse = errnoOf(cause) === 'LEVEL_LOCKED';
+      throw new StorageError('index', cause, inUse ? `: ${directory} is in use by another process` : '');
     }
     return new LevelIndex(db);
   }
