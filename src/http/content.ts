@@ -11,7 +11,7 @@ import type { ByteRange } from './range.ts';
 // 512 KiB: smaller ones cost more CPU a byte, larger ones bring nothing (measured, see bench/README.md).
 const LARGE_BUFFER_BYTES = 512 * 1024;
 const LARGE_BUFFERS = 16;
-const SMALL_BUFFER_BYTES = 64 * 1024;
+const SMALL_BUFFER_BYTES = 32 * 1024;
 
 /** The client left, or took no byte for too long. Not a fault of ours, and there is nobody to answer. */
 export class ClientGoneError extends Error {

@@ -7,7 +7,7 @@ import type { ManifestMirror } from '../mirror/manifest-mirror.ts';
 import type { CacheOutcome } from '../mirror/outcome.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { OCI_INDEX } from '../oci/manifest.ts';
-import type { Upstream } from '../upstream/client.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { ContentSender } from './content.ts';
 import type { PullState } from './pull-state.ts';
 import { type ByteRange, formatContentRange, parseRange } from './range.ts';
@@ -31,8 +31,8 @@ export interface PullContext {
   sender: ContentSender;
 }
 
-type PullContextOf<K extends PullRequest['kind']> = Extract<PullRequest, { kind: K }>;
-type Ctx = Context & { state: PullState };
+type RequestFor<K extends PullRequest['kind']> = Extract<PullRequest, { kind: K }>;
+type PullReply = Context & { state: PullState };
 
 const ONE_YEAR_SECONDS = 31_536_000;
 
@@ -82,8 +82,8 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
 }
 
 async function answerManifest(
-  ctx: Ctx,
-  { repository, reference }: PullContextOf<'manifest'>,
+  ctx: PullReply,
+  { repository, reference }: RequestFor<'manifest'>,
   { client, freshness }: MirroredUpstream,
   { manifests }: PullContext,
 ): Promise<void> {
@@ -111,8 +111,8 @@ async function answerManifest(
 }
 
 async function answerBlob(
-  ctx: Ctx,
-  { repository, digest }: PullContextOf<'blob'>,
+  ctx: PullReply,
+  { repository, digest }: RequestFor<'blob'>,
   { client, segments }: MirroredUpstream,
   { blobs, sender }: PullContext,
 ): Promise<void> {
@@ -155,8 +155,8 @@ async function answerBlob(
 }
 
 async function answerTags(
-  ctx: Ctx,
-  { repository, n, last }: PullContextOf<'tags'>,
+  ctx: PullReply,
+  { repository, n, last }: RequestFor<'tags'>,
   { client }: MirroredUpstream,
   { discovery }: PullContext,
 ): Promise<void> {
@@ -173,8 +173,8 @@ async function answerTags(
 }
 
 async function answerReferrers(
-  ctx: Ctx,
-  { repository, digest, artifactType }: PullContextOf<'referrers'>,
+  ctx: PullReply,
+  { repository, digest, artifactType }: RequestFor<'referrers'>,
   { client, freshness }: MirroredUpstream,
   { discovery }: PullContext,
 ): Promise<void> {
@@ -192,7 +192,7 @@ async function answerReferrers(
   sendJson(ctx, referrers.body, OCI_INDEX);
 }
 
-function setBlobHeaders(ctx: Ctx, digest: string, outcome: CacheOutcome): void {
+function setBlobHeaders(ctx: PullReply, digest: string, outcome: CacheOutcome): void {
   setOutcome(ctx, outcome);
   ctx.res.setHeader('Content-Type', 'application/octet-stream');
   ctx.set({
@@ -215,7 +215,7 @@ const CACHE_STATUS: Record<CacheOutcome, string> = {
 };
 
 /** RFC 9211. A HEAD that went upstream stored nothing. */
-function setOutcome(ctx: Ctx, outcome: CacheOutcome, warning?: string): void {
+function setOutcome(ctx: PullReply, outcome: CacheOutcome, warning?: string): void {
   ctx.state.outcome = outcome;
   ctx.set(
     'Cache-Status',
@@ -226,13 +226,13 @@ function setOutcome(ctx: Ctx, outcome: CacheOutcome, warning?: string): void {
 }
 
 /** The client's own path leads to the next page too, whatever route it used; upstream's would lead around the mirror. */
-function setNextLink(ctx: Ctx, next: URLSearchParams): void {
+function setNextLink(ctx: PullReply, next: URLSearchParams): void {
   const query = new URLSearchParams(next);
   for (const namespace of new URLSearchParams(ctx.querystring).getAll('ns')) query.append('ns', namespace);
   ctx.set('Link', `<${ctx.path}?${query.toString()}>; rel="next"`);
 }
 
-function sendJson(ctx: Ctx, body: Buffer, mediaType: string): void {
+function sendJson(ctx: PullReply, body: Buffer, mediaType: string): void {
   ctx.status = 200;
   ctx.res.setHeader('Content-Type', mediaType);
   ctx.length = body.length;

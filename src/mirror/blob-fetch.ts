@@ -8,8 +8,8 @@ import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { FetchedBlob, Upstream } from '../upstream/client.ts';
 import { toUpstreamError, UpstreamError } from '../upstream/errors.ts';
+import type { FetchedBlob, Upstream } from '../upstream/upstream.ts';
 
 /** Attempts in a row that bring no byte before the fetch is given up. */
 const MAX_FRUITLESS_ATTEMPTS = 4;

@@ -14,7 +14,7 @@ import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Upstream } from '../upstream/client.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import { BlobFetch } from './blob-fetch.ts';
 
 export interface FillContext {

@@ -16,90 +16,21 @@ import {
   Transport,
   type TransportSettings,
 } from './transport.ts';
+import type {
+  AskOptions,
+  FetchedBlob,
+  FetchedManifest,
+  FetchedReferrers,
+  FetchedTags,
+  ManifestHead,
+  Upstream,
+} from './upstream.ts';
 
 const LIST_MAX_BYTES = 8 * 1024 * 1024;
 
-export interface ManifestHead {
-  /** Absent where upstream does not say. */
-  digest?: Digest;
-  mediaType?: string;
-  /** Bytes. */
-  size?: number;
-}
-
-export interface FetchedManifest {
-  bytes: Buffer;
-  /** As upstream sent it, without parameters. */
-  mediaType: string;
-  /** Computed from the bytes. */
-  digest: Digest;
-}
-
-export interface FetchedBlob {
-  /** Position of the first byte of `body`: 0 if upstream ignored the range. */
-  start: number;
-  /** Whether upstream kept to the range that was asked for; else `body` is the whole blob. */
-  ranged: boolean;
-  /** Bytes of the whole blob; absent where upstream does not say. */
-  size?: number;
-  /** Not verified. Its errors are raw: see toUpstreamError. */
-  body: Readable;
-}
-
-export interface FetchedTags {
-  body: Buffer;
-  /** The query of the next page. */
-  next?: URLSearchParams;
-}
-
-export interface FetchedReferrers {
-  body: Buffer;
-  filtersApplied?: string;
-  /** The query of the next page. */
-  next?: URLSearchParams;
-}
-
-interface Options {
-  signal?: AbortSignal;
-}
-
-/** All methods throw {UpstreamError}. */
-export interface Upstream {
-  readonly name: string;
-  headManifest(
-    repository: Repository,
-    reference: Reference,
-    options?: Options & { accept?: string },
-  ): Promise<ManifestHead>;
-  fetchManifest(
-    repository: Repository,
-    reference: Reference,
-    options?: Options & { accept?: string },
-  ): Promise<FetchedManifest>;
-  headBlob(repository: Repository, digest: Digest, options?: Options): Promise<{ size?: number }>;
-  /** @param options.from,options.to begin here, end before there; upstream may ignore it */
-  fetchBlob(
-    repository: Repository,
-    digest: Digest,
-    options?: Options & { from?: number; to?: number },
-  ): Promise<FetchedBlob>;
-  fetchTags(
-    repository: Repository,
-    page: { n?: number | undefined; last?: string | undefined },
-  ): Promise<FetchedTags>;
-  /** @returns undefined if this upstream has no referrers API */
-  fetchReferrers(
-    repository: Repository,
-    digest: Digest,
-    filter: { artifactType?: string | undefined },
-  ): Promise<FetchedReferrers | undefined>;
-  /** Idempotent. */
-  close(): Promise<void>;
-}
-
 export interface UpstreamSettings extends TransportSettings, TokenSettings {}
 
-interface Question extends Options {
+interface Question extends AskOptions {
   method: 'GET' | 'HEAD';
   kind: RequestKind;
   repository: Repository;
@@ -129,7 +60,7 @@ export class UpstreamClient implements Upstream {
   async headManifest(
     repository: Repository,
     reference: Reference,
-    options: Options & { accept?: string } = {},
+    options: AskOptions & { accept?: string } = {},
   ): Promise<ManifestHead> {
     const reply = await this.#ask({
       ...manifestQuestion('HEAD', repository, reference, options.accept),
@@ -149,7 +80,7 @@ export class UpstreamClient implements Upstream {
   async fetchManifest(
     repository: Repository,
     reference: Reference,
-    options: Options & { accept?: string } = {},
+    options: AskOptions & { accept?: string } = {},
   ): Promise<FetchedManifest> {
     const reply = await this.#ask({
       ...manifestQuestion('GET', repository, reference, options.accept),
@@ -166,7 +97,11 @@ export class UpstreamClient implements Upstream {
     return { bytes, digest, mediaType: mediaTypeOf(reply) ?? '' };
   }
 
-  async headBlob(repository: Repository, digest: Digest, options: Options = {}): Promise<{ size?: number }> {
+  async headBlob(
+    repository: Repository,
+    digest: Digest,
+    options: AskOptions = {},
+  ): Promise<{ size?: number }> {
     const question = { kind: 'blob', repository, path: `blobs/${digest}`, ...options } as const;
     const reply = await this.#exchange({ ...question, method: 'HEAD' });
     if (reply.status === 200) {
@@ -189,7 +124,7 @@ export class UpstreamClient implements Upstream {
   async fetchBlob(
     repository: Repository,
     digest: Digest,
-    options: Options & { from?: number; to?: number } = {},
+    options: AskOptions & { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
     const { from = 0, to, signal } = options;
     const range =

@@ -14,6 +14,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
+import { UpstreamError } from './errors.ts';
 import type {
   FetchedBlob,
   FetchedManifest,
@@ -21,8 +22,7 @@ import type {
   FetchedTags,
   ManifestHead,
   Upstream,
-} from './client.ts';
-import { UpstreamError } from './errors.ts';
+} from './upstream.ts';
 
 const RETRIES = 2;
 const FIRST_BACKOFF_MS = 100;

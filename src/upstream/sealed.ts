@@ -1,7 +1,7 @@
 /** An upstream that is never asked: what is not cached is not there. */
 
-import type { Upstream } from './client.ts';
 import { UpstreamError } from './errors.ts';
+import type { Upstream } from './upstream.ts';
 
 export class SealedUpstream implements Upstream {
   readonly name: string;

@@ -1,0 +1,83 @@
+/** What the mirror can ask of a registry. Two stand behind it: one that asks, and one that is sealed. */
+import type { Readable } from 'node:stream';
+import type { Digest } from '../oci/digest.ts';
+import type { Reference, Repository } from '../oci/reference.ts';
+
+export interface ManifestHead {
+  /** Absent where upstream does not say. */
+  digest?: Digest;
+  mediaType?: string;
+  /** Bytes. */
+  size?: number;
+}
+
+export interface FetchedManifest {
+  bytes: Buffer;
+  /** As upstream sent it, without parameters. */
+  mediaType: string;
+  /** Computed from the bytes. */
+  digest: Digest;
+}
+
+export interface FetchedBlob {
+  /** Position of the first byte of `body`: 0 if upstream ignored the range. */
+  start: number;
+  /** Whether upstream kept to the range that was asked for; else `body` is the whole blob. */
+  ranged: boolean;
+  /** Bytes of the whole blob; absent where upstream does not say. */
+  size?: number;
+  /** Not verified. Its errors are raw: see toUpstreamError. */
+  body: Readable;
+}
+
+export interface FetchedTags {
+  body: Buffer;
+  /** The query of the next page. */
+  next?: URLSearchParams;
+}
+
+export interface FetchedReferrers {
+  body: Buffer;
+  filtersApplied?: string;
+  /** The query of the next page. */
+  next?: URLSearchParams;
+}
+
+/** What every question takes. */
+export interface AskOptions {
+  signal?: AbortSignal;
+}
+
+/** All methods throw {UpstreamError}. */
+export interface Upstream {
+  readonly name: string;
+  headManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: AskOptions & { accept?: string },
+  ): Promise<ManifestHead>;
+  fetchManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: AskOptions & { accept?: string },
+  ): Promise<FetchedManifest>;
+  headBlob(repository: Repository, digest: Digest, options?: AskOptions): Promise<{ size?: number }>;
+  /** @param options.from,options.to begin here, end before there; upstream may ignore it */
+  fetchBlob(
+    repository: Repository,
+    digest: Digest,
+    options?: AskOptions & { from?: number; to?: number },
+  ): Promise<FetchedBlob>;
+  fetchTags(
+    repository: Repository,
+    page: { n?: number | undefined; last?: string | undefined },
+  ): Promise<FetchedTags>;
+  /** @returns undefined if this upstream has no referrers API */
+  fetchReferrers(
+    repository: Repository,
+    digest: Digest,
+    filter: { artifactType?: string | undefined },
+  ): Promise<FetchedReferrers | undefined>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
