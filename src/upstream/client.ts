@@ -6,6 +6,7 @@ import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../oci/mani
 import { isDigest, type Reference, type Repository } from '../oci/reference.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from './errors.ts';
+import { nextPage } from './link.ts';
 import { assertIdentity, isEncoded, readBody, replyError } from './replies.ts';
 import { type TokenSettings, Tokens } from './tokens.ts';
 import {
@@ -166,7 +167,7 @@ export class UpstreamClient implements Upstream {
   ): Promise<FetchedTags> {
     const query = { n: n?.toString(), last };
     const reply = await this.#ask({ method: 'GET', kind: 'tags', repository, path: 'tags/list', query });
-    return { body: await this.#readList(reply, 'tags'), ...nextPage(reply) };
+    return { body: await this.#readList(reply, 'tags'), ...nextPage(reply.headers['link']) };
   }
 
   async fetchReferrers(
@@ -196,7 +197,7 @@ export class UpstreamClient implements Upstream {
     const filtersApplied = single(reply.headers['oci-filters-applied']);
     return {
       body: await this.#readList(reply, 'referrers'),
-      ...nextPage(reply),
+      ...nextPage(reply.headers['link']),
       ...(filtersApplied === undefined ? {} : { filtersApplied }),
     };
   }
@@ -288,14 +289,4 @@ function contentRange(reply: Reply): { start: number; end: number; size?: number
   const size = match[3] === '*' ? undefined : Number(match[3]);
   const [start, last] = [Number(match[1] ?? -1), Number(match[2] ?? -2)];
   return { start, end: last + 1, ...(size === undefined ? {} : { size }) };
-}
-
-/** Of `Link: <…?n=5&last=b>; rel="next"` only the query matters: the rest would lead around the mirror. */
-function nextPage(reply: Reply): { next?: URLSearchParams } {
-  const links = [reply.headers['link'] ?? []].flat().join(',');
-  const match = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(links);
-  if (match === null || match[1] === undefined || !URL.canParse(match[1], 'http://upstream')) return {};
-  const next = new URL(match[1], 'http://upstream').searchParams;
-  next.delete('ns');
-  return { next };
 }

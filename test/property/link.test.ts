@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { nextPage } from '../../src/upstream/link.ts';
+
+const query = fc.dictionary(fc.stringMatching(/^[a-z]{1,5}$/), fc.string({ unit: 'binary', maxLength: 8 }), {
+  maxKeys: 3,
+});
+const prefix = fc.constantFrom('', '/', '/v2/a/tags/list', 'https://registry.example/v2/a/tags/list', 'list');
+const relation = fc.constantFrom(
+  'rel="next"',
+  'rel=next',
+  'REL="Next"',
+  'rel="prev next"',
+  'title="a, b; c"; rel="next"',
+);
+const other = fc.constantFrom('</first>; rel="first"', '<>; rel=prev', '</x>', '</n>; title="rel=next"');
+
+test('the query of the next page is read, wherever it stands and however it is written', () => {
+  fc.assert(
+    fc.property(
+      query,
+      prefix,
+      relation,
+      fc.array(other, { maxLength: 2 }),
+      fc.boolean(),
+      (page, path, rel, others, lines) => {
+        const link = `<${path}?${new URLSearchParams(page).toString()}>; ${rel}`;
+        const all = [...others, link];
+        const { next } = nextPage(lines ? all : all.join(', '));
+        assert.ok(next !== undefined);
+        const { ns: _dropped, ...expected } = page;
+        assert.deepEqual(Object.fromEntries(next), expected);
+      },
+    ),
+  );
+});
+
+test('other relations are no next page, and noise is none and no exception', () => {
+  fc.assert(
+    fc.property(fc.array(other), (others) => {
+      assert.deepEqual(nextPage(others), {});
+    }),
+  );
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (noise) => {
+      nextPage(noise);
+      nextPage(`<${noise}>; rel="next"`);
+    }),
+    { numRuns: 500 },
+  );
+  assert.deepEqual(nextPage(undefined), {});
+});
+
+test('no Link, however long, keeps the mirror busy', () => {
+  for (const piece of ['<', '<a>;', '<a>; x=', '; rel', ' ', '<a>; x="']) nextPage(piece.repeat(16_000));
+});
