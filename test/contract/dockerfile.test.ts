@@ -9,6 +9,7 @@ import { tempDir } from '../helpers/temp-dir.ts';
 const ROOT = resolve(import.meta.dirname, '../..');
 const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8');
 const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+  scripts: { start: string };
   bin: { millpond: string };
 };
 
@@ -46,7 +47,12 @@ test('the image checks its health where the operations side answers', () => {
 });
 
 test('the image starts what the package builds, on the official Node 24', () => {
-  assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${packageJson.bin.millpond}"]`));
+  const flag = /^node (--\S+) src\/main\.ts serve$/.exec(packageJson.scripts.start)?.[1];
+  assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${flag}", "${packageJson.bin.millpond}"]`));
+  assert.match(
+    readFileSync(join(ROOT, 'src/main.ts'), 'utf8'),
+    new RegExp(`^#!/usr/bin/env -S node ${flag}\\n`),
+  );
   const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map((match) => match[1]);
   assert.deepEqual(bases, ['node:24-slim', 'node:24-slim']);
 });

@@ -1,0 +1,149 @@
+/** The servers that are compared, each as a process of its own with a cache of its own, in front of one upstream. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { stringify } from 'yaml';
+import type { BareReply } from './bare.ts';
+import { freePort, isOnPath, type RunningProcess, startProcess, until } from './processes.ts';
+
+/** `direct`: no server between. `bare`: node:http with one fixed reply, the ceiling for a server on Node. */
+export type PeerName = 'millpond' | 'docker-registry' | 'nginx' | 'direct' | 'bare';
+
+export interface Server {
+  name: PeerName;
+  port: number;
+  /** Undefined for `direct`: the upstream is not what is measured. */
+  pid: number | undefined;
+  metricsUrl?: string;
+  stop(): Promise<void>;
+}
+
+const PROGRAM: Partial<Record<PeerName, string>> = { 'docker-registry': 'docker-registry', nginx: 'nginx' };
+
+/** The program that `peer` needs and that is not here. */
+export function missingProgram(peer: PeerName): string | undefined {
+  const program = PROGRAM[peer];
+  return program === undefined || isOnPath(program) ? undefined : program;
+}
+
+export interface Surroundings {
+  /** Empty; removed by the caller. */
+  directory: string;
+  upstreamPort: number;
+}
+
+/** @param main the `main.ts` to run: another checkout's, to compare two versions */
+export async function startMillpond(
+  { directory, upstreamPort }: Surroundings,
+  main: string,
+): Promise<Server> {
+  const [port, operationsPort] = [await freePort(), await freePort()];
+  const config = {
+    server: { listen: `127.0.0.1:${port}` },
+    operations: { listen: `127.0.0.1:${operationsPort}` },
+    cache: { directory: join(directory, 'cache') },
+    defaultUpstream: 'upstream.test',
+    upstreams: { 'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` } },
+  };
+  const file = join(directory, 'millpond.yaml');
+  await writeFile(file, stringify(config));
+  const running = startProcess(
+    process.execPath,
+    ['--max-semi-space-size=4', main, 'serve', '--config', file], // as in `npm start`
+    join(directory, 'millpond.log'),
+  );
+  const metricsUrl = `http://127.0.0.1:${operationsPort}/metrics`;
+  await until('Millpond', running, async () => (await fetch(`http://127.0.0.1:${port}/v2/`)).ok);
+  return server('millpond', port, running, metricsUrl);
+}
+
+/** What Debian's own configuration says, with `proxy` added. */
+export async function startDockerRegistry({ directory, upstreamPort }: Surroundings): Promise<Server> {
+  const port = await freePort();
+  const config = {
+    version: '0.1',
+    log: { fields: { service: 'registry' } },
+    storage: {
+      cache: { blobdescriptor: 'inmemory' },
+      filesystem: { rootdirectory: join(directory, 'data') },
+      delete: { enabled: true },
+    },
+    http: { addr: `127.0.0.1:${port}`, headers: { 'X-Content-Type-Options': ['nosniff'] } },
+    health: { storagedriver: { enabled: true, interval: '10s', threshold: 3 } },
+    proxy: { remoteurl: `http://127.0.0.1:${upstreamPort}` },
+  };
+  const file = join(directory, 'config.yml');
+  await writeFile(file, stringify(config));
+  const running = startProcess('docker-registry', ['serve', file], join(directory, 'registry.log'));
+  await until('docker-registry', running, async () => (await fetch(`http://127.0.0.1:${port}/v2/`)).ok);
+  return server('docker-registry', port, running);
+}
+
+export async function startNginx({ directory, upstreamPort }: Surroundings): Promise<Server> {
+  const port = await freePort();
+  const file = join(directory, 'nginx.conf');
+  await mkdir(join(directory, 'temp'));
+  const temporary = ['client_body', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (kind) => `${kind}_temp_path ${directory}/temp/${kind};`,
+  );
+  const config = `
+daemon off;
+${process.getuid?.() === 0 ? 'user root;' : ''}
+worker_processes auto;
+pid ${directory}/nginx.pid;
+events { worker_connections 4096; }
+http {
+  access_log ${directory}/access.log;
+  ${temporary.join('\n  ')}
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+  proxy_cache_path ${directory}/cache levels=1:2 keys_zone=registry:10m max_size=50g inactive=1d use_temp_path=off;
+  upstream registry { server 127.0.0.1:${upstreamPort}; keepalive 16; }
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location = /ready { return 204; }
+    location / {
+      proxy_pass http://registry;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_cache registry;
+      proxy_cache_key $uri;
+      proxy_cache_valid 200 1h;
+      proxy_cache_lock on;
+      proxy_cache_lock_age 10m;
+      proxy_cache_lock_timeout 10m;
+    }
+  }
+}
+`;
+  await writeFile(file, config);
+  const errors = join(directory, 'error.log');
+  const running = startProcess('nginx', ['-c', file, '-e', errors], join(directory, 'nginx.log'));
+  await until('nginx', running, async () => (await fetch(`http://127.0.0.1:${port}/ready`)).ok);
+  return server('nginx', port, running);
+}
+
+/** Answers with the very bytes and headers that `example` answers with. */
+export async function startBare({ directory }: Surroundings, example: Response): Promise<Server> {
+  const port = await freePort();
+  const headers = Object.fromEntries(example.headers);
+  for (const name of ['date', 'connection', 'keep-alive']) delete headers[name];
+  const base64 = Buffer.from(await example.arrayBuffer()).toString('base64');
+  const reply: BareReply = { port, headers, base64 };
+  const running = startProcess(
+    process.execPath,
+    [join(import.meta.dirname, 'bare.ts'), JSON.stringify(reply)],
+    join(directory, 'bare.log'),
+  );
+  await until('the bare server', running, async () => (await fetch(`http://127.0.0.1:${port}/`)).ok);
+  return server('bare', port, running);
+}
+
+export function direct({ upstreamPort }: Surroundings): Server {
+  return { name: 'direct', port: upstreamPort, pid: undefined, stop: async () => undefined };
+}
+
+function server(name: PeerName, port: number, running: RunningProcess, metricsUrl?: string): Server {
+  const stop = () => running.stop();
+  return { name, port, pid: running.pid, stop, ...(metricsUrl === undefined ? {} : { metricsUrl }) };
+}

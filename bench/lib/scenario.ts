@@ -1,0 +1,45 @@
+/** What a scenario is made of. */
+import type { PeerName, Server } from './peers.ts';
+import type { Upstream } from './upstream-control.ts';
+
+/** One run's figures, by metric; the metric's name ends in its unit. */
+export type Sample = Record<string, number>;
+
+export interface Lab {
+  upstream: Upstream;
+  /** Tiny sizes: to prove that it runs. */
+  smoke: boolean;
+  /** Removed when the scenario is over. */
+  directory: string;
+  servers: Partial<Record<PeerName, Server>>;
+}
+
+type Limit =
+  | { factor: number; of: PeerName }
+  /** Of the metric itself, whoever else does what. */
+  | { value: number };
+
+/** What Millpond must reach: its median of `metric` against a peer's median, or against a figure. */
+export interface Target {
+  metric: string;
+  relation: '≤' | '≥';
+  limit: Limit;
+}
+
+export interface Scenario {
+  name: string;
+  /** One line: what is done, and how large. */
+  does: string;
+  peers: readonly PeerName[];
+  /** A program besides those of the peers. */
+  needs?: string;
+  /** The path whose reply `bare` imitates: a warm one, after {@link prepare}. */
+  bareExample?(lab: Lab): Promise<string>;
+  /** Once, when the servers run. */
+  prepare?(lab: Lab): Promise<void>;
+  /** Once a run for each server, in turns. The first run of each is not counted. */
+  measure(lab: Lab, server: Server): Promise<Sample>;
+  /** For the table, in this order; the file of results has all metrics. */
+  shows: readonly string[];
+  targets: readonly Target[];
+}
