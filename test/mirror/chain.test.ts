@@ -40,3 +40,26 @@ test('upstream whose HEAD has no Content-Length is asked by GET, and zero is nev
   const layer = await mirror.head(`/v2/a/b/blobs/${digestOf(image.blobs[1] ?? Buffer.alloc(0))}`);
   assert.equal(layer.headers['content-length'], '5000', 'the manifest that we hold says it');
 });
+
+test('no timer deletes anything: two images that share a layer are both whole, years after their first pull', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  // The same seed and size make the same layer; the second image has one more.
+  const images = [
+    upstream.addImage('a/one', '1', { layers: [5000] }),
+    upstream.addImage('a/two', '1', { layers: [5000, 7000] }),
+  ];
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const paths = images.flatMap((image, at) => {
+    const repository = at === 0 ? 'a/one' : 'a/two';
+    return [
+      `/v2/${repository}/manifests/${image.top.digest}`,
+      ...image.blobs.map((blob) => `/v2/${repository}/blobs/${digestOf(blob)}`),
+    ];
+  });
+  for (const path of paths) await mirror.get(path);
+  await mirror.idle();
+  await upstream.close();
+  mirror.clock.advance(3 * 365 * 24 * 3_600_000);
+  for (const path of paths)
+    assert.equal((await mirror.get(path)).headers['cache-status'], 'millpond; hit', path);
+});
