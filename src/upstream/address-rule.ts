@@ -21,13 +21,17 @@ for (const [network, prefix] of [
   ['240.0.0.0', 4],
 ] as const) {
   special.addSubnet(network, prefix, 'ipv4');
+  // NAT64: where there is only IPv6, every host of the IPv4 world, most CDNs of registries included, has such an address.
+  special.addSubnet(`64:ff9b::${network}`, 96 + prefix, 'ipv6');
 }
 for (const [network, prefix] of [
   ['::', 128],
   ['::1', 128],
-  ['64:ff9b::', 96],
+  ['64:ff9b:1::', 48],
+  ['2002::', 16],
   ['fc00::', 7],
   ['fe80::', 10],
+  ['fec0::', 10],
   ['ff00::', 8],
 ] as const) {
   special.addSubnet(network, prefix, 'ipv6');

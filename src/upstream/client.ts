@@ -5,7 +5,7 @@ import { type Digest, digestAlgorithm, digestOf, parseDigest } from '../oci/dige
 import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../oci/manifest.ts';
 import { isDigest, type Reference, type Repository } from '../oci/reference.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
-import { UpstreamError } from './errors.ts';
+import { toUpstreamError, UpstreamError } from './errors.ts';
 import { nextPage } from './link.ts';
 import { assertIdentity, isEncoded, readBody, replyError } from './replies.ts';
 import { type TokenSettings, Tokens } from './tokens.ts';
@@ -39,6 +39,8 @@ interface Question extends AskOptions {
   path: string;
   query?: Record<string, string | undefined>;
   headers?: Record<string, string>;
+  /** Another question follows a refusal anyway, so a 401 is no reason to renew a token. */
+  keepToken?: boolean;
 }
 
 export class UpstreamClient implements Upstream {
@@ -104,13 +106,13 @@ export class UpstreamClient implements Upstream {
     options: AskOptions = {},
   ): Promise<{ size?: number }> {
     const question = { kind: 'blob', repository, path: `blobs/${digest}`, ...options } as const;
-    const reply = await this.#exchange({ ...question, method: 'HEAD' });
+    const reply = await this.#exchange({ ...question, method: 'HEAD', keepToken: true });
     if (reply.status === 200) {
       await discard(reply);
       const size = contentLength(reply);
       return size === undefined ? {} : { size };
     }
-    // public.ecr.aws answers 401 to HEAD of a blob that it gives to GET.
+    // public.ecr.aws answers 401 to HEAD of a blob that it gives to GET. So it is GET's 401 that tells of a token.
     if (reply.status !== 401 && reply.status !== 405) throw await this.#error(reply);
     await discard(reply);
     const probe = await this.#ask(
@@ -214,7 +216,16 @@ export class UpstreamClient implements Upstream {
   }
 
   /** Sends a question with what authorisation it takes: for each host that is led to, at most one token and replay more. */
-  async #exchange({ method, kind, repository, path, query, headers, signal }: Question): Promise<Reply> {
+  async #exchange({
+    method,
+    kind,
+    repository,
+    path,
+    query,
+    headers,
+    signal,
+    keepToken = false,
+  }: Question): Promise<Reply> {
     const url = new URL(`${this.#url}/v2/${repository}/${path}`);
     for (const [name, value] of Object.entries(query ?? {}))
       if (value !== undefined) url.searchParams.set(name, value);
@@ -226,22 +237,50 @@ export class UpstreamClient implements Upstream {
         signal,
         headers: authorization === undefined ? { ...headers } : { ...headers, Authorization: authorization },
       });
-    const known = await this.#tokens.known(repository);
+    const known = await this.#unlessAborted(this.#tokens.known(repository), signal);
     let reply = await send(url, known);
-    if (reply.status === 401 && reply.url.origin === url.origin) {
-      const answer = await this.#tokens.answer(reply, repository, known);
+    if (reply.status === 401 && reply.url.origin === url.origin && !(keepToken && known !== undefined)) {
+      const answer = await this.#answerTo(reply, this.#tokens.answer(reply, repository, known), signal);
       if (answer === undefined) return reply;
-      await discard(reply);
       reply = await send(url, answer);
     }
     if (reply.status === 401 && reply.url.origin !== url.origin) {
       // registry.k8s.io leads to registries that want a token of their own; ours is none of their business.
-      const anonymous = await this.#tokens.anonymous(reply, repository);
+      const anonymous = await this.#answerTo(reply, this.#tokens.anonymous(reply, repository), signal);
       if (anonymous === undefined) return reply;
-      await discard(reply);
       reply = await send(reply.url, anonymous);
     }
     return reply;
+  }
+
+  /** Lets go of `reply` unless it is the last word; an error, too, must not leave its connection to nobody. */
+  async #answerTo(
+    reply: Reply,
+    authorization: Promise<string | undefined>,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> {
+    try {
+      const answer = await this.#unlessAborted(authorization, signal);
+      if (answer !== undefined) await discard(reply);
+      return answer;
+    } catch (error) {
+      await discard(reply);
+      throw error;
+    }
+  }
+
+  /** A token is fetched for all who need it, so that goes on; only who is broken off waits for it no longer. */
+  async #unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (signal === undefined) return promise;
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const abort = () => reject(toUpstreamError(signal.reason, this.name));
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      return await Promise.race([promise, aborted]);
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
   }
 
   #error(reply: Reply): Promise<UpstreamError> {

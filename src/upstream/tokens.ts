@@ -56,11 +56,20 @@ export class Tokens {
     this.#clock = clock;
   }
 
-  /** What to send at first: undefined where the registry has not asked for anything yet. @throws {UpstreamError} */
+  /** What to send at first: undefined where the registry is yet to be heard. @throws {UpstreamError} */
   async known(repository: Repository): Promise<string | undefined> {
     const demand = this.#demandByRepository.get(repository);
     if (demand === undefined) return undefined;
-    return demand === 'basic' ? this.#basic() : this.#token(demand);
+    if (demand === 'basic') return this.#basic();
+    try {
+      return await this.#token(demand);
+    } catch (error) {
+      // The registry may want something else by now: nvcr.io's old token server answered 401 to a refresh.
+      this.#demandByRepository.delete(repository);
+      if (error instanceof UpstreamError && ['denied', 'invalid-response'].includes(error.code))
+        return undefined;
+      throw error;
+    }
   }
 
   /**
@@ -82,10 +91,12 @@ export class Tokens {
     );
     if (bearer !== undefined) {
       const realm = this.#realm(bearer, reply.url, repository);
-      this.#demandByRepository.set(repository, realm);
       if (this.#tokenByRealm.peek(keyOf(realm))?.authorization === rejected)
         this.#tokenByRealm.delete(keyOf(realm));
-      return this.#token(realm);
+      const authorization = await this.#token(realm);
+      // Not before it has proved good, or one wrong challenge would be the end of this repository.
+      this.#demandByRepository.set(repository, realm);
+      return authorization;
     }
     if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
     this.#demandByRepository.set(repository, 'basic');
@@ -120,12 +131,14 @@ export class Tokens {
     if (running === undefined) {
       running = this.#basic()
         .then((authorization) => this.#fetch(realm, new URL(this.#settings.url), authorization))
-        .finally(() => this.#runningByRealm.delete(key));
+        .then((fetched) => {
+          this.#tokenByRealm.set(key, fetched);
+          return fetched;
+        })
+        .finally(() => this.#runningByRealm.delete(key)); // after it is kept: nobody comes in between
       this.#runningByRealm.set(key, running);
     }
-    const fetched = await running;
-    this.#tokenByRealm.set(key, fetched);
-    return fetched.authorization;
+    return (await running).authorization;
   }
 
   async #fetch(realm: Realm, challenger: URL, authorization: string | undefined): Promise<Token> {

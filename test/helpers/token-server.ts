@@ -27,6 +27,8 @@ export class TokenServer {
   readonly #options: TokenServerOptions;
   readonly #scopeByToken = new Map<string, string>();
   #server: Server | undefined;
+  /** Kept after the end: a registry goes on naming a token server that is down. */
+  #realm: string | undefined;
   #issued = 0;
 
   constructor(options: TokenServerOptions) {
@@ -58,12 +60,14 @@ export class TokenServer {
         .writeHead(200, { 'content-type': 'application/json' })
         .end(JSON.stringify({ [field]: token, ...answer }));
     });
-    await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve));
+    const server = this.#server;
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    this.#realm = `http://127.0.0.1:${(server.address() as AddressInfo).port}/token`;
   }
 
   get realm(): string {
-    if (this.#server === undefined) throw new Error('the token server is closed');
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/token`;
+    if (this.#realm === undefined) throw new Error('the token server has not been started');
+    return this.#realm;
   }
 
   /** From now on the registry takes none of the tokens issued so far. */

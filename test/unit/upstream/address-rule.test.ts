@@ -41,6 +41,10 @@ suite('an address that is not public', () => {
     '::ffff:7f00:1',
     '::ffff:169.254.169.254',
     '64:ff9b::10.0.0.1',
+    '64:ff9b::a9fe:a9fe',
+    '64:ff9b:1::1.1.1.1',
+    '2002:7f00:1::1',
+    'fec0::1',
     'fc00::1',
     'fd00:ec2::254',
     'fe80::1',
@@ -68,6 +72,8 @@ suite('an address that is public', () => {
     '223.255.255.255',
     PUBLIC_IPV6,
     '::ffff:1.1.1.1',
+    '64:ff9b::1.1.1.1',
+    '64:ff9b::8c52:7903',
   ]) {
     test(address, () => assert.equal(isSpecialAddress(address), false));
   }

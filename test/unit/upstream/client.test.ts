@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { suite, type TestContext, test } from 'node:test';
+import { parseRepository, parseTag } from '../../../src/oci/reference.ts';
+import { Metrics } from '../../../src/telemetry/metrics.ts';
+import { UpstreamClient } from '../../../src/upstream/client.ts';
+import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
+import { errorReply, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
+import { TokenServer } from '../../helpers/token-server.ts';
+
+const HOUR = 3_600_000;
+const REPOSITORY = parseRepository('org/app') ?? assert.fail();
+const TAG = parseTag('1') ?? assert.fail();
+const LAYER = Buffer.from('layer');
+/** Far more than is read to keep a connection. */
+const LONG_BODY = Buffer.alloc(8_000_000, ' ');
+const MAX_CONNECTIONS = 3;
+/** Whoever waits for this long waits for what never comes. */
+const TIMEOUT_MS = 60_000;
+
+function clientOf(t: TestContext, { url }: { url: string }) {
+  const metrics = new Metrics({ version: 'test', processMetrics: false });
+  const clock = new FakeClock();
+  const client = new UpstreamClient(
+    {
+      name: 'quay.io',
+      url,
+      realmHosts: [],
+      credentials: async () => undefined,
+      allowPrivateAddresses: false,
+      maxConnections: MAX_CONNECTIONS,
+      connectTimeoutMs: TIMEOUT_MS,
+      headersTimeoutMs: TIMEOUT_MS,
+      bodyTimeoutMs: TIMEOUT_MS,
+    },
+    { metrics, clock, identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' } },
+  );
+  cleanUp(t, () => client.close());
+  return { client, metrics, clock };
+}
+
+async function registryWithTokens(t: TestContext) {
+  const registry = await ScriptedUpstream.start(t, { auth: {} });
+  const tokens = registry.tokens ?? assert.fail();
+  return { registry, tokens, digest: registry.addContent(LAYER), ...clientOf(t, registry) };
+}
+
+/** Every challenge of the registry leads to `realm`. */
+function challengeWith(registry: ScriptedUpstream, realm: string, options: { times?: number } = {}): void {
+  const script = { 'www-authenticate': `Bearer realm="${realm}",service="scripted"` };
+  registry.script(
+    {},
+    (reply) => void (reply.status === 401 && Object.assign(reply.headers, script)),
+    options,
+  );
+}
+
+/** A registry whose token server has been asked, and does not answer before `answer` is called. */
+async function registryWithSlowTokens(t: TestContext) {
+  const asked = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  let calls = 0;
+  const server = createServer((_request, response) => {
+    calls += 1;
+    asked.resolve();
+    void answered.promise.then(() => response.end('{"token":"late"}'));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanUp(t, () => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const realm = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const registry = await ScriptedUpstream.start(t);
+  registry.script({}, (reply, { headers }) => {
+    const challenge = { 'www-authenticate': `Bearer realm="${realm}"` };
+    if (headers.authorization !== 'Bearer late')
+      Object.assign(reply, errorReply(401, 'UNAUTHORIZED', challenge));
+  });
+  return {
+    registry,
+    digest: registry.addContent(LAYER),
+    asked: asked.promise,
+    answer: () => answered.resolve(),
+    tokenCalls: () => calls,
+    ...clientOf(t, registry),
+  };
+}
+
+suite('what a registry once demanded is not held against it', () => {
+  test('a token server that has moved is found again by the same request', async (t) => {
+    const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
+    await client.headBlob(REPOSITORY, digest);
+    const moved = new TokenServer({ service: 'moved', prefix: 'moved' });
+    await moved.start();
+    cleanUp(t, () => moved.close());
+    tokens.refusal = { status: 401, body: '' }; // as nvcr.io's old one did
+    registry.script({}, (reply, { headers, path }) => {
+      const challenge = moved.challengeFor(headers.authorization, REPOSITORY);
+      if (challenge !== undefined) {
+        Object.assign(reply, errorReply(401, 'UNAUTHORIZED', { 'www-authenticate': challenge }));
+      } else if (path.endsWith(digest)) {
+        Object.assign(reply, { status: 200, headers: { 'content-length': String(LAYER.length) } });
+      }
+    });
+    clock.advance(HOUR);
+    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+    assert.deepEqual([tokens.requests.length, moved.requests.length], [2, 1]);
+  });
+
+  test('what a registry wants is asked anew once its token server has failed', async (t) => {
+    const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
+    await client.headBlob(REPOSITORY, digest);
+    await tokens.close();
+    clock.advance(HOUR);
+    registry.script({}, (reply) =>
+      Object.assign(reply, { status: 200, headers: { 'content-length': '7' }, body: undefined }),
+    );
+    await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'unavailable' });
+    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: 7 }, 'no token is wanted any more');
+  });
+
+  test('one wrong challenge spoils one request', async (t) => {
+    const { registry, digest, client } = await registryWithTokens(t);
+    challengeWith(registry, 'https://elsewhere.example/token', { times: 1 });
+    await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'invalid-response' });
+    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+  });
+
+  test('a refused refresh costs one more token call, and only once', async (t) => {
+    const { tokens, digest, client, clock } = await registryWithTokens(t);
+    await client.headBlob(REPOSITORY, digest);
+    clock.advance(HOUR);
+    tokens.refusal = { status: 403, body: '' };
+    for (const calls of [2, 1, 1]) {
+      const before = tokens.requests.length;
+      await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'denied' });
+      assert.equal(tokens.requests.length - before, calls);
+    }
+  });
+});
+
+test('a registry that gives blobs to GET but not to HEAD costs no token for each of them', async (t) => {
+  const { registry, tokens, digest, client } = await registryWithTokens(t);
+  const challenge = { 'www-authenticate': `Bearer realm="${tokens.realm}",service="scripted"` };
+  registry.script({ kind: 'blob', method: 'HEAD' }, (reply) =>
+    Object.assign(reply, errorReply(401, 'UNAUTHORIZED', challenge)),
+  );
+  for (let head = 0; head < 5; head += 1) {
+    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+  }
+  assert.equal(tokens.requests.length, 1);
+  tokens.expireAll();
+  assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+  assert.equal(tokens.requests.length, 2, 'a token that has ended is renewed all the same');
+});
+
+test('a refused request gives its connection back, whatever becomes of its token', async (t) => {
+  const { registry, digest, client } = await registryWithTokens(t);
+  const body = { size: LONG_BODY.length, slice: LONG_BODY.subarray.bind(LONG_BODY) };
+  registry.script({ kind: 'blob' }, (reply) => {
+    if (reply.status !== 401) return;
+    reply.headers['content-length'] = String(LONG_BODY.length);
+    Object.assign(reply, { body, start: 0, end: LONG_BODY.length });
+  });
+  challengeWith(registry, 'https://elsewhere.example/token');
+  for (let request = 0; request < MAX_CONNECTIONS + 1; request += 1) {
+    const repository = parseRepository(`org/app${request}`) ?? assert.fail();
+    await assert.rejects(client.fetchBlob(repository, digest), /elsewhere\.example is on a foreign host/);
+  }
+});
+
+test('a request that is broken off does not wait for its token, and leaves it to the others who do', async (t) => {
+  const { registry, digest, client, asked, answer, tokenCalls } = await registryWithSlowTokens(t);
+  const abort = new AbortController();
+  const cancelled = client.fetchBlob(REPOSITORY, digest, { signal: abort.signal });
+  await asked;
+  const other = client.fetchBlob(REPOSITORY, digest);
+  await registry.waitFor(() => registry.requests.length === 1);
+  abort.abort(new Error('nobody wants it any more'));
+  await assert.rejects(cancelled, /nobody wants it any more/);
+  answer();
+  const { body } = await other;
+  assert.equal(Buffer.concat(await body.toArray()).toString(), LAYER.toString());
+  assert.equal(tokenCalls(), 1);
+});
+
+test('a redirect whose body never ends is followed all the same', async (t) => {
+  const registry = await ScriptedUpstream.start(t);
+  const image = registry.addImage('org/app', '1');
+  const never = Promise.withResolvers<void>();
+  cleanUp(t, () => never.resolve());
+  registry.script(
+    { kind: 'manifest' },
+    (reply, { path }) => {
+      Object.assign(reply, { status: 307, stall: { after: 1, until: never.promise } });
+      reply.headers = { location: `${path}?moved`, 'content-length': reply.headers['content-length'] };
+    },
+    { times: 1 },
+  );
+  const { client } = clientOf(t, registry);
+  assert.deepEqual((await client.fetchManifest(REPOSITORY, TAG)).bytes, image.top.bytes);
+});
+
+test('only the registry itself, and not a CDN or token server, says how many pulls are left', async (t) => {
+  const registry = await ScriptedUpstream.start(t, { cdn: true });
+  registry.addImage('org/app', '1');
+  const digest = registry.addContent(LAYER);
+  const budget = (remaining: string) => ({
+    'ratelimit-limit': '100;w=21600',
+    'ratelimit-remaining': remaining,
+  });
+  registry.script({ kind: 'manifest' }, ({ headers }) => void Object.assign(headers, budget('76;w=21600')));
+  registry.script({ kind: 'cdn' }, ({ headers }) => void Object.assign(headers, budget('5000;w=60')));
+  const { client, metrics } = clientOf(t, registry);
+  await client.fetchManifest(REPOSITORY, TAG);
+  await (await client.fetchBlob(REPOSITORY, digest)).body.toArray();
+  const { values } = await metrics.upstreamRateLimitRemaining.get();
+  assert.deepEqual(values, [{ value: 76, labels: { upstream: 'quay.io' } }]);
+});

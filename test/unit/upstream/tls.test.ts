@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { createSecureServer, type Http2SecureServer } from 'node:http2';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'node:tls';
+import { Metrics } from '../../../src/telemetry/metrics.ts';
+import { UpstreamError } from '../../../src/upstream/errors.ts';
+import { type Reply, Transport, type TransportSettings } from '../../../src/upstream/transport.ts';
+import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
+
+interface Certificate {
+  cert: string;
+  key: string;
+}
+
+function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
+  const transport = new Transport(
+    {
+      name: 'registry.corp',
+      allowPrivateAddresses: true,
+      maxConnections: 4,
+      connectTimeoutMs: 5000,
+      headersTimeoutMs: 5000,
+      bodyTimeoutMs: 5000,
+      ...settings,
+    },
+    {
+      metrics: new Metrics({ version: 'test', processMetrics: false }),
+      clock: new FakeClock(),
+      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
+    },
+  );
+  cleanUp(t, () => transport.close());
+  return transport;
+}
+
+function get(through: Transport, url: string): Promise<Reply> {
+  return through.send({ method: 'GET', url: new URL(url), headers: {}, kind: 'blob' });
+}
+
+/** Starts `server`, and closes it after the test. @returns its URL, by the name that its certificate has */
+async function urlOf(t: TestContext, server: Server | Http2SecureServer): Promise<string> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
+  cleanUp(t, () => server.close());
+  return `https://localhost:${(server.address() as AddressInfo).port}`;
+}
+
+/** Node's list of authorities, with one more for this test. */
+function trustForThisTest(t: TestContext, { cert }: Certificate): void {
+  const usual = getCACertificates('default');
+  setDefaultCACertificates([...usual, cert]);
+  cleanUp(t, () => setDefaultCACertificates(usual));
+}
+
+test('a CA of the company is trusted, and so are the usual ones: its registry may lead to a public CDN', async (t) => {
+  const [company, usual] = [selfSigned('localhost', 'company'), selfSigned('localhost', 'usual')];
+  trustForThisTest(t, usual);
+  const cdn = await urlOf(
+    t,
+    createServer(usual, (_request, response) => response.end('layer')),
+  );
+  const redirect = { location: `${cdn}/layer` };
+  const registry = await urlOf(
+    t,
+    createServer(company, (_request, response) => response.writeHead(307, redirect).end()),
+  );
+  const reply = await get(transport(t, { url: registry, ca: company.cert }), registry);
+  assert.equal(await reply.body.text(), 'layer');
+});
+
+test('a certificate that nobody vouches for is an outage, told without the path of the request', async (t) => {
+  const url = await urlOf(
+    t,
+    createServer(selfSigned('localhost'), (_request, response) => response.end()),
+  );
+  for (const ca of [undefined, selfSigned('localhost').cert]) {
+    const through = transport(t, { url, ...(ca === undefined ? {} : { ca }) });
+    await assert.rejects(get(through, `${url}/path?sig=SECRET`), (error) => {
+      assert.ok(error instanceof UpstreamError);
+      assert.equal(error.code, 'unavailable');
+      assert.match(error.message, /^registry\.corp: self-signed certificate.* \(localhost:\d+\)$/);
+      assert.doesNotMatch(error.message, /SECRET|path/);
+      return true;
+    });
+  }
+});
+
+test('a certificate of another host is an outage, too', async (t) => {
+  const other = selfSigned('other.example');
+  const url = await urlOf(
+    t,
+    createServer(other, (_request, response) => response.end()),
+  );
+  await assert.rejects(get(transport(t, { url, ca: other.cert }), url), {
+    code: 'unavailable',
+    message: /does not match certificate.*\(localhost:\d+\)$/,
+  });
+});
+
+test('the client certificate is shown to the registry, and to nobody that it leads to', async (t) => {
+  const [server, client] = [selfSigned('localhost'), selfSigned('millpond')];
+  const shown: (string | undefined)[] = [];
+  const asking = { ...server, requestCert: true, rejectUnauthorized: false };
+  const note = (socket: unknown) => {
+    const { subject } = (socket as TLSSocket).getPeerCertificate();
+    shown.push(subject?.CN === undefined ? undefined : String(subject.CN));
+  };
+  const cdn = await urlOf(
+    t,
+    createServer(asking, ({ socket }, response) => {
+      note(socket);
+      response.end('layer');
+    }),
+  );
+  const registry = await urlOf(
+    t,
+    createServer(asking, ({ socket }, response) => {
+      note(socket);
+      response.writeHead(307, { location: cdn }).end();
+    }),
+  );
+  const through = transport(t, { url: registry, ca: server.cert, clientCertificate: client });
+  assert.equal(await (await get(through, registry)).body.text(), 'layer');
+  assert.deepEqual(shown, ['millpond', undefined]);
+});
+
+test('a client certificate that is none is found at the start, and not at the first pull', (t) => {
+  const clientCertificate = { cert: 'no certificate', key: 'no key' };
+  assert.throws(() => transport(t, { url: 'https://registry.example', clientCertificate }), /registry\.corp/);
+});
+
+test('HTTP/1.1 is spoken even with a server that would rather have HTTP/2', async (t) => {
+  const certificate = selfSigned('localhost');
+  const url = await urlOf(
+    t,
+    createSecureServer({ ...certificate, allowHTTP1: true }, ({ httpVersion }, response) =>
+      response.end(httpVersion),
+    ),
+  );
+  const reply = await get(transport(t, { url, ca: certificate.cert }), url);
+  assert.equal(await reply.body.text(), '1.1');
+});
+
+/**
+ * A certificate for `host` by itself, made here so that neither a key nor an expiry date lies in the repository.
+ *
+ * @param subject must differ where two are trusted at once: authorities are looked up by it
+ */
+function selfSigned(host: string, subject = host): Certificate {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const ecdsaWithSha256 = sequence(Buffer.from('06082a8648ce3d040302', 'hex'));
+  const commonName = sequence(Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from(subject)));
+  const name = sequence(der(0x31, commonName));
+  const time = (iso: string) => der(0x18, Buffer.from(`${iso.replace(/\D/g, '')}Z`));
+  const validity = sequence(time('2020-01-01 00:00:00'), time('2120-01-01 00:00:00'));
+  const alternativeNames = sequence(
+    Buffer.from('0603551d11', 'hex'),
+    der(0x04, sequence(der(0x82, Buffer.from(host)))),
+  );
+  const body = sequence(
+    der(0xa0, Buffer.from('020102', 'hex')), // version 3
+    der(0x02, Buffer.from([1])), // serial number
+    ecdsaWithSha256,
+    name, // of the issuer
+    validity,
+    name,
+    publicKey.export({ type: 'spki', format: 'der' }),
+    der(0xa3, sequence(alternativeNames)),
+  );
+  return {
+    cert: pem(sequence(body, ecdsaWithSha256, bits(sign('sha256', body, privateKey)))),
+    key: keyOf(privateKey),
+  };
+}
+
+function keyOf(key: KeyObject): string {
+  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+function pem(bytes: Buffer): string {
+  return `-----BEGIN CERTIFICATE-----\n${bytes.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+}
+
+function bits(bytes: Buffer): Buffer {
+  return der(0x03, Buffer.from([0]), bytes);
+}
+
+function sequence(...parts: Buffer[]): Buffer {
+  return der(0x30, ...parts);
+}
+
+/** One value in ASN.1's DER: tag, length, content. */
+function der(tag: number, ...parts: Buffer[]): Buffer {
+  const content = Buffer.concat(parts);
+  const { length } = content;
+  const size =
+    length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];
+  return Buffer.concat([Buffer.from([tag, ...size]), content]);
+}
