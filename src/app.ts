@@ -5,14 +5,15 @@
  * (http/pulls) → a mirror (mirror/), which has it in the cache (cache/), joins a fill, or asks upstream (upstream/).
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import Koa from 'koa';
 import type { DestinationStream } from 'pino';
+import { ContentCache } from './cache/content-cache.ts';
 import type { FileSystem } from './cache/file-system.ts';
 import { FsStore } from './cache/fs-store.ts';
 import { Inventory } from './cache/inventory.ts';
-import { LevelIndex } from './cache/level-index.ts';
+import { openCacheDirectory } from './cache/recovery.ts';
+import { Space } from './cache/space.ts';
 import { Spool } from './cache/spool.ts';
 import { StorageFaults } from './cache/storage-faults.ts';
 import type { Clock } from './clock.ts';
@@ -31,6 +32,7 @@ import { DiscoveryMirror } from './mirror/discovery-mirror.ts';
 import type { FreshnessPolicy } from './mirror/freshness.ts';
 import { ManifestMirror } from './mirror/manifest-mirror.ts';
 import { ManifestStore } from './mirror/manifest-store.ts';
+import { imagePattern } from './oci/reference.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { UpstreamClient } from './upstream/client.ts';
@@ -38,6 +40,9 @@ import type { CredentialProvider } from './upstream/credentials.ts';
 import { ResilientUpstream } from './upstream/resilience.ts';
 import { SealedUpstream } from './upstream/sealed.ts';
 import type { Identity } from './upstream/transport.ts';
+
+/** What a crash can make us forget about the order of use. */
+const FLUSH_INTERVAL_MS = 10_000;
 
 export interface AppOptions {
   config: Config;
@@ -67,14 +72,29 @@ export async function startApp(options: AppOptions): Promise<App> {
   const faults = new StorageFaults({ metrics, logger, clock });
 
   const { directory } = config.cache;
-  await mkdir(directory, { recursive: true });
-  const index = await LevelIndex.open(join(directory, 'index'));
-  stack.defer(() => index.close());
   const store = new FsStore(directory, fileSystem);
+  const { index, records, manifestsWithoutOwner, ...opened } = await openCacheDirectory(directory, {
+    store,
+    fileSystem,
+    logger,
+  });
+  stack.defer(opened.close);
+  const inventory = new Inventory(metrics);
+  inventory.load(records);
   const spool = new Spool(directory, fileSystem);
   await faults.tolerate(() => spool.sweep());
-  metrics.storeCapacity.set(config.cache.maxSize);
-  const inventory = await Inventory.load(index, metrics);
+  const cache = new ContentCache({ store, index, inventory, faults, logger, clock });
+  stack.defer(() => cache.flush());
+  stack.use(clock.every(FLUSH_INTERVAL_MS, () => void cache.flush()));
+  const { maxSize, lowWatermark, keepFree, pin } = config.cache;
+  const maxBytes =
+    typeof maxSize === 'number' ? maxSize : await shareOf(directory, maxSize.share, fileSystem);
+  metrics.storeCapacity.set(maxBytes);
+  const space = new Space(
+    { directory, maxBytes, lowWatermark, keepFree, pin: pin.map(imagePattern), sealed: config.sealed },
+    { cache, inventory, index, spool, fileSystem, metrics, faults, logger },
+  );
+  stack.defer(() => space.close());
 
   const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
   const upstreamByName = new Map<string, MirroredUpstream>();
@@ -86,10 +106,11 @@ export async function startApp(options: AppOptions): Promise<App> {
     upstreamByName.set(name, { client, segments: upstream.segments, freshness: freshnessPolicy(upstream) });
   }
 
-  const shared = { store, index, inventory, spool, faults, metrics, logger, clock };
+  const shared = { cache, space, index, spool, faults, metrics, logger, clock };
   const blobs = new BlobMirror(shared);
   stack.defer(() => blobs.close());
-  const manifests = new ManifestMirror({ ...shared, manifests: new ManifestStore(shared) });
+  const manifestStore = new ManifestStore(shared);
+  const manifests = new ManifestMirror({ ...shared, manifests: manifestStore, manifestsWithoutOwner });
   const discovery = new DiscoveryMirror(shared);
 
   const registryApp = new Koa<PullState>();
@@ -168,6 +189,11 @@ function credentialProvider({ credentials }: UpstreamConfig, environment: Enviro
     typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
   const password = new Secret(credentials.password, environment);
   return async () => ({ username: await user.read(), password: await password.read() });
+}
+
+async function shareOf(directory: string, share: number, fileSystem: FileSystem): Promise<number> {
+  const { blocks, bsize } = await fileSystem.statfs(directory);
+  return Math.floor(blocks * bsize * share);
 }
 
 function freshnessPolicy({ freshness }: UpstreamConfig): FreshnessPolicy {

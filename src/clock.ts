@@ -6,9 +6,12 @@ export interface Clock {
   now(): number;
   /** Waits `ms` milliseconds; rejects with an AbortError when `signal` aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Takes `step` every `ms` milliseconds until disposed of; it alone keeps no process alive. */
+  every(ms: number, step: () => void): Disposable;
 }
 
 export const systemClock: Clock = {
   now: () => Date.now(),
   sleep: (ms, signal) => delay(ms, undefined, signal === undefined ? {} : { signal }),
+  every: (ms, step) => setInterval(step, ms).unref(),
 };

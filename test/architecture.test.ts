@@ -12,12 +12,13 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: ['config'],
   config: ['telemetry'],
   http: ['mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
-  mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock'],
-  cache: ['telemetry', 'oci', 'clock'],
+  mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight'],
+  cache: ['telemetry', 'oci', 'clock', 'single-flight'],
   upstream: ['telemetry', 'oci', 'clock'],
   telemetry: ['oci'],
   oci: [],
   clock: [],
+  'single-flight': [],
 };
 
 /** Lines: a file that passes this is asking to be two. */

@@ -22,17 +22,21 @@ export interface ContentReader {
 }
 
 export interface StoredContent {
-  digest: Digest;
   /** Bytes. */
   size: number;
+  /** Bytes that it takes in the store. */
+  allocated: number;
+  /** When it was stored; milliseconds since the epoch. */
+  storedAt: number;
 }
 
+/** All methods throw {StorageError}. */
 export interface ContentStore {
-  /** @throws {StorageError} the content may be there but cannot be had */
   open(digest: Digest): Promise<ContentReader | undefined>;
+  stat(digest: Digest): Promise<StoredContent | undefined>;
   /** Takes over the verified file at `path`, which is gone from there afterwards. Committing twice is no error. */
-  commit(digest: Digest, path: string): Promise<void>;
+  commit(digest: Digest, path: string): Promise<StoredContent>;
   /** Readers that are open go on reading. Deleting what is not there is no error. */
   delete(digest: Digest): Promise<void>;
-  list(): AsyncIterable<StoredContent>;
+  list(): AsyncIterable<Digest>;
 }

@@ -1,7 +1,7 @@
 /** What can be wrong with content and with the disk it lies on. */
 import type { Digest } from '../oci/digest.ts';
 
-export type ContentErrorCode = 'digest-mismatch' | 'size-mismatch' | 'truncated';
+export type ContentErrorCode = 'digest-mismatch' | 'size-mismatch' | 'truncated' | 'damaged';
 
 /** Bytes that are not what their digest or descriptor promises. */
 export class ContentError extends Error {
@@ -22,7 +22,7 @@ export type StorageErrorCode = 'full' | 'read-only' | 'io';
 export class StorageError extends Error {
   override readonly name = 'StorageError';
   readonly code: StorageErrorCode;
-  /** What was tried: `open`, `write`, `sync`, `rename`, `read`, `index`. */
+  /** What was tried: `open`, `write`, `sync`, `rename`, `read`, `index`, `reserve`. */
   readonly operation: string;
   /** The operating system's name for it, such as `ENOSPC`. */
   readonly errno: string;

@@ -3,7 +3,17 @@ import * as fs from 'node:fs/promises';
 
 export type FileSystem = Pick<
   typeof fs,
-  'open' | 'rename' | 'unlink' | 'mkdir' | 'opendir' | 'stat' | 'statfs' | 'chmod'
+  | 'open'
+  | 'readFile'
+  | 'writeFile'
+  | 'rename'
+  | 'unlink'
+  | 'rm'
+  | 'mkdir'
+  | 'opendir'
+  | 'stat'
+  | 'statfs'
+  | 'chmod'
 >;
 
 export type { FileHandle } from 'node:fs/promises';

@@ -5,6 +5,9 @@ import type { ContentReader, ContentStore, StoredContent } from './content-store
 import { errnoOf, StorageError } from './errors.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
 
+/** The unit of `st_blocks` (POSIX leaves it open, every system that Node runs on uses this one). */
+const STAT_BLOCK_BYTES = 512;
+
 export class FsStore implements ContentStore {
   readonly #blobs: string;
   readonly #fs: FileSystem;
@@ -30,12 +33,22 @@ export class FsStore implements ContentStore {
     }
   }
 
-  async commit(digest: Digest, path: string): Promise<void> {
+  async stat(digest: Digest): Promise<StoredContent | undefined> {
+    try {
+      return await this.#stat(digest);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw new StorageError('stat', error);
+    }
+  }
+
+  async commit(digest: Digest, path: string): Promise<StoredContent> {
     const target = this.#path(digest);
     try {
       await this.#fs.mkdir(dirname(target), { recursive: true });
       await this.#fs.chmod(path, 0o444);
       await this.#fs.rename(path, target);
+      return await this.#stat(digest);
     } catch (error) {
       throw new StorageError('rename', error);
     }
@@ -49,17 +62,20 @@ export class FsStore implements ContentStore {
     }
   }
 
-  async *list(): AsyncIterable<StoredContent> {
+  async *list(): AsyncIterable<Digest> {
     for await (const algorithm of this.#entries(this.#blobs)) {
       for await (const prefix of this.#entries(join(this.#blobs, algorithm))) {
-        const folder = join(this.#blobs, algorithm, prefix);
-        for await (const hex of this.#entries(folder)) {
+        for await (const hex of this.#entries(join(this.#blobs, algorithm, prefix))) {
           const digest = parseDigest(`${algorithm}:${hex}`);
-          if (digest === undefined) continue;
-          yield { digest, size: (await this.#fs.stat(join(folder, hex))).size };
+          if (digest !== undefined) yield digest;
         }
       }
     }
+  }
+
+  async #stat(digest: Digest): Promise<StoredContent> {
+    const { size, blocks, mtimeMs } = await this.#fs.stat(this.#path(digest));
+    return { size, allocated: blocks * STAT_BLOCK_BYTES, storedAt: mtimeMs };
   }
 
   async *#entries(folder: string): AsyncIterable<string> {

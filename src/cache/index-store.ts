@@ -1,5 +1,5 @@
 /**
- * Records about content: what a tag means, what a repository holds, what kind of manifest a digest is.
+ * Records about content: what a tag means, what a repository holds, what lies in the content store.
  *
  * The content files are the truth; every record can be had again from them and from upstream.
  */
@@ -32,8 +32,14 @@ export interface TagRecord {
 export interface ContentRecord {
   /** Bytes. */
   size: number;
+  /** Bytes as the store keeps it: whole blocks of its file system. */
+  allocated: number;
+  /** When it was last asked for; milliseconds since the epoch. */
+  usedAt: number;
   /** Present if this is a manifest. */
   mediaType?: string;
+  /** What a manifest lists, each once. */
+  children?: readonly Digest[];
 }
 
 /**
@@ -42,14 +48,18 @@ export interface ContentRecord {
 export interface LinkRecord {
   /** Bytes, as the listing manifest says; absent when only upstream confirmed it. */
   size?: number;
+  /** This is a manifest of the repository, and what it lists has links of its own. */
+  expanded?: true;
 }
 
 export type IndexChange =
   | { put: 'tag'; key: TagKey; value: TagRecord }
   | { put: 'link'; key: RepositoryKey; digest: Digest; value: LinkRecord }
   | { put: 'content'; digest: Digest; value: ContentRecord }
+  | { put: 'sums'; digest: Digest; value: string }
   | { delete: 'tag'; key: TagKey }
-  | { delete: 'content'; digest: Digest };
+  | { delete: 'link'; key: RepositoryKey; digest: Digest }
+  | { delete: 'content' | 'sums'; digest: Digest };
 
 /**
  * Asynchronous, so that a shared remote index can stand behind it.
@@ -59,8 +69,13 @@ export type IndexChange =
 export interface IndexStore {
   tag(key: TagKey): Promise<TagRecord | undefined>;
   link(key: RepositoryKey, digest: Digest): Promise<LinkRecord | undefined>;
-  content(digest: Digest): Promise<ContentRecord | undefined>;
+  /** The block sums of a blob; see {@link BlockSums}. */
+  sums(digest: Digest): Promise<string | undefined>;
   contents(): AsyncIterable<[Digest, ContentRecord]>;
+  /** The tags of one repository, or all of them, in the order of their names; only those behind `after`. */
+  tags(within?: RepositoryKey, after?: TagKey): AsyncIterable<[TagKey, TagRecord]>;
+  /** The repositories that may serve `digest`. */
+  links(digest: Digest): AsyncIterable<[RepositoryKey, LinkRecord]>;
   /** All or nothing. */
   write(changes: readonly IndexChange[]): Promise<void>;
   /** Idempotent. */

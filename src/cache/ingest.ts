@@ -6,6 +6,7 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { type Digest, digestAlgorithm, digestFrom } from '../oci/digest.ts';
+import { BlockSums } from './block-sums.ts';
 import type { ContentReader } from './content-store.ts';
 import { ContentError, StorageError } from './errors.ts';
 import type { FileHandle } from './file-system.ts';
@@ -52,6 +53,7 @@ export class Ingest {
   readonly digest: Digest;
   readonly #file: FileHandle;
   readonly #hash: Hash;
+  readonly #sums: BlockSums;
   /** The front part is in the file up to here, and hashed. */
   #written: number;
   /** The hash stands here: ahead of {@link #written} by what is being written just now. */
@@ -72,10 +74,11 @@ export class Ingest {
   #holders = 1;
 
   /** @param prefix what `file` already holds of this blob from an earlier attempt */
-  constructor(digest: Digest, file: FileHandle, prefix?: HashedPrefix) {
+  constructor(digest: Digest, file: FileHandle, prefix?: HashedPrefix & { sums: BlockSums }) {
     this.digest = digest;
     this.#file = file;
     this.#hash = prefix?.hash ?? createHash(digestAlgorithm(digest));
+    this.#sums = prefix?.sums ?? new BlockSums();
     this.#written = prefix?.length ?? 0;
     this.#hashed = this.#written;
     this.#checkpoint = { length: this.#written, hash: this.#hash.copy() };
@@ -143,6 +146,11 @@ export class Ingest {
     assertDigest(this.#hash.copy(), this.digest);
     this.#verified = true;
     this.setSize(size);
+  }
+
+  /** The {@link BlockSums} of the whole blob. Call only when it is verified, and once. */
+  sums(): string {
+    return this.#sums.value();
   }
 
   /** Flushes to the disk, so that a committed blob survives a power cut. @throws {StorageError} */
@@ -244,8 +252,7 @@ export class Ingest {
     if (this.#hashed === this.#written) this.#checkpoint = { length: this.#hashed, hash: this.#hash.copy() };
     this.#recent = { start: position, batch };
     for (const chunk of batch) {
-      this.#hash.update(chunk);
-      this.#hashed += chunk.length;
+      this.#sumUp(chunk);
     }
   }
 
@@ -291,8 +298,7 @@ export class Ingest {
         end = this.#endBehind(this.#written)
       ) {
         const bytes = await this.#read(buffer, this.#written, end);
-        this.#hash.update(buffer.subarray(0, bytes));
-        this.#hashed += bytes;
+        this.#sumUp(buffer.subarray(0, bytes));
         this.#written += bytes;
         this.#wake();
       }
@@ -301,6 +307,12 @@ export class Ingest {
     } finally {
       this.#catchingUp = undefined;
     }
+  }
+
+  #sumUp(bytes: Buffer): void {
+    this.#hash.update(bytes);
+    this.#sums.update(bytes);
+    this.#hashed += bytes.length;
   }
 
   async #read(target: Buffer, position: number, limit: number): Promise<number> {

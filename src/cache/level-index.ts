@@ -5,8 +5,9 @@
  */
 import { Level } from 'level';
 import { LRUCache } from 'lru-cache';
-import type { Digest } from '../oci/digest.ts';
-import { errnoOf, StorageError } from './errors.ts';
+import { type Digest, parseDigest } from '../oci/digest.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import { StorageError } from './errors.ts';
 import type {
   ContentRecord,
   IndexChange,
@@ -17,32 +18,45 @@ import type {
   TagRecord,
 } from './index-store.ts';
 
-type StoredRecord = TagRecord | LinkRecord | ContentRecord;
+type StoredRecord = TagRecord | LinkRecord | ContentRecord | string;
 type Operation = { type: 'put'; key: string; value: StoredRecord } | { type: 'del'; key: string };
 
 const RECENT_RECORDS = 50_000;
+const RECENT_SUMS_BYTES = 8 * 1024 * 1024;
 // lru-cache cannot hold undefined, and that a record is missing is worth remembering too.
 const ABSENT = Symbol('absent');
 
 export class LevelIndex implements IndexStore {
   readonly #db: Level<string, StoredRecord>;
   readonly #recent = new LRUCache<string, StoredRecord | typeof ABSENT>({ max: RECENT_RECORDS });
+  readonly #recentSums = new LRUCache<string, string>({
+    maxSize: RECENT_SUMS_BYTES,
+    sizeCalculation: (sums, key) => sums.length + key.length,
+  });
 
   private constructor(db: Level<string, StoredRecord>) {
     this.#db = db;
   }
 
-  /** @throws {StorageError} the directory cannot be used, or another process has it open */
+  /** @throws {StorageError} the directory cannot be used, is damaged, or another process has it open */
   static async open(directory: string): Promise<LevelIndex> {
     const db = new Level<string, StoredRecord>(directory, { valueEncoding: 'json' });
     try {
       await db.open();
     } catch (error) {
-      const cause = error instanceof Error ? (error.cause ?? error) : error;
-      const inUse = errnoOf(cause) === 'LEVEL_LOCKED';
-      throw new StorageError('index', cause, inUse ? `: ${directory} is in use by another process` : '');
+      throw new StorageError('index', error instanceof Error ? (error.cause ?? error) : error);
     }
     return new LevelIndex(db);
+  }
+
+  /** Saves what can be saved of a damaged index that nobody has open. @throws {StorageError} nothing could be */
+  static async repair(directory: string): Promise<void> {
+    try {
+      // In Node this is classic-level's class; the types of the two leave its static method out.
+      await (Level as unknown as { repair(location: string): Promise<void> }).repair(directory);
+    } catch (error) {
+      throw new StorageError('index', error instanceof Error ? (error.cause ?? error) : error);
+    }
   }
 
   async tag(key: TagKey): Promise<TagRecord | undefined> {
@@ -53,14 +67,33 @@ export class LevelIndex implements IndexStore {
     return this.#get<LinkRecord>(linkKey(key, digest));
   }
 
-  async content(digest: Digest): Promise<ContentRecord | undefined> {
-    return this.#get<ContentRecord>(contentKey(digest));
+  async sums(digest: Digest): Promise<string | undefined> {
+    const key = sumsKey(digest);
+    const recent = this.#recentSums.get(key);
+    if (recent !== undefined) return recent;
+    const stored = this.#read<string>(key);
+    if (stored !== undefined) this.#recentSums.set(key, stored);
+    return stored;
   }
 
   async *contents(): AsyncIterable<[Digest, ContentRecord]> {
-    // ';' follows ':' in ASCII: the range holds every key that begins with "content:".
-    for await (const [key, value] of this.#db.iterator({ gte: 'content:', lt: 'content;' })) {
-      yield [key.slice('content:'.length) as Digest, value as ContentRecord];
+    for await (const [key, value] of this.#range<ContentRecord>('content:')) {
+      const digest = parseDigest(key.slice('content:'.length));
+      if (digest !== undefined) yield [digest, value];
+    }
+  }
+
+  async *tags(within?: RepositoryKey, after?: TagKey): AsyncIterable<[TagKey, TagRecord]> {
+    const prefix = within === undefined ? 'tag:' : `tag:${repositoryPath(within)}:`;
+    for await (const [key, value] of this.#range<TagRecord>(prefix, after && tagKey(after))) {
+      yield [parseTagKey(key), value];
+    }
+  }
+
+  async *links(digest: Digest): AsyncIterable<[RepositoryKey, LinkRecord]> {
+    const prefix = `link:${digest}@`;
+    for await (const [key, value] of this.#range<LinkRecord>(prefix)) {
+      yield [parseRepositoryPath(key.slice(prefix.length)), value];
     }
   }
 
@@ -72,7 +105,10 @@ export class LevelIndex implements IndexStore {
       throw new StorageError('index', error);
     } finally {
       // After a failed batch we do not know what the disk holds, so the next read must ask it.
-      for (const { key } of operations) this.#recent.delete(key);
+      for (const { key } of operations) {
+        this.#recent.delete(key);
+        this.#recentSums.delete(key);
+      }
     }
   }
 
@@ -83,10 +119,27 @@ export class LevelIndex implements IndexStore {
   #get<R extends StoredRecord>(key: string): R | undefined {
     const recent = this.#recent.get(key);
     if (recent !== undefined) return recent === ABSENT ? undefined : (recent as R);
+    const stored = this.#read<R>(key);
+    this.#recent.set(key, stored ?? ABSENT);
+    return stored;
+  }
+
+  #read<R extends StoredRecord>(key: string): R | undefined {
     try {
-      const stored = this.#db.getSync(key) as R | undefined;
-      this.#recent.set(key, stored ?? ABSENT);
-      return stored;
+      return this.#db.getSync(key) as R | undefined;
+    } catch (error) {
+      throw new StorageError('index', error);
+    }
+  }
+
+  /** @param after a key of the range: only what lies behind it */
+  async *#range<R extends StoredRecord>(prefix: string, after?: string): AsyncIterable<[string, R]> {
+    const from = after === undefined ? { gte: prefix } : { gt: after };
+    try {
+      // Keys are ASCII, so DEL follows all that begin with the prefix.
+      for await (const [key, value] of this.#db.iterator({ ...from, lt: `${prefix}\x7f` })) {
+        yield [key, value as R];
+      }
     } catch (error) {
       throw new StorageError('index', error);
     }
@@ -94,9 +147,7 @@ export class LevelIndex implements IndexStore {
 }
 
 function operation(change: IndexChange): Operation {
-  if ('delete' in change) {
-    return { type: 'del', key: change.delete === 'tag' ? tagKey(change.key) : contentKey(change.digest) };
-  }
+  if ('delete' in change) return { type: 'del', key: keyOfDeleted(change) };
   switch (change.put) {
     case 'tag':
       return { type: 'put', key: tagKey(change.key), value: change.value };
@@ -104,17 +155,55 @@ function operation(change: IndexChange): Operation {
       return { type: 'put', key: linkKey(change.key, change.digest), value: change.value };
     case 'content':
       return { type: 'put', key: contentKey(change.digest), value: change.value };
+    case 'sums':
+      return { type: 'put', key: sumsKey(change.digest), value: change.value };
   }
 }
 
-function tagKey({ upstream, repository, tag, accept }: TagKey): string {
-  return `tag:${upstream}/${repository}:${tag}${accept === '' ? '' : ` ${accept}`}`;
+function keyOfDeleted(change: Extract<IndexChange, { delete: string }>): string {
+  switch (change.delete) {
+    case 'tag':
+      return tagKey(change.key);
+    case 'link':
+      return linkKey(change.key, change.digest);
+    case 'content':
+      return contentKey(change.digest);
+    case 'sums':
+      return sumsKey(change.digest);
+  }
 }
 
-function linkKey({ upstream, repository }: RepositoryKey, digest: Digest): string {
-  return `link:${upstream}/${repository}@${digest}`;
+function tagKey({ tag, accept, ...repository }: TagKey): string {
+  return `tag:${repositoryPath(repository)}:${tag}${accept === '' ? '' : ` ${accept}`}`;
+}
+
+/** The digest comes first: who forgets one finds every repository that could serve it. */
+function linkKey(key: RepositoryKey, digest: Digest): string {
+  return `link:${digest}@${repositoryPath(key)}`;
 }
 
 function contentKey(digest: Digest): string {
   return `content:${digest}`;
+}
+
+function sumsKey(digest: Digest): string {
+  return `sums:${digest}`;
+}
+
+function repositoryPath({ upstream, repository }: RepositoryKey): string {
+  return `${upstream}/${repository}`;
+}
+
+/** An upstream's name holds no slash. */
+function parseRepositoryPath(path: string): RepositoryKey {
+  const slash = path.indexOf('/');
+  return { upstream: path.slice(0, slash), repository: path.slice(slash + 1) as Repository };
+}
+
+/** An upstream's name may hold a colon, a repository does not. */
+function parseTagKey(key: string): TagKey {
+  const path = key.slice('tag:'.length);
+  const colon = path.indexOf(':', path.indexOf('/'));
+  const [tag, ...accept] = path.slice(colon + 1).split(' ');
+  return { ...parseRepositoryPath(path.slice(0, colon)), tag: tag as Tag, accept: accept.join(' ') };
 }

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
+import { BlockSums } from './block-sums.ts';
 import { errnoOf, StorageError } from './errors.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
 import { type HashedPrefix, Ingest } from './ingest.ts';
@@ -19,6 +20,8 @@ const HASH_BUFFER_BYTES = 1024 * 1024;
 export class Spool {
   readonly #directory: string;
   readonly #fs: FileSystem;
+  /** Bytes of what earlier ingests left to be resumed, by path. */
+  readonly #partials = new Map<string, number>();
   #puts = 0;
 
   constructor(directory: string, fs: FileSystem) {
@@ -35,11 +38,23 @@ export class Spool {
     try {
       await this.#fs.mkdir(this.#directory, { recursive: true });
       for await (const entry of await this.#fs.opendir(this.#directory)) {
-        if (!(await this.#isResumable(entry.name))) await this.discard(join(this.#directory, entry.name));
+        const path = join(this.#directory, entry.name);
+        if (!(await this.#isResumable(entry.name))) await this.discard(path);
+        else if (!entry.name.endsWith(FRONTIER)) this.#partials.set(path, (await this.#fs.stat(path)).size);
       }
     } catch (error) {
       throw new StorageError('sweep', error);
     }
+  }
+
+  /** Bytes that partial blobs take for which no ingest is open. */
+  get partialBytes(): number {
+    return [...this.#partials.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** Removes the partial blobs for which no ingest is open. */
+  async discardPartials(): Promise<void> {
+    for (const path of this.#partials.keys()) await this.discard(path);
   }
 
   /** Where the ingest of `digest` writes. The caller sees to it that there is only one at a time. */
@@ -56,11 +71,11 @@ export class Spool {
     let file: FileHandle | undefined;
     try {
       const path = this.path(digest);
+      this.#partials.delete(path);
       file = await this.#openFile(path);
       const frontier = await this.#readFrontier(path);
       if (frontier !== undefined) await file.truncate(Math.min(frontier, (await file.stat()).size));
-      const prefix = await hashPrefix(digest, file);
-      return new Ingest(digest, file, prefix);
+      return new Ingest(digest, file, await hashPrefix(digest, file));
     } catch (error) {
       await file?.close();
       throw new StorageError('open', error);
@@ -73,6 +88,7 @@ export class Spool {
     try {
       if (options.resumable) await ingest.truncate();
       if (!options.resumable || ingest.written < RESUME_MIN_BYTES) return await this.discard(path);
+      this.#partials.set(path, ingest.written);
       await this.#fs.unlink(path + FRONTIER);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') await this.discard(path);
@@ -133,6 +149,7 @@ export class Spool {
 
   /** Removes a spooled file; that it is gone already, or cannot go now, is left to the next {@link sweep}. */
   async discard(path: string): Promise<void> {
+    this.#partials.delete(path);
     await this.#fs.unlink(path).catch(() => undefined);
     await this.#fs.unlink(path + FRONTIER).catch(() => undefined);
   }
@@ -179,14 +196,17 @@ function digestOfName(name: string): Digest | undefined {
   return parseDigest(name.replace('-', ':'));
 }
 
-async function hashPrefix(digest: Digest, file: FileHandle): Promise<HashedPrefix> {
+async function hashPrefix(digest: Digest, file: FileHandle): Promise<HashedPrefix & { sums: BlockSums }> {
   const hash = createHash(digestAlgorithm(digest));
+  const sums = new BlockSums();
   const buffer = Buffer.allocUnsafe((await file.stat()).size === 0 ? 1 : HASH_BUFFER_BYTES);
   let length = 0;
   for (;;) {
     const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
-    if (bytesRead === 0) return { length, hash };
-    hash.update(buffer.subarray(0, bytesRead));
+    if (bytesRead === 0) return { length, hash, sums };
+    const bytes = buffer.subarray(0, bytesRead);
+    hash.update(bytes);
+    sums.update(bytes);
     length += bytesRead;
   }
 }

@@ -34,8 +34,13 @@ export class StorageFaults {
     }
   }
 
+  /** Only counts, for who logs it himself. */
+  count(operation: string, code: string): void {
+    this.#metrics.storageErrors.inc({ operation, code });
+  }
+
   report(error: StorageError): void {
-    this.#metrics.storageErrors.inc({ operation: error.operation, code: error.errno });
+    this.count(error.operation, error.errno);
     const kind = `${error.operation} ${error.errno}`;
     const now = this.#clock.now();
     const loggedAt = this.#loggedAtByKind.get(kind);

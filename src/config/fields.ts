@@ -35,10 +35,40 @@ export function timeout() {
   return written('a duration from 1ms to 24d, such as 30s', parse, formatDuration, z.number());
 }
 
-/** A number of bytes above zero. */
-export function size() {
-  const parse = (text: string) => parseSize(text) || undefined;
-  return written('a size such as 512MiB or 50GiB', parse, formatSize, z.number());
+/** A time span in milliseconds that a timer can wait for, or none. */
+export function interval() {
+  const parse = (text: string) => {
+    if (text === 'none') return null;
+    const ms = parseDuration(text);
+    return ms !== undefined && ms > 0 && ms <= LONGEST_TIMER_MS ? ms : undefined;
+  };
+  const format = (ms: number | null) => (ms === null ? 'none' : formatDuration(ms));
+  return written('none or a duration from 1ms to 24d, such as 7d', parse, format, z.number().nullable());
+}
+
+/** A number of bytes. */
+export function sizeOrNone() {
+  return written('a size such as 1GiB, or 0B', parseSize, formatSize, z.number());
+}
+
+/** A number of bytes above zero, or a share of the file system above 0 and up to 1. */
+export function sizeOrShare() {
+  const what = 'a size such as 512MiB or 50GiB, or a share of the file system such as 80%';
+  const parse = (text: string): number | { share: number } | undefined => {
+    const percent = Number(/^(\d{1,3})%$/.exec(text)?.[1] ?? 0);
+    if (percent > 0 && percent <= 100) return { share: percent / 100 };
+    return parseSize(text) || undefined;
+  };
+  const format = (value: number | { share: number }) =>
+    typeof value === 'number' ? formatSize(value) : `${Math.round(value.share * 100)}%`;
+  return written(what, parse, format, z.custom<number | { share: number }>());
+}
+
+/** A pattern of image names, as `upstream/repository:tag`; `*` stands for anything. */
+export function imagePattern() {
+  const what = 'a pattern of image names with their host, such as docker.io/library/alpine:*';
+  const parse = (text: string) => (/^[a-z0-9.*:-]+\/[^\s]*$/.test(text) ? text : undefined);
+  return written(what, parse, String, z.string());
 }
 
 export function listenAddress() {

@@ -6,6 +6,8 @@ import {
   duration,
   flag,
   host,
+  imagePattern,
+  interval,
   list,
   listenAddress,
   oneOf,
@@ -16,7 +18,8 @@ import {
   secretRef,
   section,
   share,
-  size,
+  sizeOrNone,
+  sizeOrShare,
   timeout,
   wrongType,
 } from './fields.ts';
@@ -123,8 +126,19 @@ export const configSchema = section({
     .describe('The operations side; keep it off the public network.'),
   cache: section({
     directory: path().prefault('./millpond-data').describe('Folder of the cached content and its index.'),
-    maxSize: size().prefault('50GiB').describe('What the cache may hold; not enforced yet.'),
-    lowWatermark: share().prefault(0.9).describe('Where eviction will stop, as a share of maxSize.'),
+    maxSize: sizeOrShare()
+      .prefault('50GiB')
+      .describe('What the cache may hold: a size, or a share of its file system such as 80%.'),
+    lowWatermark: share().prefault(0.9).describe('Where eviction stops, as a share of maxSize.'),
+    keepFree: sizeOrNone()
+      .prefault('1GiB')
+      .describe('What the cache leaves free on its file system, whatever maxSize says.'),
+    pin: list(imagePattern())
+      .prefault([])
+      .describe('Images that are never evicted, such as docker.io/library/alpine:*.'),
+    scrubInterval: interval()
+      .prefault('none')
+      .describe('How often all stored content is read and checked by itself, such as 7d.'),
   })
     .prefault({})
     .describe('What is kept, and where.'),

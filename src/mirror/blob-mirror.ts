@@ -4,21 +4,19 @@
  * Invariant: for one digest at most one fill runs in this process. Whoever asks meanwhile follows it, so upstream
  * sees one download however many clients ask on whatever route.
  */
-import { LRUCache } from 'lru-cache';
 import type { ContentReader } from '../cache/content-store.ts';
 import { StorageError } from '../cache/errors.ts';
 import type { RepositoryKey } from '../cache/index-store.ts';
 import type { HashedPrefix } from '../cache/ingest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
+import { SingleFlight } from '../single-flight.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { BlobFetch } from './blob-fetch.ts';
 import { Fill, type FillContext } from './fill.ts';
 import type { CacheOutcome } from './outcome.ts';
 import { Passthrough } from './passthrough.ts';
-import { SingleFlight } from './single-flight.ts';
-import { VerifyingReader } from './verifying-reader.ts';
 
 export interface BlobRequest {
   upstream: Upstream;
@@ -44,8 +42,6 @@ export class BlobMirror {
   readonly #context: FillContext;
   readonly #fillByDigest = new Map<Digest, Fill>();
   readonly #confirmations = new SingleFlight<{ size?: number }>();
-  /** Content that was seen whole by this process: written by it, or read to its end. */
-  readonly #seenWhole = new LRUCache<Digest, true>({ max: 100_000 });
   #endedFills = 0;
 
   constructor(context: FillContext) {
@@ -69,14 +65,12 @@ export class BlobMirror {
 
   /** Answers a HEAD: nothing is fetched but headers. @throws {UpstreamError} */
   async stat(request: BlobRequest): Promise<BlobStat> {
-    const { store, faults } = this.#context;
-    const stored = await faults.tolerate(() => store.open(request.digest));
+    const { cache } = this.#context;
+    const stored = cache.get(request.digest);
     if (stored !== undefined) {
-      try {
-        return { size: stored.size, outcome: await this.#permit(request) };
-      } finally {
-        await stored.close();
-      }
+      const outcome = await this.#permit(request);
+      cache.touch(request.digest);
+      return { size: stored.size, outcome };
     }
     const expectedSize = await this.#expectedSize(request);
     const { size } = await this.#confirm(request);
@@ -104,7 +98,7 @@ export class BlobMirror {
         if (joined !== undefined) return joined;
         continue;
       }
-      const content = await this.#context.store.open(request.digest);
+      const content = await this.#context.cache.open(request.digest);
       if (content !== undefined) return await this.#hit(content, request);
       const expectedSize = await this.#expectedSize(request);
       // A fill that began or ended while we looked may have brought the blob: look again.
@@ -116,30 +110,11 @@ export class BlobMirror {
 
   async #hit(content: ContentReader, request: BlobRequest): Promise<OpenBlob> {
     try {
-      const outcome = await this.#permit(request);
-      if (this.#seenWhole.has(request.digest)) return { content, outcome };
-      const verifying = new VerifyingReader(content, request.digest, (damage) =>
-        this.#judge(request, damage),
-      );
-      return { content: verifying, outcome };
+      return { content, outcome: await this.#permit(request) };
     } catch (error) {
       await content.close();
       throw error;
     }
-  }
-
-  /** After stored content was read from end to end. Damaged content is removed, and fetched anew by the next pull. */
-  async #judge({ upstream, digest }: BlobRequest, damage: Error | undefined): Promise<void> {
-    if (damage === undefined) {
-      this.#seenWhole.set(digest, true);
-      return;
-    }
-    const { store, index, inventory, faults, metrics, logger } = this.#context;
-    logger.error({ err: damage, digest }, 'stored content is damaged, and removed');
-    metrics.contentRejected.inc({ upstream: upstream.name, reason: 'damaged' });
-    await faults.tolerate(() => store.delete(digest));
-    await faults.tolerate(() => index.write([{ delete: 'content', digest }]));
-    inventory.delete(digest);
   }
 
   /** @returns undefined if the fill failed before we came, or for a reason that need not concern this request */
@@ -167,7 +142,6 @@ export class BlobMirror {
       { upstream, key: keyOf(request), digest, expectedSize, segments },
       this.#context,
       () => {
-        if (fill.verified) this.#seenWhole.set(digest, true);
         this.#fillByDigest.delete(digest);
         this.#endedFills += 1;
       },

@@ -3,12 +3,12 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
+import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import type { FetchedReferrers, FetchedTags, Upstream } from '../upstream/upstream.ts';
 import type { FreshnessPolicy } from './freshness.ts';
 import type { CacheOutcome } from './outcome.ts';
-import { SingleFlight } from './single-flight.ts';
 
 const REFERRERS_MEMORY_BYTES = 16 * 1024 * 1024;
 

@@ -3,11 +3,12 @@
  *
  * It belongs to no request: clients come and go, it runs to its end.
  */
-import type { ContentReader, ContentStore } from '../cache/content-store.ts';
+import type { ContentCache } from '../cache/content-cache.ts';
+import type { ContentReader } from '../cache/content-store.ts';
 import { ContentError, StorageError } from '../cache/errors.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index-store.ts';
 import type { HashedPrefix, Ingest } from '../cache/ingest.ts';
-import type { Inventory } from '../cache/inventory.ts';
+import type { Reservation, Space } from '../cache/space.ts';
 import type { Spool } from '../cache/spool.ts';
 import type { StorageFaults } from '../cache/storage-faults.ts';
 import type { Clock } from '../clock.ts';
@@ -18,9 +19,9 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { BlobFetch } from './blob-fetch.ts';
 
 export interface FillContext {
-  store: ContentStore;
+  cache: ContentCache;
+  space: Space;
   index: IndexStore;
-  inventory: Inventory;
   spool: Spool;
   faults: StorageFaults;
   metrics: Metrics;
@@ -37,6 +38,9 @@ export interface FillRequest {
   /** Ranges of a large blob that are fetched at one time. */
   segments: number;
 }
+
+/** Reserved at a time for a blob that nobody says the length of. */
+const UNKNOWN_LENGTH_STEP_BYTES = 16 * 1024 * 1024;
 
 /** A part of a blob; `to` is exclusive. */
 interface Segment {
@@ -135,13 +139,15 @@ export class Fill {
   }
 
   async #run(): Promise<void> {
-    const { metrics, spool, faults, logger } = this.#context;
+    const { metrics, space, spool, faults, logger } = this.#context;
     metrics.ingestsInProgress.inc();
+    let reservation: Reservation | undefined;
     try {
+      reservation = await space.reserve(this.request.expectedSize ?? UNKNOWN_LENGTH_STEP_BYTES);
       const ingest = await spool.open(this.request.digest);
       this.#ingest = ingest;
       this.#opened.resolve(ingest);
-      await this.#fill(ingest);
+      await this.#fill(ingest, reservation);
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(String(error));
       this.#failed = true;
@@ -160,22 +166,27 @@ export class Fill {
       const resumable = !(failure instanceof ContentError || failure instanceof StorageError);
       if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
     } finally {
+      reservation?.[Symbol.dispose]();
       metrics.ingestsInProgress.dec();
       this.#onDone(); // before the file may be closed under a new follower
       await this.#ingest?.end();
     }
   }
 
-  async #fill(ingest: Ingest): Promise<void> {
+  async #fill(ingest: Ingest, reservation: Reservation): Promise<void> {
     const { expectedSize, segments, upstream } = this.request;
     const from = ingest.written;
     if (from > 0) this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
     const [first, ...rest] = segmentsOf(from, expectedSize, segments);
     const fetch = await this.#startFetch(from, first?.to);
     try {
-      if (fetch.size !== undefined) ingest.setSize(fetch.size);
+      if (fetch.size !== undefined) {
+        await reservation.grow(fetch.size);
+        ingest.setSize(fetch.size);
+      }
       // An upstream that ignores ranges has begun to send the whole; then that one reply is taken to its end.
-      if (first === undefined || fetch.end === fetch.size) await this.#write(ingest, fetch, from);
+      if (first === undefined || fetch.end === fetch.size)
+        await this.#write(ingest, fetch, from, reservation);
       else await this.#fillInSegments(ingest, fetch, first, rest);
     } finally {
       fetch.close();
@@ -220,31 +231,28 @@ export class Fill {
     return BlobFetch.start({ upstream, repository, digest, expectedSize, signal, ...range }, this.#context);
   }
 
-  async #write(ingest: Ingest, fetch: BlobFetch, from: number): Promise<void> {
+  /** @param reservation to be watched if the length is not known */
+  async #write(ingest: Ingest, fetch: BlobFetch, from: number, reservation?: Reservation): Promise<void> {
     const writer = ingest.writer(from);
-    for await (const chunk of fetch.chunks()) await writer.append(chunk);
+    const watched = fetch.size === undefined ? reservation : undefined;
+    for await (const chunk of fetch.chunks()) {
+      await watched?.grow(ingest.written + UNKNOWN_LENGTH_STEP_BYTES);
+      await writer.append(chunk);
+    }
   }
 
   /** The followers have their bytes by now, so a disk that refuses costs only the caching. */
   async #commit(ingest: Ingest): Promise<void> {
-    const { store, index, inventory, spool, faults } = this.#context;
+    const { cache, spool, faults } = this.#context;
     const { digest, key } = this.request;
     const path = spool.path(digest);
-    const committed = await faults.tolerate(async () => {
+    const size = ingest.written;
+    await faults.tolerate(async () => {
       await ingest.sync();
-      await store.commit(digest, path);
-      return true;
+      await cache.commit({ digest, path, sums: ingest.sums() }, [
+        { put: 'link', key, digest, value: { size } },
+      ]);
     });
     await spool.discard(path); // what a refused commit, or the segments, have left there
-    if (committed === undefined) return;
-    // Content first, record second: a record without content would promise what is not there.
-    const size = ingest.written;
-    inventory.add(digest, size);
-    await faults.tolerate(() =>
-      index.write([
-        { put: 'content', digest, value: { size } },
-        { put: 'link', key, digest, value: { size } },
-      ]),
-    );
   }
 }

@@ -5,6 +5,7 @@
  * upstream is asked once, however many clients ask at the same time.
  */
 import { LRUCache } from 'lru-cache';
+import type { ContentCache } from '../cache/content-cache.ts';
 import { StorageError } from '../cache/errors.ts';
 import type { IndexStore, RepositoryKey, TagKey, TagRecord } from '../cache/index-store.ts';
 import type { StorageFaults } from '../cache/storage-faults.ts';
@@ -12,6 +13,7 @@ import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
 import { acceptedManifestTypes, parseManifest } from '../oci/manifest.ts';
 import { isDigest, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { UpstreamError } from '../upstream/errors.ts';
@@ -19,7 +21,6 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { afterFailedRevalidation, type Freshness, type FreshnessPolicy, freshnessOf } from './freshness.ts';
 import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
 import type { CacheOutcome } from './outcome.ts';
-import { SingleFlight } from './single-flight.ts';
 
 export interface ManifestRequest {
   upstream: Upstream;
@@ -53,7 +54,10 @@ interface TagMeaning {
 const REMEMBERED_MISSING = 10_000;
 
 export interface ManifestMirrorContext {
+  cache: ContentCache;
   manifests: ManifestStore;
+  /** Manifests are held that no tag is known of: an unknown tag may mean one of them. */
+  manifestsWithoutOwner: boolean;
   index: IndexStore;
   faults: StorageFaults;
   metrics: Metrics;
@@ -104,11 +108,11 @@ export class ManifestMirror {
       if (request.head) return (await this.#head(request, digest, '')) ?? this.#miss(request, digest);
       return this.#miss(request, digest);
     }
-    if ((await index.link(key, digest)) !== undefined) return { ...describe(held), outcome: 'hit' };
+    const link = await index.link(key, digest);
     // Bytes are shared by digest, permission is not: upstream must confirm it for this repository.
-    await this.#head(request, digest, '');
-    await index.write([{ put: 'link', key, digest, value: { size: held.bytes.length } }]);
-    return { ...describe(held), outcome: 'revalidated' };
+    if (link === undefined) await this.#head(request, digest, '');
+    if (link?.expanded !== true) await manifests.link(key, held);
+    return { ...describe(held), outcome: link === undefined ? 'revalidated' : 'hit' };
   }
 
   async #byTag(request: ManifestRequest, tag: Tag, accept: string): Promise<OpenManifest> {
@@ -124,23 +128,29 @@ export class ManifestMirror {
   }
 
   async #firstByTag(request: ManifestRequest, key: TagKey): Promise<OpenManifest> {
-    if (request.head) {
-      const head = await this.#head(request, key.tag, key.accept);
-      if (head !== undefined) {
-        // No older meaning is lost by recording this one before its manifest is here.
-        const { digest, mediaType, size } = head;
-        const value = { digest, mediaType, size, confirmedAt: this.#context.clock.now() };
-        await this.#tolerate(() => this.#context.index.write([{ put: 'tag', key, value }]));
-        return head;
-      }
-    }
-    return this.#miss(request, key.tag, key);
+    const { manifests, index, clock, manifestsWithoutOwner } = this.#context;
+    if (!request.head && !manifestsWithoutOwner) return this.#miss(request, key.tag, key);
+    const head = await this.#head(request, key.tag, key.accept);
+    if (head === undefined) return this.#miss(request, key.tag, key);
+    const { digest, mediaType, size } = head;
+    const held = request.head ? undefined : await manifests.get(digest);
+    if (!request.head && held === undefined) return this.#miss(request, key.tag, key);
+    await this.#tolerate(async () => {
+      if (held !== undefined) await manifests.link(key, held);
+      // No older meaning is lost by recording this one before its manifest is here.
+      const value = { digest, mediaType, size, confirmedAt: clock.now() };
+      await index.write([{ put: 'tag', key, value }]);
+    });
+    return held === undefined ? head : { ...describe(held), outcome: 'revalidated' };
   }
 
   async #serve(request: ManifestRequest, meaning: TagMeaning): Promise<OpenManifest> {
     const { record, ...how } = meaning;
     const { digest, mediaType, size } = record;
-    if (request.head) return { digest, mediaType, size, ...how };
+    if (request.head) {
+      this.#context.cache.touch(digest);
+      return { digest, mediaType, size, ...how };
+    }
     const held = await this.#context.manifests.get(digest);
     if (held !== undefined) return { ...describe(held), ...how };
     return this.#miss(request, digest); // known by a HEAD only

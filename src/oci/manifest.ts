@@ -47,6 +47,11 @@ export interface ParsedManifest {
   blobs: Descriptor[];
 }
 
+/** What a manifest lists, each once. */
+export function childrenOf({ manifests, blobs }: ParsedManifest): Digest[] {
+  return [...new Set([...manifests, ...blobs].map(({ digest }) => digest))];
+}
+
 /**
  * Reads what a manifest lists, or returns undefined when `bytes` are no manifest that we know.
  *

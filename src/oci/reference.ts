@@ -34,3 +34,9 @@ export function parseReference(text: string): Reference | undefined {
 export function isDigest(reference: Reference): reference is Digest {
   return reference.includes(':');
 }
+
+/** What matches image names, `host/repository:tag` or `host/repository@digest`: `*` stands for anything. */
+export function imagePattern(pattern: string): RegExp {
+  const escaped = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
+  return new RegExp(`^${escaped.join('.*')}$`);
+}

@@ -85,6 +85,12 @@ export class Metrics {
   readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
   readonly storeCapacity = this.#gauge('millpond_store_capacity_bytes', 'The configured cache.maxSize.', []);
   readonly storeObjects = this.#gauge('millpond_store_objects', 'Stored manifests and blobs.', []);
+  readonly evictions = this.#counter(
+    'millpond_evictions_total',
+    'Manifests and blobs removed to make room.',
+    [],
+  );
+  readonly evictedBytes = this.#counter('millpond_evicted_bytes_total', 'Bytes that were freed so.', []);
   readonly storageErrors = this.#counter(
     'millpond_storage_errors_total',
     'Failed operations on the cache directory; the pull itself goes on uncached.',

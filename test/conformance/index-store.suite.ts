@@ -2,7 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { IndexStore, RepositoryKey, TagKey, TagRecord } from '../../src/cache/index-store.ts';
+import type {
+  ContentRecord,
+  IndexStore,
+  RepositoryKey,
+  TagKey,
+  TagRecord,
+} from '../../src/cache/index-store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Repository, Tag } from '../../src/oci/reference.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
@@ -11,7 +17,15 @@ import { tempDir } from '../helpers/temp-dir.ts';
 const KEY: RepositoryKey = { upstream: 'docker.io', repository: 'library/alpine' as Repository };
 const TAG: TagKey = { ...KEY, tag: '3.20' as Tag, accept: '' };
 const DIGEST = digestOf(Buffer.from('a'));
+const OTHER = digestOf(Buffer.from('b'));
+const CONTENT: ContentRecord = { size: 1, allocated: 4096, usedAt: 1000 };
 const RECORD: TagRecord = { digest: DIGEST, mediaType: 'm', size: 1, confirmedAt: 1000 };
+
+async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = [];
+  for await (const item of items) found.push(item);
+  return found;
+}
 
 export function indexStoreSuite(name: string, open: (directory: string) => Promise<IndexStore>): void {
   async function setUp(t: TestContext) {
@@ -25,7 +39,10 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
     const { index } = await setUp(t);
     assert.equal(await index.tag(TAG), undefined);
     assert.equal(await index.link(KEY, DIGEST), undefined);
-    assert.equal(await index.content(DIGEST), undefined);
+    assert.equal(await index.sums(DIGEST), undefined);
+    assert.deepEqual(await all(index.contents()), []);
+    assert.deepEqual(await all(index.tags()), []);
+    assert.deepEqual(await all(index.links(DIGEST)), []);
   });
 
   test(`${name}: a record that was looked for before it was written is found afterwards`, async (t) => {
@@ -62,21 +79,68 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
 
   test(`${name}: the contents are all that was recorded, and only content`, async (t) => {
     const { index } = await setUp(t);
-    const other = digestOf(Buffer.from('b'));
     await index.write([
-      { put: 'content', digest: DIGEST, value: { size: 1 } },
-      { put: 'content', digest: other, value: { size: 2, mediaType: 'm' } },
+      { put: 'content', digest: DIGEST, value: CONTENT },
+      { put: 'content', digest: OTHER, value: { ...CONTENT, mediaType: 'm', children: [DIGEST] } },
       { put: 'tag', key: TAG, value: RECORD },
       { put: 'link', key: KEY, digest: DIGEST, value: {} },
+      { put: 'sums', digest: DIGEST, value: 'abc=' },
     ]);
-    const contents = new Map<string, unknown>();
-    for await (const [digest, record] of index.contents()) contents.set(digest, record);
-    assert.deepEqual(Object.fromEntries(contents), {
-      [DIGEST]: { size: 1 },
-      [other]: { size: 2, mediaType: 'm' },
+    assert.deepEqual(Object.fromEntries(await all(index.contents())), {
+      [DIGEST]: CONTENT,
+      [OTHER]: { ...CONTENT, mediaType: 'm', children: [DIGEST] },
     });
     await index.write([{ delete: 'content', digest: DIGEST }]);
-    assert.equal(await index.content(DIGEST), undefined);
+    assert.deepEqual(
+      (await all(index.contents())).map(([digest]) => digest),
+      [OTHER],
+    );
+    assert.equal(await index.sums(DIGEST), 'abc=');
+    await index.write([{ delete: 'sums', digest: DIGEST }]);
+    assert.equal(await index.sums(DIGEST), undefined);
+  });
+
+  test(`${name}: tags come in the order of their names, of all repositories or of one, and from any place on`, async (t) => {
+    const { index } = await setUp(t);
+    const keys = [
+      { ...TAG, accept: '' },
+      { ...TAG, accept: 'application/x, application/y' },
+      { ...TAG, tag: '3.21' as Tag },
+      { ...TAG, repository: 'library/alpine_2' as Repository },
+      { ...TAG, upstream: 'registry:5000', repository: 'a' as Repository },
+    ];
+    await index.write(keys.toReversed().map((key) => ({ put: 'tag', key, value: RECORD })));
+    const found = await all(index.tags());
+    assert.deepEqual(
+      found.map(([key]) => key),
+      keys,
+    );
+    assert.deepEqual(found[0]?.[1], RECORD);
+    assert.deepEqual(
+      (await all(index.tags(KEY))).map(([key]) => key),
+      keys.slice(0, 3),
+    );
+    assert.deepEqual(
+      (await all(index.tags(undefined, keys[2]))).map(([key]) => key),
+      keys.slice(3),
+    );
+  });
+
+  test(`${name}: every repository that may serve a digest is found by it`, async (t) => {
+    const { index } = await setUp(t);
+    const second = { upstream: 'registry:5000', repository: 'a/b' as Repository };
+    await index.write([
+      { put: 'link', key: KEY, digest: DIGEST, value: { size: 5, expanded: true } },
+      { put: 'link', key: second, digest: DIGEST, value: {} },
+      { put: 'link', key: second, digest: OTHER, value: {} },
+    ]);
+    assert.deepEqual(await all(index.links(DIGEST)), [
+      [KEY, { size: 5, expanded: true }],
+      [second, {}],
+    ]);
+    await index.write([{ delete: 'link', key: KEY, digest: DIGEST }]);
+    assert.equal(await index.link(KEY, DIGEST), undefined);
+    assert.deepEqual(await all(index.links(DIGEST)), [[second, {}]]);
   });
 
   test(`${name}: records survive closing and opening again`, async (t) => {

@@ -24,6 +24,6 @@ test('a second mirror on the same directory refuses to start and says why; the f
   });
   const [code] = (await once(second, 'close')) as [number];
   assert.equal(code, 1);
-  assert.match(stderr, /is in use by another process/);
+  assert.match(stderr, new RegExp(`is in use by another Millpond, process ${first.process.pid}\\b`));
   assert.ok((await fetch(`http://127.0.0.1:${first.operationsPort}/readyz`)).ok);
 });

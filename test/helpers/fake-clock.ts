@@ -4,6 +4,7 @@ import type { Clock } from '../../src/clock.ts';
 export class FakeClock implements Clock {
   #now = Date.UTC(2026, 0, 1);
   readonly #sleepers = new Set<{ until: number; wake: () => void }>();
+  readonly #repeated = new Set<{ ms: number; next: number; step: () => void }>();
   /** Sleeping takes no time: the clock jumps ahead instead. */
   impatient = true;
 
@@ -19,6 +20,17 @@ export class FakeClock implements Clock {
       this.#sleepers.delete(sleeper);
       sleeper.wake();
     }
+    for (const entry of this.#repeated) {
+      if (entry.next > this.#now) continue;
+      entry.next = this.#now + entry.ms;
+      entry.step();
+    }
+  }
+
+  every(ms: number, step: () => void): Disposable {
+    const entry = { ms, next: this.#now + ms, step };
+    this.#repeated.add(entry);
+    return { [Symbol.dispose]: () => void this.#repeated.delete(entry) };
   }
 
   async sleep(ms: number, signal?: AbortSignal): Promise<void> {

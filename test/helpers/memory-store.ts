@@ -17,16 +17,23 @@ export class MemoryStore implements ContentStore {
     };
   }
 
-  async commit(digest: Digest, path: string): Promise<void> {
-    this.#bytesByDigest.set(digest, await readFile(path));
+  async stat(digest: Digest): Promise<StoredContent | undefined> {
+    const size = this.#bytesByDigest.get(digest)?.length;
+    return size === undefined ? undefined : { size, allocated: size, storedAt: 0 };
+  }
+
+  async commit(digest: Digest, path: string): Promise<StoredContent> {
+    const bytes = await readFile(path);
+    this.#bytesByDigest.set(digest, bytes);
     await unlink(path);
+    return { size: bytes.length, allocated: bytes.length, storedAt: 0 };
   }
 
   async delete(digest: Digest): Promise<void> {
     this.#bytesByDigest.delete(digest);
   }
 
-  async *list(): AsyncIterable<StoredContent> {
-    for (const [digest, bytes] of this.#bytesByDigest) yield { digest, size: bytes.length };
+  async *list(): AsyncIterable<Digest> {
+    yield* this.#bytesByDigest.keys();
   }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { SingleFlight } from '../../src/mirror/single-flight.ts';
+import { SingleFlight } from '../../src/single-flight.ts';
 
 test('in every interleaving all waiters of one flight share its outcome, and no two flights of a key overlap', async () => {
   await fc.assert(

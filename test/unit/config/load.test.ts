@@ -20,6 +20,9 @@ suite('a valid configuration', () => {
       directory: '/srv/millpond-data',
       maxSize: 50 * 2 ** 30,
       lowWatermark: 0.9,
+      keepFree: 2 ** 30,
+      pin: [],
+      scrubInterval: null,
     });
     assert.equal(config.defaultUpstream, 'docker.io');
     assert.equal(config.sealed, false);

@@ -22,6 +22,9 @@ cache:
   directory: ${folder.path}/millpond-data
   maxSize: 50GiB
   lowWatermark: 0.9
+  keepFree: 1GiB
+  pin: []
+  scrubInterval: none
 defaultUpstream: docker.io
 sealed: false
 upstreams:
@@ -119,7 +122,13 @@ test('what is printed loads as the same configuration', async () => {
       cache: fc.record(
         {
           directory: fc.constantFrom('data', '/var/lib/mill pond', '~', '- x', '"q"'),
-          maxSize: fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
+          maxSize: fc.oneof(
+            fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
+            fc.integer({ min: 1, max: 100 }).map((percent) => `${percent}%`),
+          ),
+          keepFree: fc.nat().map((bytes) => `${bytes}B`),
+          pin: fc.array(fc.constantFrom('docker.io/library/alpine:*', '*/*:latest')),
+          scrubInterval: fc.constantFrom('none', '7d', '36h'),
           lowWatermark: fc.double({ min: 0, minExcluded: true, max: 1, noNaN: true }),
         },
         { requiredKeys: [] },

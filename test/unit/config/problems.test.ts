@@ -8,7 +8,7 @@ const folder = await ConfigFolder.create();
 const LISTEN = 'must be a host and a port such as 127.0.0.1:5000 or "[::1]:5000"';
 const TIMEOUT = 'must be a duration from 1ms to 24d, such as 30s';
 const DURATION = 'must be a duration such as 500ms, 30s, 5m, 24h or 7d';
-const SIZE = 'must be a size such as 512MiB or 50GiB';
+const SIZE = 'must be a size such as 512MiB or 50GiB, or a share of the file system such as 80%';
 const SHARE = 'must be a number above 0 and up to 1';
 const URL_RULE = 'must be an http:// or https:// URL without credentials, query or fragment';
 const IMAGE_HOST =
@@ -39,6 +39,20 @@ suite('every problem is told with its place', () => {
     ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be a path'],
     ['cache: { maxSize: 50GB }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50GB"`],
     ['cache: { maxSize: 0B }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0B"`],
+    ['cache: { maxSize: 0% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0%"`],
+    ['cache: { maxSize: 101% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "101%"`],
+    [
+      'cache: { keepFree: 1GB }',
+      'm.yaml:1:20: cache.keepFree: must be a size such as 1GiB, or 0B, got "1GB"',
+    ],
+    [
+      'cache: { pin: [alpine] }',
+      'm.yaml:1:16: cache.pin[0]: must be a pattern of image names with their host, such as docker.io/library/alpine:*, got "alpine"',
+    ],
+    [
+      'cache: { scrubInterval: 0s }',
+      'm.yaml:1:25: cache.scrubInterval: must be none or a duration from 1ms to 24d, such as 7d, got "0s"',
+    ],
     ['cache: { lowWatermark: 0 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 0`],
     ['cache: { lowWatermark: 1.01 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 1.01`],
     ['cache: { lowWatermark: 90% }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got "90%"`],
