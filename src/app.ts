@@ -13,6 +13,7 @@ import type { FileSystem } from './cache/file-system.ts';
 import { FsStore } from './cache/fs-store.ts';
 import { Inventory } from './cache/inventory.ts';
 import { openCacheDirectory } from './cache/recovery.ts';
+import { Scrubbing } from './cache/scrub.ts';
 import { Space } from './cache/space.ts';
 import { Spool } from './cache/spool.ts';
 import { StorageFaults } from './cache/storage-faults.ts';
@@ -27,9 +28,11 @@ import { createOperationsApp } from './http/operations.ts';
 import type { PullState } from './http/pull-state.ts';
 import { answerPulls, type MirroredUpstream } from './http/pulls.ts';
 import type { RoutingTable } from './http/routes.ts';
+import { readStatus } from './http/status.ts';
 import { BlobMirror } from './mirror/blob-mirror.ts';
 import { DiscoveryMirror } from './mirror/discovery-mirror.ts';
 import type { FreshnessPolicy } from './mirror/freshness.ts';
+import { Images } from './mirror/images.ts';
 import { ManifestMirror } from './mirror/manifest-mirror.ts';
 import { ManifestStore } from './mirror/manifest-store.ts';
 import { imagePattern } from './oci/reference.ts';
@@ -129,7 +132,24 @@ export async function startApp(options: AppOptions): Promise<App> {
       ? 'the cache directory cannot be written'
       : undefined;
   };
-  const operationsApp = createOperationsApp({ metrics, logger, notReadyReason });
+  const scrubbing = new Scrubbing({ cache, store, inventory, clock, logger });
+  stack.defer(() => scrubbing.close());
+  const { scrubInterval } = config.cache;
+  if (scrubInterval !== null) stack.use(clock.every(scrubInterval, () => scrubbing.runInBackground()));
+  const operationsApp = createOperationsApp({
+    metrics,
+    logger,
+    notReadyReason,
+    status: () =>
+      readStatus(metrics, {
+        version: options.version,
+        sealed: config.sealed,
+        upstreams: upstreamByName.keys(),
+      }),
+    images: new Images({ ...shared, inventory, manifests: manifestStore }),
+    upstreamOf: (host) => table.upstreamByHost.get(host),
+    scrub: (signal) => scrubbing.begin(signal),
+  });
   const operations = await Listener.open(config.operations.listen, operationsApp.callback());
   stack.defer(() => operations.drain(0));
   const registry = await Listener.open(config.server.listen, registryApp.callback());

@@ -203,6 +203,34 @@ export class ContentCache {
     await this.remove([digest, ...(record.mediaType === undefined ? inventory.parents(digest) : [])]);
   }
 
+  /**
+   * Hashes all of it; what is damaged or lost is forgotten.
+   *
+   * @param onRead told how many bytes were read, and awaited
+   * @returns whether it is whole
+   * @throws {StorageError}
+   */
+  async verify(digest: Digest, onRead: (bytes: number) => Promise<void>): Promise<boolean> {
+    const release = this.hold(digest);
+    const reader = await this.#openWhole(digest).catch((error: unknown) => {
+      release();
+      throw error;
+    });
+    try {
+      if (reader === undefined) return false;
+      const sums = await sumUp(reader, digest, onRead);
+      if ((await this.#context.index.sums(digest)) !== sums) await this.#recordSums(digest, sums);
+      return true;
+    } catch (error) {
+      if (!(error instanceof ContentError)) throw error;
+      await this.discardDamaged(error);
+      return false;
+    } finally {
+      await reader?.close();
+      release();
+    }
+  }
+
   /** Records what was used since the last time, in batches. Never rejects: what the disk refuses is reported. */
   flush(): Promise<void> {
     const { inventory, index, faults } = this.#context;
@@ -233,9 +261,13 @@ export class ContentCache {
   #check(digest: Digest, reader: ContentReader): Promise<string> {
     return this.#checks.run(digest, async () => {
       const value = await sumUp(reader, digest);
-      await this.#context.faults.tolerate(() => this.#context.index.write([{ put: 'sums', digest, value }]));
+      await this.#recordSums(digest, value);
       return value;
     }).result;
+  }
+
+  #recordSums(digest: Digest, value: string): Promise<void> {
+    return this.#context.faults.tolerate(() => this.#context.index.write([{ put: 'sums', digest, value }]));
   }
 
   async #drop(records: ReadonlyMap<Digest, ContentRecord>): Promise<void> {

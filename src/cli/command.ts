@@ -15,7 +15,7 @@ export interface Surroundings {
   serve: (config: Config) => Promise<void>;
 }
 
-interface TextOutput {
+export interface TextOutput {
   write(text: string): unknown;
 }
 

@@ -3,7 +3,10 @@ import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/errors.ts';
 import type { Surroundings } from './command.ts';
 import { addConfigCommands } from './config.ts';
+import { addImageCommands } from './images.ts';
+import { addScrubCommand } from './scrub.ts';
 import { addServeCommand } from './serve.ts';
+import { addStatusCommand } from './status.ts';
 
 /** 0: done. 1: failed while running. 2: bad usage or configuration. */
 export type ExitCode = 0 | 1 | 2;
@@ -38,5 +41,8 @@ function buildProgram(surroundings: Surroundings): Command {
     .version(version);
   addServeCommand(program, surroundings);
   addConfigCommands(program, surroundings);
+  addStatusCommand(program, surroundings);
+  addImageCommands(program, surroundings);
+  addScrubCommand(program, surroundings);
   return program;
 }

@@ -1,17 +1,16 @@
-/** The operations side: metrics and health. Keep it off the public network. */
+/** The operations side: metrics, health and the API. Keep it off the public network. */
 import Router from '@koa/router';
 import Koa from 'koa';
-import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { type ApiContext, apiRoutes } from './api.ts';
 
-export interface OperationsContext {
+export interface OperationsContext extends ApiContext {
   metrics: Metrics;
-  logger: Logger;
   /** Why no traffic should come here now; undefined when it may. */
   notReadyReason: () => Promise<string | undefined>;
 }
 
-export function createOperationsApp({ metrics, logger, notReadyReason }: OperationsContext): Koa {
+export function createOperationsApp({ metrics, notReadyReason, ...api }: OperationsContext): Koa {
   const router = new Router();
   router.get('/healthz', (ctx) => {
     ctx.body = 'ok\n';
@@ -26,8 +25,9 @@ export function createOperationsApp({ metrics, logger, notReadyReason }: Operati
     ctx.body = await metrics.registry.metrics();
   });
   const app = new Koa();
-  app.on('error', (error: unknown) => logger.error({ err: error }, 'operations request failed'));
+  app.on('error', (error: unknown) => api.logger.error({ err: error }, 'operations request failed'));
   app.use(router.routes());
+  app.use(apiRoutes(api).routes());
   app.use(router.allowedMethods());
   return app;
 }

@@ -40,10 +40,16 @@ export class ManifestStore {
 
   /** @throws {StorageError} */
   async get(digest: Digest): Promise<Manifest | undefined> {
+    const manifest = await this.peek(digest);
+    if (manifest !== undefined) this.#context.cache.touch(digest);
+    return manifest;
+  }
+
+  /** The same, but it is no use of it. @throws {StorageError} */
+  async peek(digest: Digest): Promise<Manifest | undefined> {
     const { cache } = this.#context;
     const mediaType = cache.get(digest)?.mediaType;
     if (mediaType === undefined) return undefined;
-    cache.touch(digest);
     const recent = this.#recent.get(digest);
     if (recent !== undefined) return recent;
     const bytes = await cache.read(digest);

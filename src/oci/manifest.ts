@@ -37,6 +37,8 @@ export interface Descriptor {
   digest: Digest;
   /** Bytes. */
   size: number;
+  /** What an index says of a platform manifest: `linux/arm64`, `linux/arm/v7`. */
+  platform?: string;
 }
 
 export interface ParsedManifest {
@@ -90,7 +92,26 @@ function descriptor(value: unknown): Descriptor[] {
   const digest = parseDigest(value['digest']);
   const { size, mediaType } = value;
   if (digest === undefined || !Number.isSafeInteger(size) || (size as number) < 0) return [];
-  return [{ digest, size: size as number, mediaType: typeof mediaType === 'string' ? mediaType : '' }];
+  const platform = platformOf(value['platform']);
+  return [
+    {
+      digest,
+      size: size as number,
+      mediaType: typeof mediaType === 'string' ? mediaType : '',
+      ...(platform === undefined ? {} : { platform }),
+    },
+  ];
+}
+
+/**
+ * `os/architecture[/variant]` of an index's entry, or of an image's config: both have these fields (image-spec).
+ * Attestations beside an image say `unknown/unknown`, and are no platform.
+ */
+export function platformOf(value: unknown): string | undefined {
+  if (!isObject(value)) return undefined;
+  const { os, architecture, variant } = value;
+  if (typeof os !== 'string' || typeof architecture !== 'string' || os === 'unknown') return undefined;
+  return [os, architecture, ...(typeof variant === 'string' ? [variant] : [])].join('/');
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

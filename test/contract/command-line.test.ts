@@ -143,7 +143,17 @@ suite('the command line', () => {
     });
   }
 
-  for (const args of [[], ['serve'], ['config'], ['config', 'check'], ['config', 'print']]) {
+  for (const args of [
+    [],
+    ['serve'],
+    ['config'],
+    ['config', 'check'],
+    ['config', 'print'],
+    ['status'],
+    ['list'],
+    ['remove'],
+    ['scrub'],
+  ]) {
     test(`has help for: millpond ${args.join(' ')}`, async () => {
       const outcome = await run([...args, '--help']);
       assert.equal(outcome.exitCode, 0);

@@ -1,0 +1,26 @@
+/** `millpond scrub`. */
+import type { Command } from 'commander';
+import type { Surroundings } from './command.ts';
+import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
+import { humanSize, ProgressBar } from './output.ts';
+
+export function addScrubCommand(program: Command, { stdout, stderr }: Surroundings): void {
+  withServerOption(program.command('scrub'))
+    .description('read and check all that is stored, and remove what is damaged')
+    .action(async (options: ServerOption) => {
+      const bar = new ProgressBar(stderr, 'scrub');
+      try {
+        for await (const event of new OperationsClient(options).events('/scrub')) {
+          if (event.event === 'progress') bar.update(Number(event['bytes']), Number(event['totalBytes']));
+          if (event.event === 'damaged') stdout.write(`${String(event['digest'])}: damaged, removed\n`);
+          if (event.event !== 'done') continue;
+          const [read, damaged, adopted] = ['objects', 'damaged', 'adopted'].map((key) => Number(event[key]));
+          stdout.write(
+            `${read} objects checked (${humanSize(Number(event['bytes']))}), ${damaged} damaged, ${adopted} found without a record\n`,
+          );
+        }
+      } finally {
+        bar.stop();
+      }
+    });
+}

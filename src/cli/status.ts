@@ -1,0 +1,50 @@
+/** `millpond status`. */
+import type { Command } from 'commander';
+import type { Surroundings } from './command.ts';
+import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
+import { humanSize, table } from './output.ts';
+
+/** What of the API's answer is shown. */
+interface Status {
+  version: string;
+  sealed: boolean;
+  store: { bytes: number; capacityBytes: number; objects: number; evictions: number };
+  requests: { total: number; hitRate: number | null; byteHitRate: number | null };
+  upstreams: {
+    name: string;
+    up: boolean;
+    requests: number;
+    rateLimit: { limit: number | null; remaining: number | null };
+  }[];
+}
+
+export function addStatusCommand(program: Command, { stdout }: Surroundings): void {
+  withServerOption(program.command('status'))
+    .description('show upstreams, rate limits, the use of the store and the hit rate')
+    .option('--json', 'as JSON')
+    .action(async (options: ServerOption & { json?: true }) => {
+      const status = await new OperationsClient(options).json('GET', '/status');
+      stdout.write(options.json ? `${JSON.stringify(status, undefined, 2)}\n` : format(status as Status));
+    });
+}
+
+function format({ version, sealed, store, requests, upstreams }: Status): string {
+  const share = store.capacityBytes === 0 ? 0 : store.bytes / store.capacityBytes;
+  const lines = [
+    `Millpond ${version}${sealed ? ', sealed: it asks no upstream' : ''}`,
+    `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`,
+    `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, of bytes ${percent(requests.byteHitRate)}`,
+    '',
+  ];
+  const rows = upstreams.map(({ name, up, requests: sent, rateLimit: { limit, remaining } }) => [
+    name,
+    up ? 'up' : 'down',
+    String(sent),
+    remaining === null ? '-' : `${remaining} of ${limit ?? '?'} left`,
+  ]);
+  return `${lines.join('\n')}\n${table([['UPSTREAM', 'STATE', 'REQUESTS', 'RATE LIMIT'], ...rows])}`;
+}
+
+function percent(share: number | null): string {
+  return share === null ? '-' : `${Math.round(share * 100)} %`;
+}

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { runCommandLine } from '../../src/cli/program.ts';
+import { digestHex, digestOf } from '../../src/oci/digest.ts';
+import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { startMirror } from '../helpers/start-mirror.ts';
+
+async function setUp(t: TestContext) {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('library/alpine', '3.20', { layers: [5_000_000] });
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  await mirror.get('/v2/alpine/manifests/3.20');
+  for (const blob of image.blobs) await mirror.get(`/v2/alpine/blobs/${digestOf(blob)}`);
+  await mirror.idle();
+  const millpond = async (...args: string[]) => {
+    const written = { stdout: '', stderr: '' };
+    const exitCode = await runCommandLine([...args, '--server', mirror.operationsUrl], {
+      version: '1.2.3',
+      environment: {},
+      cwd: '/',
+      stdout: { write: (text) => void (written.stdout += text) },
+      stderr: { write: (text) => void (written.stderr += text) },
+      serve: async () => undefined,
+    });
+    return { exitCode, ...written };
+  };
+  return { upstream, image, mirror, millpond };
+}
+
+test('millpond status shows the store, the hit rate and each upstream; --json is the API’s answer', async (t) => {
+  const { millpond } = await setUp(t);
+  const { exitCode, stdout, stderr } = await millpond('status');
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  assert.equal(
+    stdout,
+    `Millpond test
+store      4.8 MiB of 50.0 GiB (0 %), 3 objects, 0 evicted
+requests   3 since the start, hit rate 0 %, of bytes 0 %
+
+UPSTREAM   STATE  REQUESTS  RATE LIMIT
+docker.io  up     3         -
+`,
+  );
+  const json = JSON.parse((await millpond('status', '--json')).stdout) as { store: { objects: number } };
+  assert.equal(json.store.objects, 3);
+});
+
+test('millpond list shows a line an image; --json all of each', async (t) => {
+  const { millpond, image, mirror } = await setUp(t);
+  const usedAt = new Date(mirror.clock.now()).toISOString();
+  assert.deepEqual(await millpond('list', '*alpine*'), {
+    exitCode: 0,
+    stdout: `IMAGE                          DIGEST               PLATFORMS    SIZE     LAST USED
+docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.8 MiB  ${usedAt}
+`,
+    stderr: '',
+  });
+  const [json] = JSON.parse((await millpond('list', '--json')).stdout) as { digest: string }[];
+  assert.equal(json?.digest, image.top.digest);
+  assert.equal((await millpond('list', 'quay.io/*', '--json')).stdout, '[]\n');
+});
+
+test('millpond remove frees the bytes, names each image, and answers 1 if one is not there', async (t) => {
+  const { millpond, mirror } = await setUp(t);
+  const { exitCode, stdout, stderr } = await millpond('remove', 'alpine:9', 'alpine:3.20');
+  assert.equal(exitCode, 1);
+  assert.equal(stdout, 'alpine:3.20: removed, 3 objects and 4.8 MiB freed\n');
+  assert.equal(stderr, 'alpine:9: docker.io/library/alpine has no 9 here\nmillpond: not removed: alpine:9\n');
+  assert.equal(await mirror.metric('millpond_store_objects'), 0);
+});
+
+test('millpond scrub tells what it found; without a terminal there is no bar', async (t) => {
+  const { millpond, image, mirror } = await setUp(t);
+  assert.deepEqual(await millpond('scrub'), {
+    exitCode: 0,
+    stdout: '3 objects checked (4.8 MiB), 0 damaged, 0 found without a record\n',
+    stderr: '',
+  });
+  const [, layer = Buffer.alloc(0)] = image.blobs;
+  const hex = digestHex(digestOf(layer));
+  await rm(join(mirror.directory, 'data/blobs/sha256', hex.slice(0, 2), hex));
+  const { stdout } = await millpond('scrub');
+  assert.match(stdout, new RegExp(`^sha256:${hex}: damaged, removed\\n`));
+  assert.match(stdout, / 1 damaged, /);
+});
+
+test('without a mirror a command answers 1 and says what to do', async (t) => {
+  const { mirror, millpond } = await setUp(t);
+  await mirror.app.close();
+  const { exitCode, stderr } = await millpond('status');
+  assert.equal(exitCode, 1);
+  assert.match(
+    stderr,
+    /^millpond: no Millpond answers at http:\/\/127\.0\.0\.1:\d+ \(connect ECONNREFUSED [\d.:]+\): is it running\? --server names its operations listener\n$/,
+  );
+});
+
+test('an address that is no Millpond is told apart from one that does not answer', async (t) => {
+  const { mirror } = await setUp(t);
+  let stderr = '';
+  const exitCode = await runCommandLine(['list', '--server', mirror.url], {
+    version: '1.2.3',
+    environment: {},
+    cwd: '/',
+    stdout: { write: () => undefined },
+    stderr: { write: (text) => void (stderr += text) },
+    serve: async () => undefined,
+  });
+  assert.equal(exitCode, 1);
+  assert.match(stderr, / answered 404: is it a Millpond\?\n$/);
+});
