@@ -12,6 +12,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: ['config'],
   config: ['telemetry'],
   http: ['mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  transfer: ['mirror', 'cache', 'oci', 'clock', 'telemetry'],
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],
   upstream: ['telemetry', 'oci', 'clock'],

@@ -12,6 +12,11 @@ export interface RealClient {
   remove(): Promise<void>;
 }
 
+export interface SavingClient extends RealClient {
+  /** Writes the image into an archive, in the format that the client is asked for. */
+  save(file: string): Promise<void>;
+}
+
 /** A directory whose mounts, which daemons leave behind, are undone before it is removed. */
 async function daemonDir(t: TestContext): Promise<string> {
   const directory = await tempDir(t);
@@ -22,7 +27,7 @@ async function daemonDir(t: TestContext): Promise<string> {
 }
 
 /** The registry-mirrors setting: Docker Hub only. */
-export async function startDockerd(t: TestContext, mirrorPort: number): Promise<RealClient> {
+export async function startDockerd(t: TestContext, mirrorPort: number): Promise<SavingClient> {
   const directory = await daemonDir(t);
   const host = `unix://${directory}/docker.sock`;
   const containerd = await startContainerdProcess(t, directory);
@@ -45,6 +50,7 @@ export async function startDockerd(t: TestContext, mirrorPort: number): Promise<
   return {
     pull: async () => void (await docker('pull', 'busybox:1')),
     remove: async () => void (await docker('rmi', 'busybox:1')),
+    save: async (file) => void (await docker('save', '--output', file, 'busybox:1')),
   };
 }
 
@@ -78,7 +84,7 @@ export async function startContainerd(
   t: TestContext,
   mirrorPort: number,
   shape: HostsShape,
-): Promise<RealClient> {
+): Promise<SavingClient> {
   const directory = await daemonDir(t);
   const { socket } = await startContainerdProcess(t, directory);
   const folder = join(directory, 'certs.d', shape.image.split('/')[0] ?? '');
@@ -101,6 +107,7 @@ export async function startContainerd(
       await ctr('images', 'rm', '--sync', shape.image);
       await ctr('content', 'prune', 'references');
     },
+    save: async (file) => void (await ctr('images', 'export', '--all-platforms', file, shape.image)),
   };
 }
 
@@ -119,7 +126,7 @@ async function registriesConf(t: TestContext, mirrorPort: number): Promise<strin
   return file;
 }
 
-export async function preparePodman(t: TestContext, mirrorPort: number): Promise<RealClient> {
+export async function preparePodman(t: TestContext, mirrorPort: number): Promise<SavingClient> {
   const directory = await daemonDir(t);
   const env = { CONTAINERS_REGISTRIES_CONF: await registriesConf(t, mirrorPort), TMPDIR: directory };
   const podman = (...args: string[]) =>
@@ -142,6 +149,10 @@ export async function preparePodman(t: TestContext, mirrorPort: number): Promise
   return {
     pull: async () => void (await podman('pull', '--quiet', 'docker.io/library/busybox:1')),
     remove: async () => void (await podman('rmi', '--all', '--force')),
+    save: async (file) => {
+      const format = ['--quiet', '--format', 'oci-archive'];
+      await podman('save', ...format, '--output', file, 'docker.io/library/busybox:1');
+    },
   };
 }
 
