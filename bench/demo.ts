@@ -71,6 +71,7 @@ async function startMirror(upstreamUrl: string): Promise<App> {
     clock: systemClock,
     fileSystem: nodeFileSystem,
     logDestination: process.stderr,
+    collectGarbage: () => undefined,
     processMetrics: false,
   });
   steps.push(() => app.close());

@@ -30,6 +30,7 @@ import { hitManifestTag } from './scenarios/hit-manifest-tag.ts';
 import { imagePull } from './scenarios/image-pull.ts';
 import { missBlob } from './scenarios/miss-blob.ts';
 import { missThrottledConnection, missThrottledTotal } from './scenarios/miss-throttled.ts';
+import { scale1m, scale10k, scale100k } from './scenarios/scale.ts';
 import { slowClient } from './scenarios/slow-client.ts';
 
 const SCENARIOS: readonly Scenario[] = [
@@ -44,6 +45,9 @@ const SCENARIOS: readonly Scenario[] = [
   herd,
   slowClient,
   imagePull,
+  scale10k,
+  scale100k,
+  scale1m,
 ];
 
 const { values, positionals } = parseArgs({
@@ -107,7 +111,14 @@ function choose(names: readonly string[]): readonly Scenario[] {
 async function runScenario(scenario: Scenario): Promise<Report> {
   const directory = await mkdtemp(join(base, `${scenario.name}-`));
   const upstream = await Upstream.start(directory);
-  const lab: Lab = { upstream, smoke, directory, servers: {} };
+  const lab: Lab = {
+    upstream,
+    smoke,
+    directory,
+    servers: {},
+    startMillpond: (at, cache) =>
+      startMillpond({ directory: at, upstreamPort: upstream.port }, values.main, cache),
+  };
   try {
     for (const peer of scenario.peers) {
       if (peer !== 'bare') await startPeer(lab, peer);

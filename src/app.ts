@@ -47,6 +47,9 @@ import type { Identity } from './upstream/transport.ts';
 /** What a crash can make us forget about the order of use. */
 const FLUSH_INTERVAL_MS = 10_000;
 
+/** Records; see {@link AppOptions.collectGarbage}. */
+const GARBAGE_WORTH_COLLECTING = 50_000;
+
 export interface AppOptions {
   config: Config;
   environment: Environment;
@@ -54,6 +57,8 @@ export interface AppOptions {
   clock: Clock;
   fileSystem: FileSystem;
   logDestination: DestinationStream;
+  /** Called once after a large index was read, which leaves more garbage than the records take. */
+  collectGarbage: () => void;
   /** Also export prom-client's metrics of the whole process. */
   processMetrics: boolean;
 }
@@ -76,14 +81,15 @@ export async function startApp(options: AppOptions): Promise<App> {
 
   const { directory } = config.cache;
   const store = new FsStore(directory, fileSystem);
-  const { index, records, manifestsWithoutOwner, ...opened } = await openCacheDirectory(directory, {
+  const { index, contents, manifestsWithoutOwner, ...opened } = await openCacheDirectory(directory, {
     store,
     fileSystem,
     logger,
   });
   stack.defer(opened.close);
   const inventory = new Inventory(metrics);
-  inventory.load(records);
+  inventory.load(contents);
+  if (inventory.objects >= GARBAGE_WORTH_COLLECTING) options.collectGarbage();
   const spool = new Spool(directory, fileSystem);
   await faults.tolerate(() => spool.sweep());
   const cache = new ContentCache({ store, index, inventory, faults, logger, clock });

@@ -7,6 +7,8 @@
  * `npm start` and in the Dockerfile.
  */
 import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { startApp } from './app.ts';
 import { nodeFileSystem } from './cache/file-system.ts';
 import { runCommandLine } from './cli/program.ts';
@@ -34,6 +36,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       clock: systemClock,
       fileSystem: nodeFileSystem,
       logDestination: config.log.format === 'pretty' ? prettyDestination(output) : output,
+      collectGarbage,
       processMetrics: true,
     });
     await new Promise((resolve) => {
@@ -45,3 +48,9 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   },
 });
 process.exit(exitCode);
+
+/** Left to itself V8 would keep it for hours: 630 MB after a start with a million records, 400 MB with this. */
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+}

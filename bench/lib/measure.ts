@@ -118,16 +118,25 @@ export function figures({ upstream, process }: Observed<unknown>): Sample {
   };
 }
 
-/** wrk on one path: 32 connections that are kept alive, one thread. */
+/**
+ * wrk on one path: 32 connections that are kept alive, one thread.
+ *
+ * @param script for wrk, when it is to ask for more than the one path
+ */
 export async function measureRequests(
   lab: Lab,
   server: Server,
   path: string,
   headers: readonly string[] = [],
+  script?: string,
 ): Promise<Sample> {
   const seconds = lab.smoke ? 1 : 3;
   const url = `http://127.0.0.1:${server.port}${path}`;
-  const args = ['-t1', '-c32', `-d${seconds}s`, '--latency', ...headers.flatMap((line) => ['-H', line]), url];
+  const options = [
+    ...headers.flatMap((line) => ['-H', line]),
+    ...(script === undefined ? [] : ['-s', script]),
+  ];
+  const args = ['-t1', '-c32', `-d${seconds}s`, '--latency', ...options, url];
   const seen = await observe(lab, server, () => run('wrk', args));
   const text = seen.result;
   if (/Non-2xx|Socket errors/.test(text)) throw new Error(`wrk saw errors at ${server.name}:\n${text}`);

@@ -31,16 +31,20 @@ export interface Surroundings {
   upstreamPort: number;
 }
 
-/** @param main the `main.ts` to run: another checkout's, to compare two versions */
+/**
+ * @param main the `main.ts` to run: another checkout's, to compare two versions
+ * @param cache settings of its cache besides the directory
+ */
 export async function startMillpond(
   { directory, upstreamPort }: Surroundings,
   main: string,
+  cache: Record<string, unknown> = {},
 ): Promise<Server> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const config = {
     server: { listen: `127.0.0.1:${port}` },
     operations: { listen: `127.0.0.1:${operationsPort}` },
-    cache: { directory: join(directory, 'cache') },
+    cache: { directory: join(directory, 'cache'), ...cache },
     defaultUpstream: 'upstream.test',
     upstreams: { 'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` } },
   };

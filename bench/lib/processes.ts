@@ -137,6 +137,11 @@ export function residentMiB(pid: number): number {
   return memory(pid, 'VmRSS');
 }
 
+/** Without the files that are mapped into it, which the system takes back whenever it likes. */
+export function anonymousMiB(pid: number): number {
+  return memory(pid, 'RssAnon');
+}
+
 /** Since {@link resetPeak}. */
 export function peakResidentMiB(pid: number): number {
   return memory(pid, 'VmHWM');
@@ -146,7 +151,7 @@ export function resetPeak(pid: number): void {
   for (const member of family(pid)) writeFileSync(`/proc/${member}/clear_refs`, '5');
 }
 
-function memory(pid: number, field: 'VmRSS' | 'VmHWM'): number {
+function memory(pid: number, field: 'VmRSS' | 'VmHWM' | 'RssAnon'): number {
   let kib = 0;
   for (const member of family(pid)) {
     const match = new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${member}/status`, 'utf8'));

@@ -12,6 +12,8 @@ export interface Lab {
   /** Removed when the scenario is over. */
   directory: string;
   servers: Partial<Record<PeerName, Server>>;
+  /** One more Millpond, on a directory of its own; the caller stops it. */
+  startMillpond(directory: string, cache: Record<string, unknown>): Promise<Server>;
 }
 
 type Limit =

@@ -285,7 +285,7 @@ export class ContentCache {
     const { index, inventory } = this.#context;
     const changes: IndexChange[] = [];
     const repositories = new Map<string, RepositoryKey>();
-    for (const [digest, { mediaType, children = [] }] of records) {
+    const forget = async (digest: Digest, { mediaType, children = [] }: ContentRecord) => {
       changes.push({ delete: 'content', digest }, { delete: 'sums', digest });
       for await (const [key] of index.links(digest)) {
         changes.push({ delete: 'link', key, digest });
@@ -295,7 +295,8 @@ export class ContentCache {
         const absent = children.filter((child) => inventory.get(child) === undefined);
         changes.push(...absent.map((child): IndexChange => ({ delete: 'link', key, digest: child })));
       }
-    }
+    };
+    await Promise.all([...records].map(([digest, record]) => forget(digest, record)));
     for (const repository of repositories.values()) {
       for await (const [key, { digest }] of index.tags(repository)) {
         if (records.has(digest)) changes.push({ delete: 'tag', key });

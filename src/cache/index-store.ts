@@ -71,7 +71,8 @@ export interface IndexStore {
   link(key: RepositoryKey, digest: Digest): Promise<LinkRecord | undefined>;
   /** The block sums of a blob; see {@link BlockSums}. */
   sums(digest: Digest): Promise<string | undefined>;
-  contents(): AsyncIterable<[Digest, ContentRecord]>;
+  /** All of them, in batches. */
+  contents(): AsyncIterable<[Digest, ContentRecord][]>;
   /** The tags of one repository, or all of them, in the order of their names; only those behind `after`. */
   tags(within?: RepositoryKey, after?: TagKey): AsyncIterable<[TagKey, TagRecord]>;
   /** The repositories that may serve `digest`. */

@@ -14,6 +14,14 @@ const SAME_USE_MS = 1000;
 
 /** An index of indexes of indexes is somebody's attempt to keep us busy. */
 const MAX_DEPTH = 8;
+const HEIGHTS = 16;
+
+/** What was recorded, in the order of the digests; in two arrays, for a million pairs would take 60 MB. */
+export interface Contents {
+  digests: Digest[];
+  /** That of `digests[n]` is `records[n]`. */
+  records: ContentRecord[];
+}
 
 export class Inventory {
   // Bounded by the disk and not here; a size each is what lets lru-cache do without a maximum, and add them up.
@@ -29,26 +37,16 @@ export class Inventory {
     this.#metrics = metrics;
   }
 
-  /** @param records in any order */
-  load(records: [Digest, ContentRecord][]): void {
-    // Those of one use have one time: then what lists others comes before them, for the invariant.
-    const heights = new Map<Digest, number>();
-    const listing = new Map(records.filter(([, { children }]) => children !== undefined));
-    const height = (digest: Digest): number => {
-      const children = listing.get(digest)?.children;
-      if (children === undefined) return 0;
-      const known = heights.get(digest);
-      if (known !== undefined) return known;
-      heights.set(digest, 1);
-      const above = 1 + children.reduce((most, child) => Math.max(most, height(child)), 0);
-      heights.set(digest, above);
-      return above;
-    };
-    for (const digest of listing.keys()) height(digest);
-    records.sort(
-      ([a, { usedAt }], [b, other]) => usedAt - other.usedAt || (heights.get(b) ?? 0) - (heights.get(a) ?? 0),
-    );
-    for (const [digest, record] of records) this.#records.set(digest, record);
+  load({ digests, records }: Contents): void {
+    const heights = heightsOf(digests, records);
+    // Those of one use have one time: then what lists others comes before them, for the invariant. Sorted in arrays of
+    // numbers, for to sort a million pairs takes longer than to read them.
+    const keys = Float64Array.from(records, ({ usedAt }, at) => (usedAt + 1) * HEIGHTS - (heights[at] ?? 0));
+    const order = Uint32Array.from(records.keys()).sort((a, b) => (keys[a] ?? 0) - (keys[b] ?? 0));
+    for (const at of order) {
+      const [digest, record] = [digests[at], records[at]];
+      if (digest !== undefined && record !== undefined) this.#records.set(digest, record);
+    }
     this.#publish();
   }
 
@@ -134,4 +132,40 @@ export class Inventory {
     this.#metrics.storeBytes.set(this.bytes);
     this.#metrics.storeObjects.set(this.#records.size);
   }
+}
+
+/**
+ * How many levels of manifests stand on what each lists: 0 for a blob, 1 for an image, 2 for an index.
+ *
+ * On the way, digests in lists become the very strings that are the keys: a million times two would be too much.
+ */
+function heightsOf(digests: Contents['digests'], records: Contents['records']): Uint8Array {
+  const heights = new Uint8Array(digests.length);
+  const seen = new Uint8Array(digests.length);
+  const visit = (at: number): number => {
+    const record = records[at];
+    if (record?.children === undefined || seen[at] === 1) return heights[at] ?? 0;
+    seen[at] = 1;
+    let below = 0;
+    record.children = record.children.map((child) => {
+      const place = search(digests, child);
+      if (place === undefined) return child;
+      below = Math.max(below, visit(place));
+      return digests[place] ?? child;
+    });
+    heights[at] = Math.min(below + 1, HEIGHTS - 1);
+    return heights[at];
+  };
+  for (const at of records.keys()) visit(at);
+  return heights;
+}
+
+function search(digests: readonly Digest[], wanted: Digest): number | undefined {
+  let [low, high] = [0, digests.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((digests[middle] ?? '') < wanted) low = middle + 1;
+    else high = middle;
+  }
+  return digests[low] === wanted ? low : undefined;
 }

@@ -5,7 +5,7 @@
  */
 import { Level } from 'level';
 import { LRUCache } from 'lru-cache';
-import { type Digest, parseDigest } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { StorageError } from './errors.ts';
 import type {
@@ -23,6 +23,9 @@ type Operation = { type: 'put'; key: string; value: StoredRecord } | { type: 'de
 
 const RECENT_RECORDS = 50_000;
 const RECENT_SUMS_BYTES = 8 * 1024 * 1024;
+/** Large: a hop to the thread pool for every few records would take most of a start with a million. */
+const CONTENTS_BATCH = 1000;
+const CONTENTS_BATCH_BYTES = 1024 * 1024;
 // lru-cache cannot hold undefined, and that a record is missing is worth remembering too.
 const ABSENT = Symbol('absent');
 
@@ -76,10 +79,26 @@ export class LevelIndex implements IndexStore {
     return stored;
   }
 
-  async *contents(): AsyncIterable<[Digest, ContentRecord]> {
-    for await (const [key, value] of this.#range<ContentRecord>('content:')) {
-      const digest = parseDigest(key.slice('content:'.length));
-      if (digest !== undefined) yield [digest, value];
+  async *contents(): AsyncIterable<[Digest, ContentRecord][]> {
+    const prefix = 'content:';
+    const scratch = Buffer.alloc(256);
+    const range = { gte: prefix, lt: `${prefix}\x7f`, highWaterMarkBytes: CONTENTS_BATCH_BYTES };
+    const iterator = this.#db.iterator(range);
+    try {
+      for (;;) {
+        const batch = (await iterator.nextv(CONTENTS_BATCH)) as [string, ContentRecord][];
+        if (batch.length === 0) return;
+        // Copied: a slice of a string keeps the whole alive, and these are kept by the million.
+        for (const entry of batch) {
+          const end = scratch.write(entry[0], 'latin1');
+          entry[0] = scratch.toString('latin1', prefix.length, end);
+        }
+        yield batch as [Digest, ContentRecord][];
+      }
+    } catch (error) {
+      throw new StorageError('index', error);
+    } finally {
+      await iterator.close();
     }
   }
 

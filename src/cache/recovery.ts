@@ -16,6 +16,7 @@ import type { ContentReader, ContentStore } from './content-store.ts';
 import { errnoOf, StorageError } from './errors.ts';
 import type { FileSystem } from './file-system.ts';
 import type { ContentRecord, IndexChange } from './index-store.ts';
+import type { Contents } from './inventory.ts';
 import { LevelIndex } from './level-index.ts';
 
 const FORMAT = 1;
@@ -24,7 +25,7 @@ const FILES_AT_A_TIME = 32;
 
 export interface CacheDirectory {
   index: LevelIndex;
-  records: [Digest, ContentRecord][];
+  contents: Contents;
   /** Manifests were found of which nobody knows any more which tags mean them, and whose they are. */
   manifestsWithoutOwner: boolean;
   /** Closes the index and lets go of the directory. */
@@ -51,20 +52,20 @@ export async function openCacheDirectory(
   try {
     const endedInOrder = (await read(pidFile, fs)) === undefined;
     await fs.writeFile(pidFile, String(pid));
-    let records = known ? await readRecords(index) : undefined;
-    const rebuilt = records === undefined;
-    if (records === undefined) {
+    let contents = known ? await readContents(index) : undefined;
+    const rebuilt = contents === undefined;
+    if (contents === undefined) {
       await index.close();
       await setAside(directory, surroundings);
       index = await LevelIndex.open(join(directory, 'index'));
-      records = [];
+      contents = { digests: [], records: [] };
     }
-    const agreed = endedInOrder && !opened.repaired && !rebuilt && records.length > 0;
-    const found = agreed ? { records, manifests: 0 } : await reconcile(index, store, records, logger);
+    const agreed = endedInOrder && !opened.repaired && !rebuilt && contents.digests.length > 0;
+    const found = agreed ? { contents, manifests: 0 } : await reconcile(index, store, contents, logger);
     await fs.writeFile(join(directory, 'format'), `${FORMAT}\n`);
     return {
       index,
-      records: found.records,
+      contents: found.contents,
       manifestsWithoutOwner: found.manifests > 0,
       close: async () => {
         await index.close();
@@ -119,15 +120,20 @@ async function openIndex(
 }
 
 /** @returns undefined if it is damaged */
-async function readRecords(index: LevelIndex): Promise<[Digest, ContentRecord][] | undefined> {
-  const records: [Digest, ContentRecord][] = [];
+async function readContents(index: LevelIndex): Promise<Contents | undefined> {
+  const contents: Contents = { digests: [], records: [] };
   try {
-    for await (const entry of index.contents()) records.push(entry);
+    for await (const batch of index.contents()) {
+      for (const [digest, record] of batch) {
+        contents.digests.push(digest);
+        contents.records.push(record);
+      }
+    }
   } catch (error) {
     if (error instanceof StorageError) return undefined;
     throw error;
   }
-  return records;
+  return contents;
 }
 
 /** An index that is of no use is kept once, for who wants to look at it. */
@@ -146,10 +152,10 @@ async function setAside(directory: string, { fileSystem, logger }: Surroundings)
 async function reconcile(
   index: LevelIndex,
   store: ContentStore,
-  records: [Digest, ContentRecord][],
+  { digests, records }: Contents,
   logger: Logger,
-): Promise<{ records: [Digest, ContentRecord][]; manifests: number }> {
-  const lost = new Set(records.map(([digest]) => digest));
+): Promise<{ contents: Contents; manifests: number }> {
+  const lost = new Set(digests);
   const unknown: Digest[] = [];
   for await (const digest of store.list()) if (!lost.delete(digest)) unknown.push(digest);
 
@@ -176,7 +182,14 @@ async function reconcile(
       'index and content did not agree: content without record was taken up, records without content forgotten',
     );
   }
-  return { records: [...records.filter(([digest]) => !lost.has(digest)), ...adopted], manifests };
+  const known = records.map((record, at): [Digest | undefined, ContentRecord] => [digests[at], record]);
+  const all = [...known, ...adopted]
+    .filter((entry): entry is [Digest, ContentRecord] => entry[0] !== undefined && !lost.has(entry[0]))
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    contents: { digests: all.map(([digest]) => digest), records: all.map(([, record]) => record) },
+    manifests,
+  };
 }
 
 /**

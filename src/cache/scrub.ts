@@ -11,7 +11,7 @@ import { recordOf } from './recovery.ts';
 const BYTES_PER_SECOND = 64 * 1024 * 1024;
 const PROGRESS_EVERY_OBJECTS = 1000;
 
-export interface ScrubTotals {
+interface ScrubTotals {
   /** Objects that were read so far, and their bytes. */
   objects: number;
   bytes: number;

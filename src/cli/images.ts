@@ -69,7 +69,7 @@ export function addImageCommands(program: Command, { stdout, stderr }: Surroundi
 async function* pages(client: OperationsClient, pattern: string): AsyncGenerator<Image[]> {
   for (let cursor: string | undefined; ; ) {
     const query = new URLSearchParams(cursor === undefined ? { pattern } : { pattern, cursor });
-    const page = (await client.json('GET', `/images?${query}`)) as Page;
+    const page = (await client.json('GET', `/images?${query.toString()}`)) as Page;
     yield page.images;
     if (page.next === undefined) return;
     cursor = page.next;

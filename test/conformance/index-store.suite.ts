@@ -86,13 +86,13 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
       { put: 'link', key: KEY, digest: DIGEST, value: {} },
       { put: 'sums', digest: DIGEST, value: 'abc=' },
     ]);
-    assert.deepEqual(Object.fromEntries(await all(index.contents())), {
+    assert.deepEqual(Object.fromEntries((await all(index.contents())).flat()), {
       [DIGEST]: CONTENT,
       [OTHER]: { ...CONTENT, mediaType: 'm', children: [DIGEST] },
     });
     await index.write([{ delete: 'content', digest: DIGEST }]);
     assert.deepEqual(
-      (await all(index.contents())).map(([digest]) => digest),
+      (await all(index.contents())).flat().map(([digest]) => digest),
       [OTHER],
     );
     assert.equal(await index.sums(DIGEST), 'abc=');

@@ -81,6 +81,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     clock,
     fileSystem: options.fileSystem ?? nodeFileSystem,
     logDestination: { write: (line) => void log.push(JSON.parse(line) as Record<string, unknown>) },
+    collectGarbage: () => undefined,
     processMetrics: false,
   });
   const client = new Agent({ connections: 500 });

@@ -197,6 +197,6 @@ test('whatever is pulled, read, removed, restarted and crashed: accounts are rig
       for (const one of steps) await trial.take(one);
       await trial.end();
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, interruptAfterTimeLimit: 45_000 },
   );
 });

@@ -1,0 +1,107 @@
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { addManifest, measureRequests, REPOSITORY } from '../lib/measure.ts';
+import type { Server } from '../lib/peers.ts';
+import { anonymousMiB, residentMiB, settled } from '../lib/processes.ts';
+import type { Lab, Sample, Scenario } from '../lib/scenario.ts';
+import { type SeededCache, seedCache } from '../lib/seed-cache.ts';
+
+const MIB = 1024 * 1024;
+const EVICTABLE = 5000;
+const WARM = 1000;
+
+const seeded = new Map<string, SeededCache>();
+
+/** Starts on a directory of many objects, answers hits all over it, and makes room once. */
+function scale(objects: number, targets: Scenario['targets']): Scenario {
+  const name = `scale-${objects}`;
+  const sizeOf = (lab: Lab) => (lab.smoke ? Math.min(objects, 20_000) : objects);
+  const template = (lab: Lab) => join(lab.directory, 'template');
+  return {
+    name,
+    does: `${objects} objects in the index: start, memory, hits by tag on ${WARM} images, ${EVICTABLE} evictions`,
+    peers: ['millpond'],
+    needs: 'wrk',
+    prepare: async (lab) => {
+      const sizes = { objects: sizeOf(lab), evictable: EVICTABLE, warm: WARM };
+      seeded.set(name, await seedCache(template(lab), sizes));
+    },
+    measure: async (lab, empty) => {
+      const cache = seeded.get(name);
+      if (cache === undefined) throw new Error('not prepared');
+      const directory = join(lab.directory, 'scaled');
+      await mkdir(directory);
+      await cp(template(lab), join(directory, 'cache'), { recursive: true });
+      const startedAt = performance.now();
+      // The first byte that is reserved passes the limit; then as many go as have a file.
+      const server = await lab.startMillpond(directory, {
+        maxSize: `${cache.bytes}B`,
+        lowWatermark: (cache.bytes - EVICTABLE * 4096) / cache.bytes,
+        keepFree: '0B',
+      });
+      try {
+        const startMs = performance.now() - startedAt;
+        return { startMs, ...(await measureRunning(lab, server, empty, cache, sizeOf(lab))) };
+      } finally {
+        await server.stop();
+        await rm(directory, { recursive: true });
+      }
+    },
+    shows: [
+      'startMs',
+      'rssMiB',
+      'anonymousMiB',
+      'bytesPerRecord',
+      'requestsPerSecond',
+      'p50Ms',
+      'p99Ms',
+      'cpuSecondsPer1000',
+      'evictionsPerSecond',
+    ],
+    targets,
+  };
+}
+
+async function measureRunning(
+  lab: Lab,
+  server: Server,
+  empty: Server,
+  cache: SeededCache,
+  objects: number,
+): Promise<Sample> {
+  const pid = server.pid ?? 0;
+  await settled(pid);
+  const rssMiB = residentMiB(pid);
+  const anonymous = anonymousMiB(pid);
+  const bytesPerRecord = ((anonymous - anonymousMiB(empty.pid ?? 0)) * MIB) / objects;
+  const script = join(lab.directory, 'paths.lua');
+  await writeFile(script, randomPaths(cache.warmPaths));
+  const hits = await measureRequests(lab, server, cache.warmPaths[0] ?? '/', ['Accept: */*'], script);
+  const evictionsPerSecond = await measureEviction(lab, server);
+  return { rssMiB, anonymousMiB: anonymous, bytesPerRecord, ...hits, evictionsPerSecond };
+}
+
+async function measureEviction(lab: Lab, server: Server): Promise<number> {
+  const manifest = await addManifest(lab);
+  const startedAt = performance.now();
+  const reply = await fetch(`http://127.0.0.1:${server.port}/v2/${REPOSITORY}/manifests/${manifest}`);
+  await reply.arrayBuffer();
+  for (;;) {
+    const text = await (await fetch(server.metricsUrl ?? '')).text();
+    const evicted = Number(/^millpond_evictions_total (\d+)$/m.exec(text)?.[1] ?? 0);
+    if (evicted >= EVICTABLE) return evicted / ((performance.now() - startedAt) / 1000);
+  }
+}
+
+function randomPaths(paths: readonly string[]): string {
+  return `local paths = {${paths.map((path) => `"${path}"`).join(',')}}
+request = function() return wrk.format("GET", paths[math.random(#paths)]) end
+`;
+}
+
+export const scale10k = scale(10_000, []);
+export const scale100k = scale(100_000, []);
+export const scale1m = scale(1_000_000, [
+  { metric: 'startMs', relation: '≤', limit: { value: 10_000 } },
+  { metric: 'bytesPerRecord', relation: '≤', limit: { value: 400 } },
+]);
