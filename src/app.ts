@@ -40,6 +40,8 @@ import { createLogger, type Logger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { UpstreamClient } from './upstream/client.ts';
 import type { CredentialProvider } from './upstream/credentials.ts';
+import { type ProxyRule, proxyForAll, proxyFromEnvironment } from './upstream/proxy-rule.ts';
+import { PullQuota } from './upstream/pull-quota.ts';
 import { ResilientUpstream } from './upstream/resilience.ts';
 import { SealedUpstream } from './upstream/sealed.ts';
 import type { Identity } from './upstream/transport.ts';
@@ -193,6 +195,7 @@ async function createUpstream(
     ...(clientCertificate === undefined
       ? {}
       : { clientCertificate: await readCertificate(clientCertificate) }),
+    proxyFor: proxyRule(config, context.environment),
     allowPrivateAddresses: config.allowPrivateAddresses,
     maxConnections: config.maxConnections,
     connectTimeoutMs: config.connectTimeout,
@@ -200,8 +203,9 @@ async function createUpstream(
     bodyTimeoutMs: config.bodyTimeout,
   };
   const urls = [config.url, ...config.fallbackUrls];
-  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, context));
-  return new ResilientUpstream(name, clients, { ...context, random: Math.random });
+  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
+  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
+  return new ResilientUpstream(name, clients, { ...context, quota, random: Math.random });
 }
 
 async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
@@ -220,6 +224,14 @@ function credentialProvider({ credentials }: UpstreamConfig, environment: Enviro
 async function shareOf(directory: string, share: number, fileSystem: FileSystem): Promise<number> {
   const { blocks, bsize } = await fileSystem.statfs(directory);
   return Math.floor(blocks * bsize * share);
+}
+
+function proxyRule({ proxy }: UpstreamConfig, environment: Environment): ProxyRule {
+  if (proxy === undefined) return proxyFromEnvironment(environment);
+  if (proxy === 'none') return () => undefined;
+  if (typeof proxy === 'string') return proxyForAll(proxy);
+  const password = new Secret(proxy.password, environment);
+  return proxyForAll(proxy.url, () => password.read());
 }
 
 function freshnessPolicy({ freshness }: UpstreamConfig): FreshnessPolicy {

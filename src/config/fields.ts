@@ -108,6 +108,27 @@ export function registryUrl() {
   });
 }
 
+/** The address of a proxy; it may hold a user name. */
+export function proxyUrl() {
+  const what = 'an http:// or https:// URL of a host and port, without a password';
+  return z.codec(z.string({ error: `must be ${what}` }), z.string(), {
+    decode: (text, context) => {
+      const url = URL.parse(text);
+      const fits =
+        url !== null &&
+        ['http:', 'https:'].includes(url.protocol) &&
+        url.password === '' &&
+        url.pathname === '/' &&
+        !/[?#]/.test(text);
+      if (fits) return url.href.replace(/\/$/, '');
+      // Not shown: what is wrong with it may be that a password is in it.
+      context.issues.push({ code: 'custom', input: text, message: `must be ${what}` });
+      return z.NEVER;
+    },
+    encode: (url) => url,
+  });
+}
+
 /** A host name or address with an optional port, as a Host header or a URL holds it. */
 export function host() {
   const what = 'a host in lower case with an optional port, such as registry.corp.example:5000';
@@ -192,6 +213,12 @@ export function oneOf<const T extends readonly [string, ...string[]]>(values: T)
 
 export function flag() {
   return z.boolean({ error: wrongType('true or false') });
+}
+
+/** A whole number from 0. */
+export function amount() {
+  const error = wrongType('a whole number from 0');
+  return z.int({ error }).min(0, { error });
 }
 
 /** A whole number from 1. */

@@ -10,7 +10,7 @@ export function printConfig(config: Config): string {
   const written = z.encode(configSchema, config);
   const upstreams = Object.entries(written.upstreams).map(([host, upstream]) => [
     host,
-    { ...upstream, credentials: redact(upstream.credentials) },
+    { ...upstream, credentials: redact(upstream.credentials), ...redactedProxy(upstream.proxy) },
   ]);
   return stringify(
     { ...written, upstreams: Object.fromEntries(upstreams) },
@@ -18,9 +18,13 @@ export function printConfig(config: Config): string {
   );
 }
 
-type WrittenCredentials = z.input<typeof configSchema>['upstreams'][string]['credentials'];
+type WrittenUpstream = z.input<typeof configSchema>['upstreams'][string];
 
-function redact(credentials: WrittenCredentials): unknown {
+function redactedProxy(proxy: WrittenUpstream['proxy']): { proxy?: unknown } {
+  return typeof proxy === 'object' ? { proxy: { ...proxy, password: REDACTED } } : {};
+}
+
+function redact(credentials: WrittenUpstream['credentials']): unknown {
   if (credentials === undefined || credentials === 'none') return credentials;
   const { username } = credentials;
   return { username: typeof username === 'string' ? username : REDACTED, password: REDACTED };

@@ -41,9 +41,10 @@ export function withPresets(data: unknown): unknown {
 
 function withPreset(host: string, entry: unknown): unknown {
   if (!isRaw(entry)) return entry;
-  const { freshness, ...rest } = entry;
+  const { freshness, rateLimit, ...rest } = entry;
   const filled: Raw = { url: `https://${host}`, ...PRESETS.get(host), ...rest };
-  if (freshness !== undefined && freshness !== null) filled['freshness'] = freshness;
+  for (const [key, value] of Object.entries({ freshness, rateLimit }))
+    if (value !== undefined && value !== null) filled[key] = value;
   return filled;
 }
 
@@ -93,6 +94,8 @@ const REFERENCES = [
   { path: ['credentials', 'username', 'file'], kind: 'secret file' },
   { path: ['credentials', 'password', 'env'], kind: 'secret variable' },
   { path: ['credentials', 'password', 'file'], kind: 'secret file' },
+  { path: ['proxy', 'password', 'env'], kind: 'secret variable' },
+  { path: ['proxy', 'password', 'file'], kind: 'secret file' },
   { path: ['ca'], kind: 'file' },
   { path: ['clientCertificate', 'cert'], kind: 'file' },
   { path: ['clientCertificate', 'key'], kind: 'file' },

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import type { LogLevel } from '../telemetry/log.ts';
 import {
+  amount,
   count,
   duration,
   flag,
@@ -13,6 +14,7 @@ import {
   oneOf,
   path,
   pattern,
+  proxyUrl,
   referenceHost,
   registryUrl,
   secretRef,
@@ -47,6 +49,11 @@ const credentialsSchema = section({
     )
     .describe('User name, in the clear or as a secret.'),
   password: secretRef().describe('Password or access token.'),
+});
+
+const proxySchema = section({
+  url: proxyUrl().describe('Address of the proxy, with the user name if it wants one.'),
+  password: secretRef().describe('Password for the proxy.'),
 });
 
 const freshnessSchema = section({
@@ -91,6 +98,12 @@ const upstreamSchema = section({
   })
     .optional()
     .describe('Certificate to present to this upstream.'),
+  proxy: z
+    .union([z.literal('none'), proxyUrl(), proxySchema], {
+      error: 'must be none, an http:// or https:// URL without a password, or { url, password }',
+    })
+    .optional()
+    .describe('Proxy for all requests of this upstream; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY.'),
   allowPrivateAddresses: flag()
     .prefault(false)
     .describe('Redirects and token realms of this upstream may lead to private or loopback addresses.'),
@@ -102,6 +115,15 @@ const upstreamSchema = section({
     .prefault('30s')
     .describe('Limit for the wait between two pieces of a reply, never for all of it.'),
   freshness: freshnessSchema.prefault({}).describe('How long tags stay good.'),
+  rateLimit: section({
+    reserve: amount()
+      .prefault(0)
+      .describe(
+        'When upstream says that no more pulls than this are left, they are kept for what is not cached.',
+      ),
+  })
+    .prefault({})
+    .describe('What is done before upstream limits pulls.'),
 });
 
 /** One upstream registry. Times in milliseconds, URLs without a slash at the end. */

@@ -74,6 +74,11 @@ export class ManifestMirror {
     max: REMEMBERED_MISSING,
   });
 
+  /** What stale tags are served as until they are asked about again, while upstream limits us. */
+  readonly #postponed = new LRUCache<string, { meaning: TagMeaning; until: number }>({
+    max: REMEMBERED_MISSING,
+  });
+
   constructor(context: ManifestMirrorContext) {
     this.#context = context;
   }
@@ -121,7 +126,13 @@ export class ManifestMirror {
     if (record === undefined) return this.#firstByTag(request, key);
     const freshness = freshnessOf(record, tag, this.#context.clock.now(), request.freshness);
     if (freshness === 'fresh') return this.#serve(request, { record, outcome: 'hit' });
-    const meaning = await this.#revalidations.run(flightKey(key, tag, accept), () =>
+    const flight = flightKey(key, tag, accept);
+    const postponed = this.#postponed.get(flight);
+    const wait = (postponed?.until ?? 0) - this.#context.clock.now();
+    // The clock may have been turned back: no wait is longer than the TTL.
+    if (postponed !== undefined && freshness === 'stale' && wait > 0 && wait <= request.freshness.tagTtlMs)
+      return this.#serve(request, postponed.meaning);
+    const meaning = await this.#revalidations.run(flight, () =>
       this.#revalidate(request, key, record, freshness),
     ).result;
     return this.#serve(request, meaning);
@@ -175,7 +186,7 @@ export class ManifestMirror {
         await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));
         return { record: confirmed, outcome: 'revalidated' };
       }
-      const { manifest } = await this.#fetch(request, key.tag, key);
+      const { manifest } = await this.#fetch(request, key.tag, key, { canWait: freshness === 'stale' });
       const current = { ...describe(manifest), confirmedAt };
       return { record: current, outcome: manifest.digest === record.digest ? 'revalidated' : 'updated' };
     } catch (error) {
@@ -195,7 +206,10 @@ export class ManifestMirror {
       case 'serve-stale': {
         this.#context.logger.warn({ err: error, ...key }, 'serving a stale tag');
         const since = new Date(record.confirmedAt).toISOString();
-        return { record, outcome: 'stale', warning: `${error.message}; served as it was at ${since}` };
+        const warning = `${error.message}; served as it was at ${since}`;
+        const meaning: TagMeaning = { record, outcome: 'stale', warning };
+        if (error.code === 'rate-limited') this.#postpone(request, key, meaning, error.retryAfterMs ?? 0);
+        return meaning;
       }
       case 'forget':
         await this.#tolerate(() => this.#context.index.write([{ delete: 'tag', key }]));
@@ -203,6 +217,12 @@ export class ManifestMirror {
       case 'fail':
         throw error;
     }
+  }
+
+  /** An upstream that limits us is not to get a HEAD for each pull of a tag that moved: one a TTL does. */
+  #postpone({ freshness }: ManifestRequest, key: TagKey, meaning: TagMeaning, retryAfterMs: number): void {
+    const until = this.#context.clock.now() + Math.min(freshness.tagTtlMs, retryAfterMs);
+    this.#postponed.set(flightKey(key, key.tag, key.accept), { meaning, until });
   }
 
   async #miss(request: ManifestRequest, reference: Reference, tag?: TagKey): Promise<OpenManifest> {
@@ -228,10 +248,13 @@ export class ManifestMirror {
     request: ManifestRequest,
     reference: Reference,
     tag?: TagKey,
+    options: { canWait?: boolean } = {},
   ): Promise<{ manifest: Manifest; stored: boolean; joined: boolean }> {
     const accept = tag?.accept ?? '';
     const { result, joined } = this.#fetches.run(flightKey(keyOf(request), reference, accept), () =>
-      this.#rememberingMissing(request, reference, () => this.#fetchAndStore(request, reference, tag)),
+      this.#rememberingMissing(request, reference, () =>
+        this.#fetchAndStore(request, reference, tag, options),
+      ),
     );
     return { ...(await result), joined };
   }
@@ -240,11 +263,15 @@ export class ManifestMirror {
     request: ManifestRequest,
     reference: Reference,
     tag: TagKey | undefined,
+    options: { canWait?: boolean },
   ): Promise<{ manifest: Manifest; stored: boolean }> {
     const { manifests, clock, metrics } = this.#context;
     const { upstream, repository } = request;
     const confirmedAt = clock.now();
-    const fetched = await upstream.fetchManifest(repository, reference, acceptOption(tag?.accept ?? ''));
+    const fetched = await upstream.fetchManifest(repository, reference, {
+      ...acceptOption(tag?.accept ?? ''),
+      ...options,
+    });
     const parsed = parseManifest(fetched.bytes, fetched.mediaType);
     if (parsed === undefined) {
       metrics.contentRejected.inc({ upstream: upstream.name, reason: 'not-a-manifest' });

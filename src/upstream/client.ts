@@ -11,10 +11,10 @@ import { assertIdentity, isEncoded, readBody, replyError } from './replies.ts';
 import { type TokenSettings, Tokens } from './tokens.ts';
 import {
   discard,
-  type Identity,
   type Reply,
   single,
   Transport,
+  type TransportContext,
   type TransportSettings,
 } from './transport.ts';
 import type {
@@ -28,6 +28,8 @@ import type {
 } from './upstream.ts';
 
 const LIST_MAX_BYTES = 8 * 1024 * 1024;
+/** `OCI-Filters-Applied`: names, with commas between them. It goes on to clients, so it may be nothing else. */
+const FILTERS = /^[\w., -]{1,200}$/;
 
 export interface UpstreamSettings extends TransportSettings, TokenSettings {}
 
@@ -51,7 +53,7 @@ export class UpstreamClient implements Upstream {
   readonly #metrics: Metrics;
   readonly #clock: Clock;
 
-  constructor(settings: UpstreamSettings, context: { metrics: Metrics; clock: Clock; identity: Identity }) {
+  constructor(settings: UpstreamSettings, context: TransportContext) {
     this.name = settings.name;
     this.#url = settings.url;
     this.#transport = new Transport(settings, context);
@@ -200,7 +202,7 @@ export class UpstreamClient implements Upstream {
     return {
       body: await this.#readList(reply, 'referrers'),
       ...nextPage(reply.headers['link']),
-      ...(filtersApplied === undefined ? {} : { filtersApplied }),
+      ...(filtersApplied !== undefined && FILTERS.test(filtersApplied) ? { filtersApplied } : {}),
     };
   }
 

@@ -70,7 +70,7 @@ function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
       return { code: 'timeout', reason: 'no connection in time' };
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return { code: 'unavailable', reason: `its name cannot be resolved (${errno})` };
+      return { code: 'unavailable', reason: `its name${nameIn(error)} cannot be resolved (${errno})` };
     case 'ECONNREFUSED':
       return { code: 'unavailable', reason: 'the connection was refused' };
     case 'ECONNRESET':
@@ -89,4 +89,11 @@ function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
       return { code: 'unavailable', reason: message };
     }
   }
+}
+
+/** Errors of node:dns say which name they are about. */
+function nameIn(error: unknown): string {
+  return error instanceof Error && 'hostname' in error && typeof error.hostname === 'string'
+    ? ` ${error.hostname}`
+    : '';
 }

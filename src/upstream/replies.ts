@@ -1,7 +1,7 @@
 /** Bodies, up to a limit, and what a reply that is no success means. */
 
 import { toUpstreamError, UpstreamError, type UpstreamErrorCode } from './errors.ts';
-import { parseRetryAfter } from './rate-limit.ts';
+import { explainRefusal, parseRetryAfter } from './rate-limit.ts';
 import { discard, type Reply } from './transport.ts';
 
 const ERROR_BODY_MAX_BYTES = 64 * 1024;
@@ -62,9 +62,12 @@ export async function replyError(
 ): Promise<UpstreamError> {
   const { status } = reply;
   const said = await readError(reply, upstream);
-  const retryAfterMs = parseRetryAfter(reply.headers['retry-after'], now);
-  const text = said.text === '' ? '' : `: ${said.text}`;
-  return new UpstreamError(codeOfStatus(status), upstream, `${subject} answered ${status}${text}`, {
+  const refusal = status === 429 ? explainRefusal(said.code, said.text) : undefined;
+  const retryAfterMs = parseRetryAfter(reply.headers['retry-after'], now) ?? refusal?.pauseMs;
+  const through = reply.proxyHost === undefined ? '' : ` through the proxy ${reply.proxyHost}`;
+  const advice = refusal === undefined || refusal.advice === '' ? '' : ` (${refusal.advice})`;
+  const text = (said.text === '' ? '' : `: ${said.text}`) + advice;
+  return new UpstreamError(codeOfStatus(status), upstream, `${subject}${through} answered ${status}${text}`, {
     status,
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     ...(said.code === undefined ? {} : { upstreamCode: said.code }),

@@ -6,7 +6,7 @@
  * | no connection, or it broke | yes, with backoff | yes |
  * | a timeout | no: waiting longer is what the client would not do | opens it at once |
  * | 5xx | yes, with backoff | no: an answer costs no time |
- * | 429 with Retry-After | no; nobody asks the same kind of thing until then | no |
+ * | 429 | no; nobody asks the same kind of thing until Retry-After, or for some seconds | no |
  * | anything else it says | no | no |
  */
 import type { Clock } from '../clock.ts';
@@ -15,6 +15,7 @@ import type { Reference, Repository } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from './errors.ts';
+import type { PullQuota } from './pull-quota.ts';
 import type {
   FetchedBlob,
   FetchedManifest,
@@ -37,6 +38,8 @@ export interface ResilienceContext {
   clock: Clock;
   /** From 0 up to 1; spreads retries that would otherwise come all at once. */
   random: () => number;
+  /** Absent: there is no limit of pulls. */
+  quota?: PullQuota;
 }
 
 export class ResilientUpstream implements Upstream {
@@ -61,11 +64,12 @@ export class ResilientUpstream implements Upstream {
     return this.#ask('manifest', options.signal, (to) => to.headManifest(repository, reference, options));
   }
 
-  fetchManifest(
+  async fetchManifest(
     repository: Repository,
     reference: Reference,
-    options: { accept?: string; signal?: AbortSignal } = {},
+    { canWait = false, ...options }: { accept?: string; canWait?: boolean; signal?: AbortSignal } = {},
   ): Promise<FetchedManifest> {
+    if (canWait) this.#keepReserve();
     return this.#ask('manifest', options.signal, (to) => to.fetchManifest(repository, reference, options));
   }
 
@@ -162,6 +166,13 @@ export class ResilientUpstream implements Upstream {
     throw new UpstreamError('rate-limited', this.name, message, { status: 429, retryAfterMs: left });
   }
 
+  #keepReserve(): void {
+    const shortage = this.#context.quota?.shortage();
+    if (shortage === undefined) return;
+    const message = `says that ${shortage.remaining} pulls are left, which are kept for what is not cached (rateLimit.reserve)`;
+    throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
+  }
+
   #holdIfAsked(kind: RequestKind, error: unknown): void {
     if (
       !(error instanceof UpstreamError) ||
@@ -169,7 +180,13 @@ export class ResilientUpstream implements Upstream {
       error.retryAfterMs === undefined
     )
       return;
-    this.#heldByKind.set(kind, this.#context.clock.now() + error.retryAfterMs);
+    const { clock, logger } = this.#context;
+    this.#heldByKind.set(kind, clock.now() + error.retryAfterMs);
+    const { retryAfterMs } = error;
+    logger.warn(
+      { err: error, upstream: this.name, kind, retryAfterMs },
+      'upstream limits us and is left alone',
+    );
   }
 
   #publish(): void {

@@ -1,19 +1,19 @@
 /** One request and its reply, redirects followed; no authentication, no meaning. */
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
-import { Agent, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { isSpecialHost, publicLookup } from './address-rule.ts';
+import { type ConnectionSettings, Connections } from './connections.ts';
 import { toUpstreamError, UpstreamError } from './errors.ts';
+import type { PullQuota } from './pull-quota.ts';
 import { parseRateLimit } from './rate-limit.ts';
 import { isRedirect, MAX_REDIRECTS, redirectTarget } from './redirects.ts';
 
 /** Real time, not the body's inactivity: a body that trickles would keep us as long as it likes. */
 const DISCARD_TIMEOUT_MS = 1_000;
 
-export interface TransportSettings {
-  /** The upstream's name, as in the configuration. */
-  name: string;
+export interface TransportSettings extends ConnectionSettings {
   /** Base URL, without a slash at the end. */
   url: string;
   /** PEM; trusted besides the system's authorities. */
@@ -22,12 +22,14 @@ export interface TransportSettings {
   clientCertificate?: { cert: string; key: string };
   /** Redirects and token realms may lead to private or loopback addresses. */
   allowPrivateAddresses: boolean;
-  /** Connections an origin; more requests wait for one. */
-  maxConnections: number;
-  connectTimeoutMs: number;
-  headersTimeoutMs: number;
-  /** Inactivity while a body comes, never its whole time. */
-  bodyTimeoutMs: number;
+}
+
+export interface TransportContext {
+  metrics: Metrics;
+  clock: Clock;
+  identity: Identity;
+  /** Is told what the registry says of its limit. */
+  quota?: PullQuota;
 }
 
 /** Who we are to others. */
@@ -49,6 +51,8 @@ export interface Exchange {
 export interface Reply {
   /** Where the reply came from, after redirects. */
   url: URL;
+  /** The proxy that forwarded the request, and may have answered it itself. */
+  proxyHost: string | undefined;
   status: number;
   headers: Dispatcher.ResponseData['headers'];
   /** Must be read, dumped or destroyed, or its connection is lost. */
@@ -60,26 +64,33 @@ export class Transport {
   readonly #metrics: Metrics;
   readonly #clock: Clock;
   readonly #identity: Identity;
+  readonly #quota: PullQuota | undefined;
   readonly #origin: string;
   /** For the registry itself, which the configuration names. */
-  readonly #own: Agent;
+  readonly #own: Connections;
   /** For where its redirects and challenges lead. */
-  readonly #foreign: Agent;
+  readonly #foreign: Connections;
   readonly #allowSpecial: boolean;
 
   /** @throws {Error} the CA or the client certificate cannot be used */
-  constructor(settings: TransportSettings, context: { metrics: Metrics; clock: Clock; identity: Identity }) {
-    const { url, clientCertificate, connectTimeoutMs } = settings;
+  constructor(settings: TransportSettings, context: TransportContext) {
+    const { url, clientCertificate } = settings;
     this.#settings = settings;
     this.#metrics = context.metrics;
     this.#clock = context.clock;
     this.#identity = context.identity;
+    this.#quota = context.quota;
     const { origin, hostname } = new URL(url);
     this.#origin = origin;
     this.#allowSpecial = settings.allowPrivateAddresses || isSpecialHost(hostname);
-    this.#own = this.#agent({ ...tlsOptions(settings, clientCertificate), timeout: connectTimeoutMs });
-    const lookup = this.#allowSpecial ? {} : { lookup: publicLookup };
-    this.#foreign = this.#agent({ ...tlsOptions(settings), ...lookup, timeout: connectTimeoutMs });
+    const foreignTls = tlsOptions(settings);
+    const ownTls = clientCertificate === undefined ? foreignTls : tlsOptions(settings, clientCertificate);
+    this.#own = new Connections(settings, { tls: ownTls, proxyTls: foreignTls });
+    this.#foreign = new Connections(settings, {
+      tls: foreignTls,
+      proxyTls: foreignTls,
+      ...(this.#allowSpecial ? {} : { lookup: publicLookup }),
+    });
   }
 
   /** The token server at `url` must obey the address rule, too. @throws {UpstreamError} */
@@ -112,7 +123,7 @@ export class Transport {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#own.destroy(), this.#foreign.destroy()]);
+    await Promise.all([this.#own.close(), this.#foreign.close()]);
   }
 
   async #sendOnce(
@@ -126,9 +137,7 @@ export class Transport {
     const startedAt = this.#clock.now();
     let code = '0';
     try {
-      const reply = await (url.origin === this.#origin ? this.#own : this.#foreign).request({
-        origin: url.origin,
-        path: url.pathname + url.search,
+      const reply = await (url.origin === this.#origin ? this.#own : this.#foreign).request(url, {
         method,
         headers: {
           'User-Agent': this.#identity.userAgent,
@@ -141,7 +150,8 @@ export class Transport {
       code = String(reply.statusCode);
       // CDNs and token servers have limits of their own.
       if (kind !== 'token' && url.origin === this.#origin) this.#noteRateLimit(reply.headers);
-      return { url, status: reply.statusCode, headers: reply.headers, body: reply.body };
+      const proxyHost = url.protocol === 'http:' ? this.#settings.proxyFor?.(url)?.url.host : undefined;
+      return { url, proxyHost, status: reply.statusCode, headers: reply.headers, body: reply.body };
     } catch (error) {
       throw toUpstreamError(error, upstream, url.host);
     } finally {
@@ -151,20 +161,10 @@ export class Transport {
     }
   }
 
-  #agent(connect: NonNullable<Agent.Options['connect']>): Agent {
-    const { maxConnections, headersTimeoutMs, bodyTimeoutMs } = this.#settings;
-    return new Agent({
-      connect,
-      connections: maxConnections,
-      allowH2: false,
-      headersTimeout: headersTimeoutMs,
-      bodyTimeout: bodyTimeoutMs,
-      maxHeaderSize: 32 * 1024,
-    });
-  }
-
   #noteRateLimit(headers: Reply['headers']): void {
-    const { limit, remaining } = parseRateLimit(headers);
+    const rateLimit = parseRateLimit(headers, this.#clock.now());
+    this.#quota?.note(rateLimit);
+    const { limit, remaining } = rateLimit;
     const labels = { upstream: this.#settings.name };
     if (limit !== undefined) this.#metrics.upstreamRateLimit.set(labels, limit);
     if (remaining !== undefined) this.#metrics.upstreamRateLimitRemaining.set(labels, remaining);

@@ -56,10 +56,11 @@ export interface Upstream {
     reference: Reference,
     options?: AskOptions & { accept?: string },
   ): Promise<ManifestHead>;
+  /** @param options.canWait something else can be served: then the pulls that are kept in reserve are not spent on it */
   fetchManifest(
     repository: Repository,
     reference: Reference,
-    options?: AskOptions & { accept?: string },
+    options?: AskOptions & { accept?: string; canWait?: boolean },
   ): Promise<FetchedManifest>;
   headBlob(repository: Repository, digest: Digest, options?: AskOptions): Promise<{ size?: number }>;
   /** @param options.from,options.to begin here, end before there; upstream may ignore it */

@@ -69,8 +69,8 @@ suite('config.example.yaml', () => {
       EXAMPLE_ONLY,
     );
     assert.ok(shown !== undefined && bare !== undefined);
-    const { credentials, ca, clientCertificate } = shown;
-    assert.deepEqual(shown, { ...bare, credentials, ca, clientCertificate });
+    const { credentials, ca, clientCertificate, proxy } = shown;
+    assert.deepEqual(shown, { ...bare, credentials, ca, clientCertificate, proxy });
     assert.equal(bare.credentials, 'none');
     assert.match(example, /The default is `credentials: none`/);
   });

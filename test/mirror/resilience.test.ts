@@ -27,7 +27,7 @@ test('retries are bounded', async (t) => {
 test('what upstream refuses is not tried again', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
-  for (const status of [403, 404, 429, 400]) {
+  for (const status of [403, 404, 400, 429]) {
     upstream.clearScripts();
     upstream.requests.length = 0;
     upstream.script({}, (reply) => Object.assign(reply, errorReply(status, 'DENIED')));

@@ -48,6 +48,7 @@ suite('a valid configuration', () => {
         onTagDeleted: 'forget',
         negativeTtl: 30_000,
       },
+      rateLimit: { reserve: 0 },
     });
   });
 

@@ -51,6 +51,8 @@ upstreams:
       staleIfError: 7d
       onTagDeleted: forget
       negativeTtl: 30s
+    rateLimit:
+      reserve: 0
 log:
   level: warn
   format: json
@@ -62,10 +64,12 @@ test('prints no secret and no place of one', async () => {
   const text = `upstreams:
   docker.io: { credentials: { username: bob, password: { env: HUB_TOKEN } } }
   ghcr.io: { credentials: { username: { file: /run/who }, password: { file: /run/token } } }
+  quay.io: { proxy: { url: http://bob@proxy.corp:3128, password: { file: /run/proxy } } }
 `;
   const printed = printConfig(await folder.load(text, undefined));
   assert.match(printed, /username: bob\n {6}password: '\[redacted\]'\n/);
   assert.match(printed, /username: '\[redacted\]'\n {6}password: '\[redacted\]'\n/);
+  assert.match(printed, /url: http:\/\/bob@proxy\.corp:3128\n {6}password: '\[redacted\]'\n/);
   assert.doesNotMatch(printed, /HUB_TOKEN|\/run\//);
 });
 
@@ -96,6 +100,7 @@ test('what is printed loads as the same configuration', async () => {
       fallbackUrls: fc.array(fc.constantFrom('https://c.example', 'http://d.example:1/x')),
       ca: fc.constantFrom('ca.pem', '/etc/#ca', 'null'),
       clientCertificate: fc.constant({ cert: 'c: d', key: '~' }),
+      proxy: fc.constantFrom('none', 'http://proxy.corp:3128/', 'https://corp%5Cbob@[fd00::1]'),
       allowPrivateAddresses: fc.boolean(),
       maxConnections: fc.integer({ min: 1 }),
       segments: fc.integer({ min: 1 }),
@@ -112,6 +117,7 @@ test('what is printed loads as the same configuration', async () => {
         },
         { requiredKeys: [] },
       ),
+      rateLimit: fc.record({ reserve: fc.nat() }, { requiredKeys: [] }),
     },
     { requiredKeys: [] },
   );

@@ -11,6 +11,7 @@ const DURATION = 'must be a duration such as 500ms, 30s, 5m, 24h or 7d';
 const SIZE = 'must be a size such as 512MiB or 50GiB, or a share of the file system such as 80%';
 const SHARE = 'must be a number above 0 and up to 1';
 const URL_RULE = 'must be an http:// or https:// URL without credentials, query or fragment';
+const PROXY_RULE = 'must be an http:// or https:// URL of a host and port, without a password';
 const IMAGE_HOST =
   'must be the host of an image reference in lower case, such as registry.corp.example or registry:5000';
 const HOST = 'must be a host in lower case with an optional port, such as registry.corp.example:5000';
@@ -137,6 +138,26 @@ suite('every problem is told with its place', () => {
     [
       upstream('clientCertificate: { cert: c, key: "a\\nhunter2" }'),
       `m.yaml:3:40: ${D}.clientCertificate.key: must be a path, not the content of a file`,
+    ],
+    [upstream('proxy: proxy.corp:3128'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
+    [upstream('proxy: socks5://proxy.corp'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
+    [upstream('proxy: http://bob:hunter2@proxy.corp'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
+    [upstream('proxy: http://proxy.corp/hunter2'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
+    [
+      upstream('proxy: 3128'),
+      `m.yaml:3:12: ${D}.proxy: must be none, an http:// or https:// URL without a password, or { url, password }`,
+    ],
+    [
+      upstream('proxy: { url: http://proxy.corp, password: hunter2 }'),
+      `m.yaml:3:48: ${D}.proxy.password: ${SECRET}`,
+    ],
+    [
+      upstream('proxy: { url: http://proxy.corp, user: bob, password: { env: P } }'),
+      `m.yaml:3:38: ${D}.proxy.user: unknown key; known here: url, password`,
+    ],
+    [
+      upstream('rateLimit: { reserve: -1 }'),
+      `m.yaml:3:27: ${D}.rateLimit.reserve: must be a whole number from 0, got -1`,
     ],
     // freshness
     [upstream('freshness: { tagTtl: 5 }'), `m.yaml:3:26: ${D}.freshness.tagTtl: ${DURATION}, got 5`],
@@ -314,6 +335,13 @@ suite('what the configuration names outside of itself', () => {
     ]);
     await folder.write('token', 'x');
     await folder.load(credentials('{ file: token }'), {});
+  });
+
+  test('the password of a proxy must be there', async () => {
+    const text = upstream('{ proxy: { url: http://bob@proxy.corp, password: { env: PROXY_PASSWORD } } }');
+    assert.deepEqual(await folder.problems(text, {}), [
+      `m.yaml:3:61: ${D}.proxy.password.env: environment variable PROXY_PASSWORD is not set`,
+    ]);
   });
 
   test('certificate files must be readable', async () => {

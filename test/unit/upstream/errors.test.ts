@@ -36,6 +36,14 @@ suite('every failure of the connection is one of the known words', () => {
   }
 });
 
+test('a name that does not resolve is named, for it may be that of a CDN', () => {
+  const cause = Object.assign(failure('ENOTFOUND'), { hostname: 'cdn.quay.io' });
+  assert.equal(
+    toUpstreamError(cause, 'quay.io').message,
+    'quay.io: its name cdn.quay.io cannot be resolved (ENOTFOUND)',
+  );
+});
+
 test('an address that must not be asked is no outage, and the reason stays', () => {
   const error = toUpstreamError(
     new SpecialAddressError('x resolves to 10.0.0.1, which is not public'),

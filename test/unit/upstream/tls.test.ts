@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { createSecureServer, type Http2SecureServer } from 'node:http2';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -8,13 +7,9 @@ import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'nod
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
 import { type Reply, Transport, type TransportSettings } from '../../../src/upstream/transport.ts';
+import { type Certificate, selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
-
-interface Certificate {
-  cert: string;
-  key: string;
-}
 
 function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
   const transport = new Transport(
@@ -143,60 +138,3 @@ test('HTTP/1.1 is spoken even with a server that would rather have HTTP/2', asyn
   const reply = await get(transport(t, { url, ca: certificate.cert }), url);
   assert.equal(await reply.body.text(), '1.1');
 });
-
-/**
- * A certificate for `host` by itself, made here so that neither a key nor an expiry date lies in the repository.
- *
- * @param subject must differ where two are trusted at once: authorities are looked up by it
- */
-function selfSigned(host: string, subject = host): Certificate {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const ecdsaWithSha256 = sequence(Buffer.from('06082a8648ce3d040302', 'hex'));
-  const commonName = sequence(Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from(subject)));
-  const name = sequence(der(0x31, commonName));
-  const time = (iso: string) => der(0x18, Buffer.from(`${iso.replace(/\D/g, '')}Z`));
-  const validity = sequence(time('2020-01-01 00:00:00'), time('2120-01-01 00:00:00'));
-  const alternativeNames = sequence(
-    Buffer.from('0603551d11', 'hex'),
-    der(0x04, sequence(der(0x82, Buffer.from(host)))),
-  );
-  const body = sequence(
-    der(0xa0, Buffer.from('020102', 'hex')), // version 3
-    der(0x02, Buffer.from([1])), // serial number
-    ecdsaWithSha256,
-    name, // of the issuer
-    validity,
-    name,
-    publicKey.export({ type: 'spki', format: 'der' }),
-    der(0xa3, sequence(alternativeNames)),
-  );
-  return {
-    cert: pem(sequence(body, ecdsaWithSha256, bits(sign('sha256', body, privateKey)))),
-    key: keyOf(privateKey),
-  };
-}
-
-function keyOf(key: KeyObject): string {
-  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
-}
-
-function pem(bytes: Buffer): string {
-  return `-----BEGIN CERTIFICATE-----\n${bytes.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
-}
-
-function bits(bytes: Buffer): Buffer {
-  return der(0x03, Buffer.from([0]), bytes);
-}
-
-function sequence(...parts: Buffer[]): Buffer {
-  return der(0x30, ...parts);
-}
-
-/** One value in ASN.1's DER: tag, length, content. */
-function der(tag: number, ...parts: Buffer[]): Buffer {
-  const content = Buffer.concat(parts);
-  const { length } = content;
-  const size =
-    length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];
-  return Buffer.concat([Buffer.from([tag, ...size]), content]);
-}

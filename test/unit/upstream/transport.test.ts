@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import dns from 'node:dns';
 import { suite, type TestContext, test } from 'node:test';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
@@ -168,7 +169,9 @@ suite('a refusal of upstream', () => {
       const error = await replyError(reply, 'quay.io', 'upstream', NOW);
       assert.equal(error.code, code);
       assert.equal(error.status, status);
-      assert.equal(error.message, `quay.io: upstream answered ${status}`);
+      const advice = status === 429 ? ' (too many requests at a time, not the pull quota: ' : '';
+      assert.ok(error.message.startsWith(`quay.io: upstream answered ${status}${advice}`), error.message);
+      if (advice === '') assert.equal(error.message, `quay.io: upstream answered ${status}`);
     });
   }
 
@@ -278,6 +281,23 @@ suite('a public registry does not lead the mirror into the private network', () 
     assert.equal((await get(through, public_.url)).status, 404);
     assert.equal(inside.requests.length, 1);
   });
+});
+
+test('a name with an IPv6 address that leads nowhere is reached by its IPv4 one', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const asked: string[] = [];
+  t.mock.method(dns, 'lookup', (hostname: string, ...[options, callback]: unknown[]) => {
+    asked.push(hostname);
+    assert.deepEqual([typeof callback, (options as { all?: boolean }).all], ['function', true]);
+    const addresses = [
+      { address: '2001:db8::1', family: 6 }, // RFC 3849: nobody has it
+      { address: '127.0.0.1', family: 4 },
+    ];
+    process.nextTick(callback as (error: null, found: typeof addresses) => void, null, addresses);
+  });
+  const url = upstream.url.replace('127.0.0.1', 'dual.registry.example');
+  assert.equal((await get(transport(t, { url }), url)).status, 404);
+  assert.deepEqual(asked, ['dual.registry.example']);
 });
 
 test('Authorization does not come back after a redirect through another host', async (t) => {
