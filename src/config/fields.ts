@@ -90,37 +90,27 @@ function formatListen({ host, port }: ListenAddress): string {
 /** The base address of a registry, without a slash at its end. */
 export function registryUrl() {
   const what = 'an http:// or https:// URL without credentials, query or fragment';
-  return z.codec(z.string({ error: `must be ${what}` }), z.string(), {
-    decode: (text, context) => {
-      const url = URL.parse(text);
-      const fits =
-        url !== null &&
-        ['http:', 'https:'].includes(url.protocol) &&
-        url.username === '' &&
-        url.password === '' &&
-        !/[?#]/.test(text);
-      if (fits) return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
-      // Not shown: what is wrong with it may be that a password is in it.
-      context.issues.push({ code: 'custom', input: text, message: `must be ${what}` });
-      return z.NEVER;
-    },
-    encode: (url) => url,
-  });
+  return httpUrl(what, ({ username, password, origin, pathname }) =>
+    username === '' && password === '' ? `${origin}${pathname.replace(/\/+$/, '')}` : undefined,
+  );
 }
 
 /** The address of a proxy; it may hold a user name. */
 export function proxyUrl() {
   const what = 'an http:// or https:// URL of a host and port, without a password';
+  return httpUrl(what, ({ password, pathname, href }) =>
+    password === '' && pathname === '/' ? href.replace(/\/$/, '') : undefined,
+  );
+}
+
+/** @param read gives what is held, or undefined for a URL that will not do */
+function httpUrl(what: string, read: (url: URL) => string | undefined) {
   return z.codec(z.string({ error: `must be ${what}` }), z.string(), {
     decode: (text, context) => {
       const url = URL.parse(text);
-      const fits =
-        url !== null &&
-        ['http:', 'https:'].includes(url.protocol) &&
-        url.password === '' &&
-        url.pathname === '/' &&
-        !/[?#]/.test(text);
-      if (fits) return url.href.replace(/\/$/, '');
+      const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
+      const held = url === null || !isHttp || /[?#]/.test(text) ? undefined : read(url);
+      if (held !== undefined) return held;
       // Not shown: what is wrong with it may be that a password is in it.
       context.issues.push({ code: 'custom', input: text, message: `must be ${what}` });
       return z.NEVER;

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { noise } from '../helpers/images.ts';
-import { errorReply, ScriptedUpstream, type SeenRequest } from '../helpers/scripted-upstream.ts';
+import {
+  errorReply,
+  ScriptedUpstream,
+  type SeenRequest,
+  type UpstreamOptions,
+} from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
 
 const MIB = 1024 * 1024;
@@ -10,10 +15,15 @@ const blob = noise(8 * MIB, 'broken upstream');
 const from = (request: SeenRequest | undefined) =>
   Number(/^bytes=(\d+)-/.exec(request?.headers.range ?? '')?.[1]);
 
-test('upstream breaking off mid-body is resumed by Range from what is here, and the client notices nothing', async (t) => {
-  const upstream = await ScriptedUpstream.start(t);
-  const digest = upstream.addContent(blob);
+async function setUp(t: TestContext, options: UpstreamOptions = {}) {
+  const upstream = await ScriptedUpstream.start(t, options);
+  const path = `/v2/a/b/blobs/${upstream.addContent(blob)}`;
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  return { upstream, mirror, path };
+}
+
+test('upstream breaking off mid-body is resumed by Range from what is here, and the client notices nothing', async (t) => {
+  const { upstream, mirror, path } = await setUp(t);
   upstream.script(
     { kind: 'blob' },
     (reply) => {
@@ -21,7 +31,7 @@ test('upstream breaking off mid-body is resumed by Range from what is here, and 
     },
     { times: 2 },
   );
-  const reply = await mirror.get(`/v2/a/b/blobs/${digest}`);
+  const reply = await mirror.get(path);
   assert.ok(reply.body.equals(blob));
   assert.equal(reply.headers['cache-status'], 'millpond; fwd=uri-miss; stored');
   const [first, second, third] = upstream.requests;
@@ -32,9 +42,7 @@ test('upstream breaking off mid-body is resumed by Range from what is here, and 
 });
 
 test('an upstream that ignores Range when it is resumed: the prefix is skipped', async (t) => {
-  const upstream = await ScriptedUpstream.start(t);
-  const digest = upstream.addContent(blob);
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const { upstream, mirror, path } = await setUp(t);
   upstream.script(
     { kind: 'blob' },
     (reply) => {
@@ -47,14 +55,12 @@ test('an upstream that ignores Range when it is resumed: the prefix is skipped',
     const headers = { ...reply.headers, 'content-range': undefined, 'content-length': String(blob.length) };
     Object.assign(reply, { status: 200, headers, start: 0, end: blob.length });
   });
-  assert.ok((await mirror.get(`/v2/a/b/blobs/${digest}`)).body.equals(blob));
+  assert.ok((await mirror.get(path)).body.equals(blob));
   assert.equal(upstream.count('blob', 'GET'), 2);
 });
 
 test('a signed URL that expires mid-download: the registry is asked for a new one, and the digest is still right', async (t) => {
-  const upstream = await ScriptedUpstream.start(t, { cdn: true });
-  const digest = upstream.addContent(blob);
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const { upstream, mirror, path } = await setUp(t, { cdn: true });
   upstream.script(
     { kind: 'cdn' },
     (reply) => {
@@ -63,22 +69,20 @@ test('a signed URL that expires mid-download: the registry is asked for a new on
     },
     { times: 1 },
   );
-  assert.ok((await mirror.get(`/v2/a/b/blobs/${digest}`)).body.equals(blob));
+  assert.ok((await mirror.get(path)).body.equals(blob));
   assert.deepEqual([upstream.count('blob', 'GET'), upstream.count('cdn', 'GET')], [2, 2]);
 });
 
 test('an upstream that accepts and brings nothing is given up after bounded attempts, and the client is cut', async (t) => {
-  const upstream = await ScriptedUpstream.start(t);
-  const digest = upstream.addContent(blob);
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const { upstream, mirror, path } = await setUp(t);
   upstream.script({ kind: 'blob' }, (reply) => {
     reply.cutAfter = reply.status === 206 ? 0 : MIB;
   });
-  await assert.rejects(mirror.get(`/v2/a/b/blobs/${digest}`), { code: 'UND_ERR_SOCKET' });
+  await assert.rejects(mirror.get(path), { code: 'UND_ERR_SOCKET' });
   assert.ok(upstream.count('blob', 'GET') <= 10, String(upstream.count('blob', 'GET')));
   upstream.clearScripts();
   const before = upstream.requests.length;
-  assert.ok((await mirror.get(`/v2/a/b/blobs/${digest}`)).body.equals(blob));
+  assert.ok((await mirror.get(path)).body.equals(blob));
   assert.ok(upstream.requests.length > before, 'the next request begins anew');
 });
 
@@ -86,6 +90,7 @@ test('a stall mid-body is broken by the inactivity timeout and resumed; a slow b
   const upstream = await ScriptedUpstream.start(t);
   const digest = upstream.addContent(blob);
   const never = Promise.withResolvers<void>();
+  const path = `/v2/a/b/blobs/${digest}`;
   const mirror = await startMirror(t, {
     upstreams: { 'docker.io': { url: upstream.url, bodyTimeout: '1s' } },
   });
@@ -100,20 +105,18 @@ test('a stall mid-body is broken by the inactivity timeout and resumed; a slow b
   upstream.script({ kind: 'blob' }, (reply) => {
     reply.rate = 4 * MIB;
   });
-  assert.ok((await mirror.get(`/v2/a/b/blobs/${digest}`)).body.equals(blob));
+  assert.ok((await mirror.get(path)).body.equals(blob));
   assert.equal(upstream.count('blob', 'GET'), 2);
 });
 
 for (const status of [500, 502, 503, 504]) {
   test(`a blob that upstream answers with ${status} is an error for the client, and nothing is remembered of it`, async (t) => {
-    const upstream = await ScriptedUpstream.start(t);
-    const digest = upstream.addContent(blob);
-    const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+    const { upstream, mirror, path } = await setUp(t);
     upstream.script({}, (reply) => Object.assign(reply, errorReply(status, 'UNAVAILABLE')));
-    const reply = await mirror.get(`/v2/a/b/blobs/${digest}`);
+    const reply = await mirror.get(path);
     assert.deepEqual([reply.status, reply.error], [status === 504 ? 504 : 502, 'UNAVAILABLE']);
     upstream.clearScripts();
-    assert.equal((await mirror.get(`/v2/a/b/blobs/${digest}`)).status, 200);
+    assert.equal((await mirror.get(path)).status, 200);
   });
 }
 

@@ -5,39 +5,20 @@ import type { AddressInfo } from 'node:net';
 import { suite, type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
-import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
 import { proxyForAll, proxyFromEnvironment } from '../../../src/upstream/proxy-rule.ts';
-import { type Reply, Transport, type TransportSettings } from '../../../src/upstream/transport.ts';
+import type { Reply, Transport, TransportSettings } from '../../../src/upstream/transport.ts';
 import { selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
-import { FakeClock } from '../../helpers/fake-clock.ts';
 import { TestProxy, type TestProxyOptions } from '../../helpers/test-proxy.ts';
+import { startTransport } from '../../helpers/test-transport.ts';
 
 const SECURE = 'https://registry.corp.example';
 const PLAIN = 'http://registry.corp.example';
 const certificate = selfSigned('registry.corp.example');
 
 function transport(t: TestContext, settings: Partial<TransportSettings>): Transport {
-  const transport = new Transport(
-    {
-      name: 'registry.corp',
-      url: SECURE,
-      allowPrivateAddresses: false,
-      maxConnections: 4,
-      connectTimeoutMs: 5000,
-      headersTimeoutMs: 5000,
-      bodyTimeoutMs: 5000,
-      ...settings,
-    },
-    {
-      metrics: new Metrics({ version: 'test', processMetrics: false }),
-      clock: new FakeClock(),
-      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
-    },
-  );
-  cleanUp(t, () => transport.close());
-  return transport;
+  return startTransport(t, { url: SECURE, ...settings });
 }
 
 function get(through: Transport, url: string): Promise<Reply> {

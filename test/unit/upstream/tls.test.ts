@@ -4,32 +4,14 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'node:tls';
-import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
-import { type Reply, Transport, type TransportSettings } from '../../../src/upstream/transport.ts';
+import type { Reply, Transport, TransportSettings } from '../../../src/upstream/transport.ts';
 import { type Certificate, selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
-import { FakeClock } from '../../helpers/fake-clock.ts';
+import { startTransport } from '../../helpers/test-transport.ts';
 
 function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
-  const transport = new Transport(
-    {
-      name: 'registry.corp',
-      allowPrivateAddresses: true,
-      maxConnections: 4,
-      connectTimeoutMs: 5000,
-      headersTimeoutMs: 5000,
-      bodyTimeoutMs: 5000,
-      ...settings,
-    },
-    {
-      metrics: new Metrics({ version: 'test', processMetrics: false }),
-      clock: new FakeClock(),
-      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
-    },
-  );
-  cleanUp(t, () => transport.close());
-  return transport;
+  return startTransport(t, { allowPrivateAddresses: true, ...settings });
 }
 
 function get(through: Transport, url: string): Promise<Reply> {

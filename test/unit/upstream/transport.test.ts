@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import dns from 'node:dns';
 import { suite, type TestContext, test } from 'node:test';
-import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
 import { assertIdentity, readBody, replyError } from '../../../src/upstream/replies.ts';
-import { type Reply, Transport, type TransportSettings } from '../../../src/upstream/transport.ts';
-import { cleanUp } from '../../helpers/cleanup.ts';
+import type { Reply, Transport, TransportSettings } from '../../../src/upstream/transport.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 import { type Script, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
+import { startTransport } from '../../helpers/test-transport.ts';
 
 const LIMIT = 1000;
 const NOW = new FakeClock().now();
@@ -15,24 +14,7 @@ const NOW = new FakeClock().now();
 const PUBLIC_REGISTRY = 'https://registry.example';
 
 function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
-  const transport = new Transport(
-    {
-      name: 'quay.io',
-      allowPrivateAddresses: false,
-      maxConnections: 4,
-      connectTimeoutMs: 5000,
-      headersTimeoutMs: 5000,
-      bodyTimeoutMs: 5000,
-      ...settings,
-    },
-    {
-      metrics: new Metrics({ version: 'test', processMetrics: false }),
-      clock: new FakeClock(),
-      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
-    },
-  );
-  cleanUp(t, () => transport.close());
-  return transport;
+  return startTransport(t, { name: 'quay.io', ...settings });
 }
 
 function get(through: Transport, url: string, headers: Record<string, string> = {}): Promise<Reply> {

@@ -1,0 +1,30 @@
+/** A transport with the limits and the identity of these tests, closed when the test has ended. */
+import type { TestContext } from 'node:test';
+import { Metrics } from '../../src/telemetry/metrics.ts';
+import { Transport, type TransportSettings } from '../../src/upstream/transport.ts';
+import { cleanUp } from './cleanup.ts';
+import { FakeClock } from './fake-clock.ts';
+
+export function startTransport(
+  t: TestContext,
+  settings: Partial<TransportSettings> & { url: string },
+): Transport {
+  const transport = new Transport(
+    {
+      name: 'registry.corp',
+      allowPrivateAddresses: false,
+      maxConnections: 4,
+      connectTimeoutMs: 5000,
+      headersTimeoutMs: 5000,
+      bodyTimeoutMs: 5000,
+      ...settings,
+    },
+    {
+      metrics: new Metrics({ version: 'test', processMetrics: false }),
+      clock: new FakeClock(),
+      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
+    },
+  );
+  cleanUp(t, () => transport.close());
+  return transport;
+}
