@@ -41,6 +41,8 @@ export async function sumUp(
 }
 
 interface Listener {
+  /** All of it has been read from front to back, and is what it was. */
+  whole: () => void;
   /** A block is not what it was. */
   damaged: (error: ContentError) => Promise<void>;
   /** Called at least once. */
@@ -57,6 +59,8 @@ export class CheckedReader implements ContentReader {
   /** The block that {@link #sum} has begun, and how far it has come. */
   #block = 0;
   #summed = 0;
+  /** No block has been left out so far. */
+  #gapless = true;
 
   /** @param sums the value of {@link BlockSums} for this content */
   constructor(reader: ContentReader, digest: Digest, sums: string, listener: Listener) {
@@ -83,6 +87,7 @@ export class CheckedReader implements ContentReader {
 
   /** Sums what lies between the start of the block and `position`. */
   async #begin(position: number): Promise<void> {
+    this.#gapless = false;
     this.#block = position - (position % BLOCK_BYTES);
     this.#summed = this.#block;
     this.#sum = new BlockSum();
@@ -119,6 +124,7 @@ export class CheckedReader implements ContentReader {
       }
       this.#block = end;
       this.#sum = new BlockSum();
+      if (end === this.size && this.#gapless) this.#listener.whole();
     }
   }
 }

@@ -4,12 +4,13 @@
  * Content comes file first, record second, and goes record first, file second: a crash in between leaves a file that
  * nobody knows, which the next start takes up again, and never a record that promises what is not there.
  */
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import { type Digest, digestAlgorithm, digestOf } from '../oci/digest.ts';
 import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { CheckedReader, sumUp } from './checked-reader.ts';
-import type { ContentReader, ContentStore } from './content-store.ts';
+import type { ContentReader, ContentStore, StoredReader } from './content-store.ts';
 import { ContentError } from './errors.ts';
 import type { ContentRecord, IndexChange, IndexStore, RepositoryKey } from './index-store.ts';
 import type { Inventory } from './inventory.ts';
@@ -34,6 +35,12 @@ export interface ContentCacheContext {
   clock: Clock;
 }
 
+/**
+ * For this long a blob that was read whole is not checked again, if nobody has written to its file: its bytes come from
+ * the system's memory then, not from the disk that could have lost them. A check costs a third of a hit.
+ */
+const CHECK_LASTS_MS = 10 * 60_000;
+const REMEMBERED_CHECKS = 10_000;
 const FLUSH_BATCH = 1000;
 const UNLINKS_AT_A_TIME = 16;
 
@@ -44,6 +51,8 @@ export class ContentCache {
   readonly #leaving = new Map<Digest, Promise<void>>();
   #leavingBytes = 0;
   readonly #checks = new SingleFlight<string>();
+  /** When all of a blob was last seen to be right. */
+  readonly #checked = new LRUCache<Digest, { version: string; at: number }>({ max: REMEMBERED_CHECKS });
   #flushing: Promise<void> = Promise.resolve();
 
   constructor(context: ContentCacheContext) {
@@ -73,7 +82,7 @@ export class ContentCache {
   async open(digest: Digest): Promise<ContentReader | undefined> {
     if (this.get(digest) === undefined) return undefined;
     const release = this.hold(digest);
-    let reader: ContentReader | undefined;
+    let reader: StoredReader | undefined;
     try {
       reader = await this.#openWhole(digest);
       if (reader === undefined) {
@@ -81,8 +90,11 @@ export class ContentCache {
         return undefined;
       }
       this.touch(digest);
+      const { version } = reader;
+      if (this.#wasChecked(digest, version)) return new HeldReader(reader, release);
       const sums = (await this.#context.index.sums(digest)) ?? (await this.#check(digest, reader));
       return new CheckedReader(reader, digest, sums, {
+        whole: () => this.#checked.set(digest, { version, at: this.#context.clock.now() }),
         damaged: (error) => this.discardDamaged(error),
         closed: release,
       });
@@ -248,13 +260,19 @@ export class ContentCache {
   }
 
   /** @returns undefined if there is none, or it is not all there, and then forgotten */
-  async #openWhole(digest: Digest): Promise<ContentReader | undefined> {
+  async #openWhole(digest: Digest): Promise<StoredReader | undefined> {
     const reader = await this.#context.store.open(digest);
     const expected = this.get(digest)?.size;
     if (expected === undefined || reader?.size === expected) return reader;
     await reader?.close();
     await this.discardDamaged(new ContentError('truncated', digest, expected, reader?.size ?? 'no file'));
     return undefined;
+  }
+
+  #wasChecked(digest: Digest, version: string): boolean {
+    const checked = this.#checked.get(digest);
+    if (checked?.version !== version) return false;
+    return Math.abs(this.#context.clock.now() - checked.at) < CHECK_LASTS_MS;
   }
 
   /** Content without sums, as after the loss of the index, is hashed before it is read for the first time. */
@@ -303,5 +321,27 @@ export class ContentCache {
       }
     }
     return changes;
+  }
+}
+
+/** Keeps content from being evicted while it is read. */
+class HeldReader implements ContentReader {
+  readonly size: number;
+  readonly #reader: ContentReader;
+  readonly #release: () => void;
+
+  constructor(reader: ContentReader, release: () => void) {
+    this.size = reader.size;
+    this.#reader = reader;
+    this.#release = release;
+  }
+
+  read(target: Buffer, position: number, end: number): Promise<number> {
+    return this.#reader.read(target, position, end);
+  }
+
+  close(): Promise<void> {
+    this.#release();
+    return this.#reader.close();
   }
 }

@@ -21,6 +21,12 @@ export interface ContentReader {
   close(): Promise<void>;
 }
 
+/** Content that is read out of the store. */
+export interface StoredReader extends ContentReader {
+  /** Another one when somebody has written to it since. */
+  readonly version: string;
+}
+
 export interface StoredContent {
   /** Bytes. */
   size: number;
@@ -32,7 +38,7 @@ export interface StoredContent {
 
 /** All methods throw {StorageError}. */
 export interface ContentStore {
-  open(digest: Digest): Promise<ContentReader | undefined>;
+  open(digest: Digest): Promise<StoredReader | undefined>;
   stat(digest: Digest): Promise<StoredContent | undefined>;
   /** Takes over the verified file at `path`, which is gone from there afterwards. Committing twice is no error. */
   commit(digest: Digest, path: string): Promise<StoredContent>;

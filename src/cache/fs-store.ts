@@ -1,7 +1,8 @@
 /** The content store in files: `blobs/<algorithm>/<first 2 hex>/<hex>`, read-only once committed. */
+import type { Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
-import type { ContentReader, ContentStore, StoredContent } from './content-store.ts';
+import type { ContentStore, StoredContent, StoredReader } from './content-store.ts';
 import { errnoOf, StorageError } from './errors.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
 
@@ -17,7 +18,7 @@ export class FsStore implements ContentStore {
     this.#fs = fs;
   }
 
-  async open(digest: Digest): Promise<ContentReader | undefined> {
+  async open(digest: Digest): Promise<StoredReader | undefined> {
     let file: FileHandle;
     try {
       file = await this.#fs.open(this.#path(digest), 'r');
@@ -26,7 +27,7 @@ export class FsStore implements ContentStore {
       throw new StorageError('open', error);
     }
     try {
-      return new FileReader(file, (await file.stat()).size);
+      return new FileReader(file, await file.stat());
     } catch (error) {
       await file.close();
       throw new StorageError('open', error);
@@ -92,13 +93,16 @@ export class FsStore implements ContentStore {
   }
 }
 
-class FileReader implements ContentReader {
+class FileReader implements StoredReader {
   readonly size: number;
+  readonly version: string;
   readonly #file: FileHandle;
 
-  constructor(file: FileHandle, size: number) {
+  constructor(file: FileHandle, { size, ctimeMs, ino }: Stats) {
     this.#file = file;
     this.size = size;
+    // Nobody but the system sets the time of the last change.
+    this.version = `${ino} ${ctimeMs}`;
   }
 
   async read(target: Buffer, position: number, end: number): Promise<number> {

@@ -3,9 +3,10 @@ import { chmod, open, readdir, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Digest, digestHex, digestOf } from '../../src/oci/digest.ts';
+import { FailingFileSystem } from '../helpers/failing-file-system.ts';
 import { noise } from '../helpers/images.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import { startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
+import { type MirrorOptions, startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
 
 const CUT_CODE = 'UND_ERR_SOCKET';
 const DAMAGED = { operation: 'check', code: 'DAMAGED' };
@@ -35,11 +36,11 @@ async function assertNotComplete(pull: Promise<TestReply>): Promise<void> {
 }
 
 /** A mirror that has served a blob whole, and goes on running. */
-async function served(t: TestContext) {
+async function served(t: TestContext, options: Partial<MirrorOptions> = {}) {
   const upstream = await ScriptedUpstream.start(t);
   const bytes = noise(5_000_000, 'served');
   const digest = upstream.addContent(bytes);
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url }, ...options });
   const path = `/v2/a/b/blobs/${digest}`;
   await mirror.get(path);
   await mirror.idle();
@@ -93,6 +94,15 @@ test('a bit that flips after a blob was served whole is noticed by the next pull
   const before = upstream.count('blob', 'GET');
   assert.ok((await mirror.get(path)).body.equals(bytes));
   assert.equal(upstream.count('blob', 'GET'), before + 1);
+});
+
+test('a disk that rots without the system’s knowing is noticed ten minutes after a blob was last checked', async (t) => {
+  const disk = new FailingFileSystem();
+  const { mirror, path } = await served(t, { fileSystem: disk.fileSystem });
+  disk.rotAt = 2 * MIB;
+  mirror.clock.advance(10 * 60_000);
+  await assertNotComplete(mirror.get(path));
+  assert.equal(await mirror.metric('millpond_storage_errors_total', DAMAGED), 1);
 });
 
 for (const [range, at] of [

@@ -9,6 +9,8 @@ export class FailingFileSystem {
   readonly errnoByOperation = new Map<Operation, string>();
   /** Only writes that would take a file beyond this many bytes fail. */
   failWritesBeyond = 0;
+  /** One bit is wrong at this position of every file that is read, as on a disk that rots. */
+  rotAt: number | undefined;
   /** Files that are open through this file system now. */
   openFiles = 0;
   readonly fileSystem: FileSystem = {
@@ -50,7 +52,7 @@ export class FailingFileSystem {
         const value: unknown = Reflect.get(target, property, target);
         if (typeof value !== 'function') return value;
         return (...args: unknown[]) => {
-          if (property === 'read') this.#check('read');
+          if (property === 'read') return this.#read(target, args as [Buffer, number, number, number]);
           if (property === 'writeFile') this.#check('write');
           if (property === 'writev') this.#checkWrite(args as [Buffer[], number]);
           if (property === 'datasync') this.#check('sync');
@@ -62,6 +64,15 @@ export class FailingFileSystem {
         };
       },
     });
+  }
+
+  async #read(file: FileHandle, args: [Buffer, number, number, number]) {
+    this.#check('read');
+    const result = await file.read(...args);
+    const [buffer, offset, , position] = args;
+    const at = this.rotAt === undefined ? -1 : this.rotAt - position;
+    if (at >= 0 && at < result.bytesRead) buffer[offset + at] = (buffer[offset + at] ?? 0) ^ 1;
+    return result;
   }
 
   #checkWrite([buffers, position]: [Buffer[], number]): void {

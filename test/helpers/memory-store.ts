@@ -1,16 +1,17 @@
 /** A content store without a disk: the second implementation that keeps the interface honest. */
 import { readFile, unlink } from 'node:fs/promises';
-import type { ContentReader, ContentStore, StoredContent } from '../../src/cache/content-store.ts';
+import type { ContentStore, StoredContent, StoredReader } from '../../src/cache/content-store.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 
 export class MemoryStore implements ContentStore {
   readonly #bytesByDigest = new Map<Digest, Buffer>();
 
-  async open(digest: Digest): Promise<ContentReader | undefined> {
+  async open(digest: Digest): Promise<StoredReader | undefined> {
     const bytes = this.#bytesByDigest.get(digest);
     if (bytes === undefined) return undefined;
     return {
       size: bytes.length,
+      version: 'the only one',
       read: async (target, position, end) =>
         bytes.copy(target, 0, position, Math.min(end, position + target.length)),
       close: async () => {},
