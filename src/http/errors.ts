@@ -1,11 +1,12 @@
 /** From any error to what the client sees: mapped once, here. */
-import type { Context, Middleware } from 'koa';
+import type { Middleware } from 'koa';
 import { ContentError, StorageError } from '../cache/errors.ts';
 import { type OciErrorCode, RegistryError } from '../oci/errors.ts';
 import type { RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ClientGoneError } from './content.ts';
 import type { PullState } from './pull-state.ts';
+import { commonHeaders, type PullReply, setHeaders } from './reply-head.ts';
 
 const UNKNOWN_BY_KIND: Record<RequestKind, OciErrorCode> = {
   // Not NAME_UNKNOWN: containers/image takes only MANIFEST_UNKNOWN for "this image has no signature".
@@ -69,12 +70,11 @@ export function answerErrors(): Middleware<PullState> {
   };
 }
 
-// What a reply says besides describing the content that it now does not carry.
-const KEPT_HEADERS = ['docker-distribution-api-version', 'oci-namespace', 'cache-status'];
-
-function sendError(ctx: Context & { state: PullState }, error: RegistryError): void {
+function sendError(ctx: PullReply, error: RegistryError): void {
   const { code, message, status, detail, headers } = error;
-  for (const name of ctx.res.getHeaderNames()) if (!KEPT_HEADERS.includes(name)) ctx.remove(name);
+  // Whatever describes the content does not describe the error.
+  for (const name of ctx.res.getHeaderNames()) ctx.res.removeHeader(name);
+  setHeaders(ctx, commonHeaders(ctx));
   ctx.status = status;
   if (ctx.state.kind !== undefined && ctx.state.outcome === undefined) {
     ctx.set('Cache-Status', `millpond; fwd=uri-miss; detail=${code}`);

@@ -10,6 +10,8 @@ export interface PullState {
   kind?: RequestKind;
   upstream?: string;
   repository?: string;
+  /** The `ns` that the client sent: it is echoed. */
+  namespace?: string | undefined;
   /** Tag or digest. */
   reference?: string;
   /** Absent when the cache was not reached, or gave nothing. */

@@ -4,6 +4,7 @@
  * Names are parsed from the right, because a repository may be called `a/blobs/b`, and checked against the grammars of
  * the spec; the world is closed: a registry host that is not configured leads nowhere.
  */
+import { LRUCache } from 'lru-cache';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import {
@@ -45,6 +46,30 @@ export interface PingRequest {
 }
 
 const DOCKER_HUB = 'docker.io';
+
+/** Request lines that are remembered, and the longest of them: 2 MB at most. */
+const REMEMBERED_LINES = 4096;
+const REMEMBERED_LENGTH = 512;
+
+/** Parses request lines as {@link parseRequest} does, and the recent ones only once: 2 µs less of the 30 of a warm manifest. */
+export class RequestParser {
+  readonly #table: RoutingTable;
+  readonly #recent = new LRUCache<string, Readonly<PullRequest> | PingRequest>({ max: REMEMBERED_LINES });
+
+  constructor(table: RoutingTable) {
+    this.#table = table;
+  }
+
+  /** @throws {RegistryError} as {@link parseRequest} */
+  parse(url: string, host: string | undefined): Readonly<PullRequest> | PingRequest {
+    const line = `${url} ${host ?? ''}`; // a url holds no space
+    const recent = this.#recent.get(line);
+    if (recent !== undefined) return recent;
+    const request = parseRequest(url, host, this.#table);
+    if (line.length <= REMEMBERED_LENGTH) this.#recent.set(line, request);
+    return request;
+  }
+}
 
 /**
  * @param url path and query, as in the request line

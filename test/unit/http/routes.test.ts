@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseRequest, type RoutingTable } from '../../../src/http/routes.ts';
+import { parseRequest, RequestParser, type RoutingTable } from '../../../src/http/routes.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 
 const SHA = `sha256:${'a'.repeat(64)}`;
@@ -164,4 +164,31 @@ test('a refusal cannot forge a log line', () => {
     () => parseRequest('/v2/a%0A%7B%22forged%22%3A1%7D/manifests/t', undefined, table),
     (error: Error) => !error.message.includes('\n'),
   );
+});
+
+test('a request that came before is told from one that differs in path, query or host', () => {
+  const parser = new RequestParser(table);
+  const ask = (url: string, host?: string) => {
+    const request = parser.parse(url, host);
+    return request.kind === 'ping' ? 'ping' : `${request.kind} ${request.upstream} ${request.repository}`;
+  };
+  for (const _time of ['first', 'second']) {
+    assert.equal(ask('/v2/org/app/manifests/1'), 'manifest docker.io org/app');
+    assert.equal(ask('/v2/org/app/manifests/1', 'mirror:5000'), 'manifest docker.io org/app');
+    assert.equal(ask('/v2/org/app/manifests/1', 'ghcr.mirror.corp'), 'manifest ghcr.io org/app');
+    assert.equal(ask('/v2/org/app/manifests/1?ns=quay.io'), 'manifest quay.io org/app');
+    assert.equal(ask(`/v2/org/app/blobs/${SHA}`), `blob docker.io org/app`);
+    assert.equal(ask('/v2/'), 'ping');
+    assert.throws(() => ask('/v2/org/app/manifests/1?ns=evil.example'), RegistryError);
+  }
+});
+
+test('no number of different requests, however long, makes the parser hold them all', () => {
+  const parser = new RequestParser(table);
+  const kept = parser.parse('/v2/a/manifests/0', undefined);
+  assert.equal(parser.parse('/v2/a/manifests/0', undefined), kept);
+  for (let n = 1; n <= 5000; n += 1) parser.parse(`/v2/a/manifests/${n}`, undefined);
+  assert.notEqual(parser.parse('/v2/a/manifests/0', undefined), kept);
+  const long = `/v2/a/manifests/1?x=${'y'.repeat(1000)}`;
+  assert.notEqual(parser.parse(long, undefined), parser.parse(long, undefined));
 });
