@@ -77,7 +77,11 @@ export interface App {
 export async function startApp(options: AppOptions): Promise<App> {
   const { config, clock, fileSystem } = options;
   await using stack = new AsyncDisposableStack();
-  const logger = createLogger({ level: config.log.level, destination: options.logDestination });
+  const logger = createLogger({
+    level: config.log.level,
+    destination: options.logDestination,
+    now: () => clock.now(),
+  });
   const metrics = new Metrics({ version: options.version, processMetrics: options.processMetrics });
   const faults = new StorageFaults({ metrics, logger, clock });
 
@@ -126,7 +130,7 @@ export async function startApp(options: AppOptions): Promise<App> {
 
   const registryApp = new Koa<PullState>();
   registryApp.silent = true; // every error ends in answerErrors
-  registryApp.use(accessLog({ logger, metrics, clock }));
+  registryApp.use(accessLog({ logger, metrics, clock, destination: options.logDestination }));
   registryApp.use(answerErrors());
   const sender = new ContentSender({ clientTimeoutMs: config.server.clientTimeout });
   const table = routingTable(config);

@@ -1,61 +1,64 @@
 /** One log line and one count for every request on the registry side, when its reply has ended or broken off. */
-import { randomUUID } from 'node:crypto';
-import type { Context, Middleware } from 'koa';
+import { randomBytes } from 'node:crypto';
+import type { Middleware } from 'koa';
+import type { DestinationStream } from 'pino';
 import { errnoOf } from '../cache/errors.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { type RequestLine, RequestLog } from '../telemetry/request-log.ts';
 import { ClientGoneError } from './content.ts';
 import type { PullState } from './pull-state.ts';
+import type { PullReply } from './reply-head.ts';
 
 export function accessLog(options: {
   logger: Logger;
   metrics: Metrics;
   clock: Clock;
+  /** Where `logger` writes, too. */
+  destination: DestinationStream;
 }): Middleware<PullState> {
   const { logger, metrics, clock } = options;
+  const lines = new RequestLog({ logger, destination: options.destination, now: () => clock.now() });
+  // Random once, then counted: an identifier has to be unlike all others, not to be guessed, and this saves 1 µs of 30.
+  const prefix = randomBytes(6).toString('hex');
+  let requests = 0;
   return async (ctx, next) => {
     const startedAt = clock.now();
-    ctx.state.requestId = randomUUID();
+    requests += 1;
+    ctx.state.requestId = `${prefix}-${requests}`;
     ctx.state.bytes = 0;
     let repliedAt: number | undefined;
     ctx.state.onHeaders = () => {
       repliedAt ??= clock.now();
     };
-    ctx.res.once('close', () => {
+    ctx.res.on('close', () => {
       const seconds = Math.max(0, clock.now() - startedAt) / 1000;
       const firstByteSeconds = Math.max(0, (repliedAt ?? startedAt) - startedAt) / 1000;
       count(metrics, ctx, seconds, firstByteSeconds);
-      writeLine(logger, ctx, seconds, firstByteSeconds);
+      writeLine({ logger, lines }, ctx, seconds, firstByteSeconds);
     });
     await next();
     ctx.state.onHeaders();
   };
 }
 
-function count(
-  metrics: Metrics,
-  ctx: Context & { state: PullState },
-  seconds: number,
-  firstByte: number,
-): void {
+function count(metrics: Metrics, ctx: PullReply, seconds: number, firstByte: number): void {
   const { kind, upstream, outcome, bytes } = ctx.state;
   if (kind === undefined || upstream === undefined) return; // pings and refused requests are no traffic of the cache
   const cache = outcome ?? 'none';
-  metrics.requests.inc({ upstream, kind, method: ctx.method, cache, code: ctx.res.statusCode });
-  if (bytes > 0) metrics.responseBytes.inc({ upstream, kind, cache }, bytes);
-  metrics.requestDuration.observe({ kind, cache }, seconds);
-  metrics.firstByte.observe({ kind, cache }, firstByte);
+  const code = ctx.res.statusCode;
+  metrics.replies.add({ upstream, kind, method: ctx.method, cache, code }, bytes, seconds, firstByte);
 }
 
 function writeLine(
-  logger: Logger,
-  ctx: Context & { state: PullState },
+  { logger, lines }: { logger: Logger; lines: RequestLog },
+  ctx: PullReply,
   seconds: number,
   firstByte: number,
 ): void {
   const { requestId, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
-  const line = {
+  const line: RequestLine = {
     requestId,
     client: ctx.req.socket.remoteAddress,
     method: ctx.method,
@@ -68,14 +71,13 @@ function writeLine(
     bytes,
     durationMs: Math.round(seconds * 1000),
     firstByteMs: Math.round(firstByte * 1000),
-    // A line of this request's own: the path is a client's input, and pino escapes it.
-    ...(kind === undefined ? { path: ctx.req.url?.slice(0, 300) } : {}),
+    path: kind === undefined ? ctx.req.url?.slice(0, 300) : undefined,
     // The reply was cut, by the client or by us, and he got less than its Content-Length.
-    ...(ctx.res.writableFinished ? {} : { aborted: true }),
-    ...(error instanceof Error && !(error instanceof ClientGoneError) ? { err: error.message } : {}),
+    aborted: ctx.res.writableFinished ? undefined : true,
+    err: error instanceof Error && !(error instanceof ClientGoneError) ? error.message : undefined,
   };
   if (isOurFault(error)) logger.error({ ...line, err: error }, 'request failed');
-  else logger.info(line, 'request');
+  else lines.write(line);
 }
 
 /** An error that none of the typed ones describes is a defect, and the only one whose stack is worth a line. */

@@ -3,6 +3,7 @@
  * grow with traffic.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { ReplyTally } from './reply-tally.ts';
 
 /** What is asked for; the `kind` label. `token` occurs only on upstream requests. */
 export type RequestKind = 'manifest' | 'blob' | 'tags' | 'referrers';
@@ -12,25 +13,31 @@ const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 export class Metrics {
   readonly registry = new Registry();
 
+  /** Fills the four metrics that follow. */
+  readonly replies = new ReplyTally(this);
   readonly requests = this.#counter(
     'millpond_requests_total',
     'Requests for cacheable content, by how the cache answered.',
     ['upstream', 'kind', 'method', 'cache', 'code'],
+    () => this.replies.flush(),
   );
-  readonly responseBytes = this.#counter('millpond_response_bytes_total', 'Body bytes sent to clients.', [
-    'upstream',
-    'kind',
-    'cache',
-  ]);
+  readonly responseBytes = this.#counter(
+    'millpond_response_bytes_total',
+    'Body bytes sent to clients.',
+    ['upstream', 'kind', 'cache'],
+    () => this.replies.flush(),
+  );
   readonly requestDuration = this.#histogram(
     'millpond_request_duration_seconds',
     'From the request to the last byte of its reply.',
     ['kind', 'cache'],
+    () => this.replies.flush(),
   );
   readonly firstByte = this.#histogram(
     'millpond_first_byte_seconds',
     'From the request to the headers of its reply.',
     ['kind', 'cache'],
+    () => this.replies.flush(),
   );
   readonly upstreamRequests = this.#counter(
     'millpond_upstream_requests_total',
@@ -107,15 +114,28 @@ export class Metrics {
     this.buildInfo.set({ version: options.version, node: process.version }, 1);
   }
 
-  #counter<L extends string>(name: string, help: string, labelNames: readonly L[]): Counter<L> {
-    return new Counter({ name, help, labelNames, registers: [this.registry] });
+  /** @param collect runs before the metric is read */
+  #counter<L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    collect = () => {},
+  ): Counter<L> {
+    return new Counter({ name, help, labelNames, collect, registers: [this.registry] });
   }
 
   #gauge<L extends string>(name: string, help: string, labelNames: readonly L[]): Gauge<L> {
     return new Gauge({ name, help, labelNames, registers: [this.registry] });
   }
 
-  #histogram<L extends string>(name: string, help: string, labelNames: readonly L[]): Histogram<L> {
-    return new Histogram({ name, help, labelNames, buckets: DURATION_BUCKETS, registers: [this.registry] });
+  /** @param collect runs before the metric is read */
+  #histogram<L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    collect = () => {},
+  ): Histogram<L> {
+    const registers = [this.registry];
+    return new Histogram({ name, help, labelNames, buckets: DURATION_BUCKETS, collect, registers });
   }
 }

