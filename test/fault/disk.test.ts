@@ -32,6 +32,7 @@ for (const errno of ['ENOSPC', 'EIO', 'EROFS', 'EMFILE']) {
       const manifest = await mirror.get('/v2/a/b/manifests/1');
       assert.deepEqual([manifest.status, manifest.body], [200, image.top.bytes]);
       assert.ok((await mirror.metric('millpond_storage_errors_total', { code: errno })) > 0);
+      await mirror.idle();
       assert.equal(disk.openFiles, 0, 'no descriptor is left');
 
       disk.heal();
