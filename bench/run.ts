@@ -13,6 +13,7 @@ import {
   missingProgram,
   type PeerName,
   type Server,
+  startAccelerated,
   startBare,
   startDockerRegistry,
   startMillpond,
@@ -143,6 +144,7 @@ async function startPeer(lab: Lab, peer: PeerName): Promise<void> {
   await mkdir(surroundings.directory);
   const start: Partial<Record<PeerName, () => Server | Promise<Server>>> = {
     millpond: () => startMillpond(surroundings, values.main),
+    accel: () => startAccelerated(surroundings, values.main),
     'docker-registry': () => startDockerRegistry(surroundings),
     nginx: () => startNginx(surroundings),
     direct: () => direct(surroundings),

@@ -135,7 +135,11 @@ export async function startApp(options: AppOptions): Promise<App> {
   const sender = new ContentSender({ clientTimeoutMs: config.server.clientTimeout });
   const table = routingTable(config);
   const { via } = identity;
-  registryApp.use(answerPulls({ table, via, upstreamByName, manifests, blobs, discovery, sender }));
+  const { accelRedirect } = config.server;
+  const handOver = accelRedirect === null ? {} : { accelRedirect };
+  registryApp.use(
+    answerPulls({ table, via, upstreamByName, manifests, blobs, discovery, sender, ...handOver }),
+  );
 
   let draining = false;
   const notReadyReason = async () => {

@@ -1,4 +1,4 @@
-/** A program: the ceiling. Answers everything with the one reply that its argument describes, by node:http alone. */
+/** A program: what a plain server on Node does. Answers everything with the one reply that its argument describes, by node:http alone. */
 import { createServer } from 'node:http';
 
 export interface BareReply {

@@ -30,23 +30,23 @@ export async function observe<T>(
   work: () => Promise<T>,
   content = false,
 ): Promise<Observed<T>> {
-  const { pid } = server;
+  const { pids } = server;
   if (!lab.smoke) await run('sync', ['-f', lab.directory]); // what others have left to write is not this one's burden
   if (content) await touchMemory(lab.directory);
   await lab.upstream.reset();
-  if (pid === undefined) {
+  if (pids.length === 0) {
     const result = await work();
     return { result, upstream: await lab.upstream.stats(), process: {} };
   }
   await loopP99Ms(server); // reading it begins a new interval
-  await settled(pid);
-  const rssBefore = residentMiB(pid);
-  resetPeak(pid);
-  const cpuBefore = cpuSeconds(pid);
+  await settled(pids);
+  const rssBefore = residentMiB(pids);
+  resetPeak(pids);
+  const cpuBefore = cpuSeconds(pids);
   const result = await work();
-  await settled(pid);
-  const used = cpuSeconds(pid) - cpuBefore;
-  const peakRssMiB = peakResidentMiB(pid);
+  await settled(pids);
+  const used = cpuSeconds(pids) - cpuBefore;
+  const peakRssMiB = peakResidentMiB(pids);
   const lag = await loopP99Ms(server);
   return {
     result,

@@ -5,19 +5,26 @@ import { stringify } from 'yaml';
 import type { BareReply } from './bare.ts';
 import { freePort, isOnPath, type RunningProcess, startProcess, until } from './processes.ts';
 
-/** `direct`: no server between. `bare`: node:http with one fixed reply, the ceiling for a server on Node. */
-export type PeerName = 'millpond' | 'docker-registry' | 'nginx' | 'direct' | 'bare';
+/**
+ * `accel`: Millpond behind an nginx that sends warm blobs itself. `direct`: no server between. `bare`: node:http with one
+ * fixed reply, what a plain server on Node does.
+ */
+export type PeerName = 'millpond' | 'accel' | 'docker-registry' | 'nginx' | 'direct' | 'bare';
 
 export interface Server {
   name: PeerName;
   port: number;
-  /** Undefined for `direct`: the upstream is not what is measured. */
-  pid: number | undefined;
+  /** None for `direct`: the upstream is not what is measured. */
+  pids: readonly number[];
   metricsUrl?: string;
   stop(): Promise<void>;
 }
 
-const PROGRAM: Partial<Record<PeerName, string>> = { 'docker-registry': 'docker-registry', nginx: 'nginx' };
+const PROGRAM: Partial<Record<PeerName, string>> = {
+  'docker-registry': 'docker-registry',
+  nginx: 'nginx',
+  accel: 'nginx',
+};
 
 /** The program that `peer` needs and that is not here. */
 export function missingProgram(peer: PeerName): string | undefined {
@@ -34,15 +41,17 @@ export interface Surroundings {
 /**
  * @param main the `main.ts` to run: another checkout's, to compare two versions
  * @param cache settings of its cache besides the directory
+ * @param more settings of its registry side besides the address
  */
 export async function startMillpond(
   { directory, upstreamPort }: Surroundings,
   main: string,
   cache: Record<string, unknown> = {},
+  more: Record<string, unknown> = {},
 ): Promise<Server> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const config = {
-    server: { listen: `127.0.0.1:${port}` },
+    server: { listen: `127.0.0.1:${port}`, ...more },
     operations: { listen: `127.0.0.1:${operationsPort}` },
     cache: { directory: join(directory, 'cache'), ...cache },
     defaultUpstream: 'upstream.test',
@@ -83,24 +92,9 @@ export async function startDockerRegistry({ directory, upstreamPort }: Surroundi
 }
 
 export async function startNginx({ directory, upstreamPort }: Surroundings): Promise<Server> {
-  const port = await freePort();
-  const file = join(directory, 'nginx.conf');
-  await mkdir(join(directory, 'temp'));
-  const temporary = ['client_body', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (kind) => `${kind}_temp_path ${directory}/temp/${kind};`,
-  );
-  const config = `
-daemon off;
-${process.getuid?.() === 0 ? 'user root;' : ''}
-worker_processes auto;
-pid ${directory}/nginx.pid;
-events { worker_connections 4096; }
-http {
-  access_log ${directory}/access.log;
-  ${temporary.join('\n  ')}
-  sendfile on;
-  tcp_nopush on;
-  keepalive_requests 1000000;
+  const running = await runNginx(
+    directory,
+    (port) => `
   proxy_cache_path ${directory}/cache levels=1:2 keys_zone=registry:10m max_size=50g inactive=1d use_temp_path=off;
   upstream registry { server 127.0.0.1:${upstreamPort}; keepalive 16; }
   server {
@@ -117,14 +111,79 @@ http {
       proxy_cache_lock_age 10m;
       proxy_cache_lock_timeout 10m;
     }
-  }
+  }`,
+  );
+  return server('nginx', running.port, running.process);
+}
+
+/** As the README says. */
+export async function startAccelerated(surroundings: Surroundings, main: string): Promise<Server> {
+  const { directory } = surroundings;
+  const millpond = await startMillpond(surroundings, main, {}, { accelRedirect: '/blobs/' });
+  await mkdir(join(directory, 'front'));
+  const front = await runNginx(
+    join(directory, 'front'),
+    (port) => `
+  upstream millpond { server 127.0.0.1:${millpond.port}; keepalive 32; }
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location = /ready { return 204; }
+    location / {
+      proxy_pass http://millpond;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Sendfile-Type X-Accel-Redirect;
+      proxy_max_temp_file_size 0;
+    }
+    location /blobs/ {
+      internal;
+      alias ${directory}/cache/blobs/;
+      etag off;
+    }
+  }`,
+  );
+  return {
+    name: 'accel',
+    port: front.port,
+    pids: [...millpond.pids, front.process.pid],
+    stop: async () => {
+      await front.process.stop();
+      await millpond.stop();
+    },
+  };
+}
+
+async function runNginx(
+  directory: string,
+  http: (port: number) => string,
+): Promise<{ port: number; process: RunningProcess }> {
+  const port = await freePort();
+  const file = join(directory, 'nginx.conf');
+  await mkdir(join(directory, 'temp'));
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (kind) => `${kind}_temp_path ${directory}/temp/${kind};`,
+  );
+  const config = `
+daemon off;
+${process.getuid?.() === 0 ? 'user root;' : ''}
+worker_processes auto;
+pid ${directory}/nginx.pid;
+events { worker_connections 4096; }
+http {
+  access_log ${directory}/access.log;
+  ${temporary.join('\n  ')}
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+${http(port)}
 }
 `;
   await writeFile(file, config);
   const errors = join(directory, 'error.log');
   const running = startProcess('nginx', ['-c', file, '-e', errors], join(directory, 'nginx.log'));
   await until('nginx', running, async () => (await fetch(`http://127.0.0.1:${port}/ready`)).ok);
-  return server('nginx', port, running);
+  return { port, process: running };
 }
 
 /** Answers with the very bytes and headers that `example` answers with. */
@@ -144,10 +203,10 @@ export async function startBare({ directory }: Surroundings, example: Response):
 }
 
 export function direct({ upstreamPort }: Surroundings): Server {
-  return { name: 'direct', port: upstreamPort, pid: undefined, stop: async () => undefined };
+  return { name: 'direct', port: upstreamPort, pids: [], stop: async () => undefined };
 }
 
 function server(name: PeerName, port: number, running: RunningProcess, metricsUrl?: string): Server {
   const stop = () => running.stop();
-  return { name, port, pid: running.pid, stop, ...(metricsUrl === undefined ? {} : { metricsUrl }) };
+  return { name, port, pids: [running.pid], stop, ...(metricsUrl === undefined ? {} : { metricsUrl }) };
 }

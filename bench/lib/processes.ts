@@ -13,7 +13,7 @@ const MIB = 1024 * 1024;
 const alive = new Set<ChildProcess>();
 process.once('exit', () => {
   for (const { pid } of alive) {
-    for (const member of pid === undefined ? [] : family(pid)) {
+    for (const member of pid === undefined ? [] : family([pid])) {
       try {
         process.kill(member, 'SIGKILL');
       } catch {
@@ -109,12 +109,15 @@ export function isOnPath(program: string): boolean {
   });
 }
 
+/** The processes of one server. */
+type Pids = readonly number[];
+
 const TICKS_PER_SECOND = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 
-/** CPU seconds that a process and its living children have used. */
-export function cpuSeconds(pid: number): number {
+/** CPU seconds that processes and their living children have used. */
+export function cpuSeconds(pids: Pids): number {
   let ticks = 0;
-  for (const member of family(pid)) {
+  for (const member of family(pids)) {
     // The second field, the name, may hold spaces; utime and stime are the 14th and 15th.
     const fields = readFileSync(`/proc/${member}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? [];
     ticks += Number(fields[11]) + Number(fields[12]);
@@ -122,48 +125,50 @@ export function cpuSeconds(pid: number): number {
   return ticks / TICKS_PER_SECOND;
 }
 
-/** Waits until the process uses no CPU any more (work it goes on with after the last reply). */
-export async function settled(pid: number): Promise<void> {
+/** Waits until they use no CPU any more (work that goes on after the last reply). */
+export async function settled(pids: Pids): Promise<void> {
   const deadline = performance.now() + 5000;
-  for (let quiet = 0, before = cpuSeconds(pid); quiet < 3 && performance.now() < deadline; ) {
+  for (let quiet = 0, before = cpuSeconds(pids); quiet < 3 && performance.now() < deadline; ) {
     await setTimeout(50);
-    const now = cpuSeconds(pid);
+    const now = cpuSeconds(pids);
     quiet = now - before < 0.011 ? quiet + 1 : 0; // a tick: even an idle server has a timer
     before = now;
   }
 }
 
-export function residentMiB(pid: number): number {
-  return memory(pid, 'VmRSS');
+export function residentMiB(pids: Pids): number {
+  return memory(pids, 'VmRSS');
 }
 
 /** Without the files that are mapped into it, which the system takes back whenever it likes. */
-export function anonymousMiB(pid: number): number {
-  return memory(pid, 'RssAnon');
+export function anonymousMiB(pids: Pids): number {
+  return memory(pids, 'RssAnon');
 }
 
 /** Since {@link resetPeak}. */
-export function peakResidentMiB(pid: number): number {
-  return memory(pid, 'VmHWM');
+export function peakResidentMiB(pids: Pids): number {
+  return memory(pids, 'VmHWM');
 }
 
-export function resetPeak(pid: number): void {
-  for (const member of family(pid)) writeFileSync(`/proc/${member}/clear_refs`, '5');
+export function resetPeak(pids: Pids): void {
+  for (const member of family(pids)) writeFileSync(`/proc/${member}/clear_refs`, '5');
 }
 
-function memory(pid: number, field: 'VmRSS' | 'VmHWM' | 'RssAnon'): number {
+function memory(pids: Pids, field: 'VmRSS' | 'VmHWM' | 'RssAnon'): number {
   let kib = 0;
-  for (const member of family(pid)) {
+  for (const member of family(pids)) {
     const match = new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${member}/status`, 'utf8'));
     kib += Number(match?.[1] ?? 0);
   }
   return kib / 1024;
 }
 
-/** A process and its children: nginx works in them. */
-function family(pid: number): number[] {
-  const file = `/proc/${pid}/task/${pid}/children`;
-  if (!existsSync(file)) return []; // it has just ended
-  const children = readFileSync(file, 'utf8').trim();
-  return [pid, ...(children === '' ? [] : children.split(' ').map(Number))];
+/** Processes and their children: nginx works in them. */
+function family(pids: Pids): number[] {
+  return pids.flatMap((pid) => {
+    const file = `/proc/${pid}/task/${pid}/children`;
+    if (!existsSync(file)) return []; // it has just ended
+    const children = readFileSync(file, 'utf8').trim();
+    return [pid, ...(children === '' ? [] : children.split(' ').map(Number))];
+  });
 }

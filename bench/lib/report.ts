@@ -49,11 +49,11 @@ function summarise(values: readonly number[]): Figure {
   };
 }
 
-function judge({ metric, relation, limit }: Target, figures: Figures): Verdict {
-  const own = figures.millpond?.[metric]?.median;
+function judge({ of = 'millpond', metric, relation, limit }: Target, figures: Figures): Verdict {
+  const own = figures[of]?.[metric]?.median;
   const against = 'of' in limit ? figures[limit.of]?.[metric]?.median : 1;
   const bound = 'of' in limit ? limit.factor : limit.value;
-  const target = `${metric} ${relation} ${'of' in limit ? `${bound} × ${limit.of}` : bound}`;
+  const target = `${of === 'millpond' ? '' : `${of}: `}${metric} ${relation} ${'of' in limit ? `${bound} × ${limit.of}` : bound}`;
   const value = (own ?? Number.NaN) / (against ?? Number.NaN);
   if (Number.isNaN(value)) return { target, value: undefined, holds: undefined };
   return { target, value, holds: relation === '≤' ? value <= bound : value >= bound };

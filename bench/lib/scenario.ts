@@ -23,6 +23,8 @@ type Limit =
 
 /** What Millpond must reach: its median of `metric` against a peer's median, or against a figure. */
 export interface Target {
+  /** Whose median it is; Millpond's, if not said. */
+  of?: PeerName;
   metric: string;
   relation: '≤' | '≥';
   limit: Limit;

@@ -69,11 +69,11 @@ async function measureRunning(
   cache: SeededCache,
   objects: number,
 ): Promise<Sample> {
-  const pid = server.pid ?? 0;
-  await settled(pid);
-  const rssMiB = residentMiB(pid);
-  const anonymous = anonymousMiB(pid);
-  const bytesPerRecord = ((anonymous - anonymousMiB(empty.pid ?? 0)) * MIB) / objects;
+  const { pids } = server;
+  await settled(pids);
+  const rssMiB = residentMiB(pids);
+  const anonymous = anonymousMiB(pids);
+  const bytesPerRecord = ((anonymous - anonymousMiB(empty.pids)) * MIB) / objects;
   const script = join(lab.directory, 'paths.lua');
   await writeFile(script, randomPaths(cache.warmPaths));
   const hits = await measureRequests(lab, server, cache.warmPaths[0] ?? '/', ['Accept: */*'], script);

@@ -324,14 +324,16 @@ export class ContentCache {
   }
 }
 
-/** Keeps content from being evicted while it is read. */
+/** Reads what was checked just now, and keeps it from being evicted meanwhile. */
 class HeldReader implements ContentReader {
   readonly size: number;
+  readonly file?: string;
   readonly #reader: ContentReader;
   readonly #release: () => void;
 
-  constructor(reader: ContentReader, release: () => void) {
+  constructor(reader: StoredReader, release: () => void) {
     this.size = reader.size;
+    if (reader.file !== undefined) this.file = reader.file;
     this.#reader = reader;
     this.#release = release;
   }

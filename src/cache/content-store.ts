@@ -9,6 +9,8 @@ import type { Digest } from '../oci/digest.ts';
 export interface ContentReader {
   /** Bytes of the whole content. */
   readonly size: number;
+  /** Where it lies, below the store's own folder, if it may be sent from there as it is: all of it is known to be right. */
+  readonly file?: string;
   /**
    * Reads into `target` from `position`, at most up to `end` (exclusive), and waits while nothing is there yet.
    * Readers that stream unverified bytes keep the last ones before `end` back until the digest has matched.
@@ -25,6 +27,8 @@ export interface ContentReader {
 export interface StoredReader extends ContentReader {
   /** Another one when somebody has written to it since. */
   readonly version: string;
+  /** Where it lies, below the store's own folder. */
+  readonly file?: string;
 }
 
 export interface StoredContent {

@@ -27,7 +27,7 @@ export class FsStore implements ContentStore {
       throw new StorageError('open', error);
     }
     try {
-      return new FileReader(file, await file.stat());
+      return new FileReader(file, relativePath(digest), await file.stat());
     } catch (error) {
       await file.close();
       throw new StorageError('open', error);
@@ -88,18 +88,24 @@ export class FsStore implements ContentStore {
   }
 
   #path(digest: Digest): string {
-    const hex = digestHex(digest);
-    return join(this.#blobs, digestAlgorithm(digest), hex.slice(0, 2), hex);
+    return join(this.#blobs, relativePath(digest));
   }
+}
+
+function relativePath(digest: Digest): string {
+  const hex = digestHex(digest);
+  return join(digestAlgorithm(digest), hex.slice(0, 2), hex);
 }
 
 class FileReader implements StoredReader {
   readonly size: number;
   readonly version: string;
+  readonly file: string;
   readonly #file: FileHandle;
 
-  constructor(file: FileHandle, { size, ctimeMs, ino }: Stats) {
+  constructor(file: FileHandle, path: string, { size, ctimeMs, ino }: Stats) {
     this.#file = file;
+    this.file = path;
     this.size = size;
     // Nobody but the system sets the time of the last change.
     this.version = `${ino} ${ctimeMs}`;

@@ -173,6 +173,14 @@ export function path() {
     .regex(/^[^\0\r\n]*$/, notContent);
 }
 
+/** The path of a URL that others lie below, or none. */
+export function pathPrefix() {
+  const what = 'none or a path that begins and ends with a slash, such as /blobs/';
+  const parse = (text: string) =>
+    text === 'none' ? null : /^\/(?:[\w.~-]+\/)+$/.test(text) ? text : undefined;
+  return written(what, parse, (prefix) => prefix ?? 'none', z.string().nullable());
+}
+
 export function secretRef() {
   const hint = 'must be { env: NAME } or { file: PATH }: a secret is never written into the configuration';
   const keys = z.strictObject(

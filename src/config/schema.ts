@@ -13,6 +13,7 @@ import {
   listenAddress,
   oneOf,
   path,
+  pathPrefix,
   pattern,
   proxyUrl,
   referenceHost,
@@ -138,6 +139,11 @@ export const configSchema = section({
     clientTimeout: timeout()
       .prefault('60s')
       .describe('A client that takes no byte of its reply for this long is cut.'),
+    accelRedirect: pathPrefix()
+      .prefault('none')
+      .describe(
+        'Location of a front nginx that serves the folder blobs/ of the cache: warm blobs are its to send.',
+      ),
   })
     .prefault({})
     .describe('The registry side.'),

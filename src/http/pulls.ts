@@ -31,6 +31,8 @@ export interface PullContext {
   blobs: BlobMirror;
   discovery: DiscoveryMirror;
   sender: ContentSender;
+  /** Where a front server finds the content store: it may send warm blobs itself. */
+  accelRedirect?: string;
 }
 
 type RequestFor<K extends PullRequest['kind']> = Extract<PullRequest, { kind: K }>;
@@ -136,7 +138,7 @@ async function answerBlob(
   ctx: PullReply,
   { repository, digest }: RequestFor<'blob'>,
   { client, segments }: MirroredUpstream,
-  { blobs, sender }: PullContext,
+  { blobs, sender, accelRedirect }: PullContext,
 ): Promise<void> {
   const request = { upstream: client, segments, repository, digest };
   const unchanged = matches(ctx.req.headers['if-none-match'], digest);
@@ -161,6 +163,15 @@ async function answerBlob(
       });
     }
     const span: ByteRange = range === 'whole' ? { start: 0, end: size } : range;
+    if (accelRedirect !== undefined && content.file !== undefined && isFrontServer(ctx)) {
+      // The front server does the rest, ranges included; it passes our Accept-Ranges on besides its own.
+      ctx.remove('Accept-Ranges');
+      ctx.set('X-Accel-Redirect', accelRedirect + content.file);
+      ctx.status = 200;
+      ctx.state.bytes = span.end - span.start;
+      ctx.body = '';
+      return;
+    }
     ctx.status = range === 'whole' ? 200 : 206;
     if (range !== 'whole') ctx.set('Content-Range', formatContentRange(range, size));
     ctx.length = span.end - span.start;
@@ -212,6 +223,11 @@ async function answerReferrers(
   if (referrers.filtersApplied !== undefined) ctx.set('OCI-Filters-Applied', referrers.filtersApplied);
   if (referrers.next !== undefined) setNextLink(ctx, referrers.next);
   sendJson(ctx, referrers.body, OCI_INDEX);
+}
+
+/** It says so, as Rack and Rails let it say; a client that comes past it gets its blobs from us. */
+function isFrontServer(ctx: PullReply): boolean {
+  return ctx.get('X-Sendfile-Type').toLowerCase() === 'x-accel-redirect';
 }
 
 function setBlobHeaders(ctx: PullReply, digest: string, outcome: CacheOutcome): void {

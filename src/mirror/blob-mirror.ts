@@ -215,12 +215,14 @@ type GoOn = (error: StorageError, position: number) => Promise<ContentReader>;
 /** Reads from the disk until the disk fails, then from wherever `goOn` leads. */
 class DiskFaultReader implements ContentReader {
   readonly size: number;
+  readonly file?: string;
   #reader: ContentReader;
   readonly #goOn: GoOn;
   #closed = false;
 
   constructor(reader: ContentReader, goOn: GoOn) {
     this.size = reader.size;
+    if (reader.file !== undefined) this.file = reader.file;
     this.#reader = reader;
     this.#goOn = goOn;
   }

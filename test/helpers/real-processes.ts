@@ -20,6 +20,7 @@ const PACKAGE_BY_PROGRAM: Record<string, string> = {
   runc: 'runc',
   busybox: 'busybox-static',
   openssl: 'openssl',
+  nginx: 'nginx',
 };
 
 /** Why a test with these programs cannot run here; with CI=true a missing one is an error instead. */

@@ -14,6 +14,7 @@ suite('a valid configuration', () => {
       listen: { host: '127.0.0.1', port: 5000 },
       drainTimeout: 30_000,
       clientTimeout: 60_000,
+      accelRedirect: null,
     });
     assert.deepEqual(config.operations.listen, { host: '127.0.0.1', port: 5001 });
     assert.deepEqual(config.cache, {

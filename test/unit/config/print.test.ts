@@ -16,6 +16,7 @@ test('prints the effective configuration in the documented order, in units that 
   listen: 127.0.0.1:5000
   drainTimeout: 30s
   clientTimeout: 1m
+  accelRedirect: none
 operations:
   listen: 127.0.0.1:5001
 cache:

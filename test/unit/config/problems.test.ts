@@ -33,6 +33,10 @@ suite('every problem is told with its place', () => {
     ['server:\n  listen:\n', `m.yaml:2:10: server.listen: ${LISTEN}, got nothing`],
     ['server: { drainTimeout: 30 }', `m.yaml:1:25: server.drainTimeout: ${TIMEOUT}, got 30`],
     ['server: { clientTimeout: 0s }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "0s"`],
+    [
+      'server: { accelRedirect: blobs }',
+      'm.yaml:1:26: server.accelRedirect: must be none or a path that begins and ends with a slash, such as /blobs/, got "blobs"',
+    ],
     ['server: { clientTimeout: 25d }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "25d"`],
     ['operations: { listen: [x] }', `m.yaml:1:23: operations.listen: ${LISTEN}, got a list`],
     ['operations: 127.0.0.1:1', 'm.yaml:1:13: operations: must be a map of settings, got "127.0.0.1:1"'],
