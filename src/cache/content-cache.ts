@@ -212,7 +212,8 @@ export class ContentCache {
     if (record === undefined) return; // somebody else has seen it, too
     logger.error({ digest, reason: message }, 'stored content is damaged or lost, and forgotten');
     faults.count('check', 'DAMAGED');
-    await this.remove([digest, ...(record.mediaType === undefined ? inventory.parents(digest) : [])]);
+    const images = record.mediaType === undefined ? inventory.parentsOf([digest]).get(digest) : [];
+    await this.remove([digest, ...(images ?? [])]);
   }
 
   /**

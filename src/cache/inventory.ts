@@ -112,11 +112,14 @@ export class Inventory {
     return childrenFirst.toReversed();
   }
 
-  /** The manifests that list `digest` itself. Looks at every one: for rare cases only. */
-  *parents(digest: Digest): Iterable<Digest> {
-    for (const [parent, { children }] of this.oldestFirst()) {
-      if (children?.includes(digest) === true) yield parent;
+  /** The manifests that list one of `digests`, for each of them. Looks at every manifest: for rare cases only. */
+  parentsOf(digests: Iterable<Digest>): Map<Digest, Digest[]> {
+    const parents = new Map<Digest, Digest[]>();
+    for (const digest of digests) parents.set(digest, []);
+    for (const [parent, { children = [] }] of this.oldestFirst()) {
+      for (const child of children) parents.get(child)?.push(parent);
     }
+    return parents;
   }
 
   #use(digest: Digest, now: number): void {

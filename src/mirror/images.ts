@@ -4,7 +4,7 @@ import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../cache/in
 import type { Inventory } from '../cache/inventory.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
-import { parseManifest, platformOf } from '../oci/manifest.ts';
+import { MANIFEST_MAX_BYTES, parseManifest, platformOf } from '../oci/manifest.ts';
 import type { Reference, Tag } from '../oci/reference.ts';
 import { isDigest } from '../oci/reference.ts';
 import type { ManifestStore } from './manifest-store.ts';
@@ -91,15 +91,19 @@ export class Images {
     const unneeded = new Set<Digest>();
     /** What this repository has no more reason to serve, needed or not. */
     const gone = new Set<Digest>();
+    const affected = [...digests].flatMap((digest) => inventory.closure(digest));
+    const parents = inventory.parentsOf(affected);
+    const listing = (digest: Digest, except: ReadonlySet<Digest>) =>
+      (parents.get(digest) ?? []).filter((parent) => !except.has(parent));
     for (const digest of digests) {
-      if (others.has(digest) || this.#isListed(digest, unneeded)) continue;
+      if (others.has(digest) || listing(digest, unneeded).length > 0) continue;
       for (const at of inventory.closure(digest)) {
         const isNeeded =
           at === digest
             ? await this.#isElsewhere(digest, key)
-            : this.#isListed(at, unneeded) || (await this.#isTagged(at));
+            : listing(at, unneeded).length > 0 || (await this.#isTagged(at));
         if (!isNeeded) unneeded.add(at);
-        else if (at !== digest && (await this.#isNeededIn(key, at, gone))) continue;
+        else if (at !== digest && (await this.#isNeededIn(key, at, listing(at, gone)))) continue;
         gone.add(at);
       }
     }
@@ -155,13 +159,14 @@ export class Images {
     const held = parsed.manifests.filter((listed) => cache.get(listed.digest) !== undefined);
     if (held.length > 0) return held.flatMap(({ platform }) => platform ?? []);
     const [config] = parsed.blobs;
-    if (config === undefined || cache.get(config.digest) === undefined) return [];
+    // That of an artifact is whatever it likes, and of any size.
+    if (config === undefined || (cache.get(config.digest)?.size ?? Infinity) > MANIFEST_MAX_BYTES) return [];
     const bytes = await cache.read(config.digest);
     try {
       const platform = platformOf(JSON.parse(bytes?.toString('utf8') ?? ''));
       return platform === undefined ? [] : [platform];
     } catch {
-      return []; // an artifact, whose config is whatever it likes
+      return [];
     }
   }
 
@@ -176,16 +181,10 @@ export class Images {
     return [meant, others];
   }
 
-  #isListed(digest: Digest, except: ReadonlySet<Digest>): boolean {
-    for (const parent of this.#context.inventory.parents(digest)) if (!except.has(parent)) return true;
-    return false;
-  }
-
-  async #isNeededIn(key: RepositoryKey, digest: Digest, gone: ReadonlySet<Digest>): Promise<boolean> {
-    const { index, inventory } = this.#context;
+  async #isNeededIn(key: RepositoryKey, digest: Digest, listing: readonly Digest[]): Promise<boolean> {
     if (await this.#isTaggedIn(key, digest)) return true;
-    for (const parent of inventory.parents(digest)) {
-      if (!gone.has(parent) && (await index.link(key, parent)) !== undefined) return true;
+    for (const parent of listing) {
+      if ((await this.#context.index.link(key, parent)) !== undefined) return true;
     }
     return false;
   }
