@@ -39,7 +39,10 @@ import { imagePattern } from './oci/reference.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { UpstreamClient } from './upstream/client.ts';
+import { helperCredentials } from './upstream/credential-helper.ts';
 import type { CredentialProvider } from './upstream/credentials.ts';
+import { dockerConfigCredentials, serverOf } from './upstream/docker-config.ts';
+import { ecrCredentials } from './upstream/ecr.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from './upstream/proxy-rule.ts';
 import { PullQuota } from './upstream/pull-quota.ts';
 import { ResilientUpstream } from './upstream/resilience.ts';
@@ -198,7 +201,7 @@ async function createUpstream(
   const settings = {
     name,
     realmHosts: config.realmHosts,
-    credentials: credentialProvider(config, context.environment),
+    credentials: credentialProvider(name, config, context),
     ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
     ...(clientCertificate === undefined
       ? {}
@@ -220,8 +223,33 @@ async function readCertificate(paths: { cert: string; key: string }): Promise<{ 
   return { cert: await readFile(paths.cert, 'utf8'), key: await readFile(paths.key, 'utf8') };
 }
 
-function credentialProvider({ credentials }: UpstreamConfig, environment: Environment): CredentialProvider {
+function credentialProvider(
+  name: string,
+  { credentials, url, aliases }: UpstreamConfig,
+  { environment, clock }: { environment: Environment; clock: Clock },
+): CredentialProvider {
   if (credentials === 'none') return async () => undefined;
+  const { host } = new URL(url);
+  if ('dockerConfig' in credentials) {
+    const file = new Secret({ file: credentials.dockerConfig }, environment);
+    return dockerConfigCredentials({
+      read: () => file.read(),
+      hosts: [...new Set([name, host, ...aliases])],
+      helper: (helper, server) => helperCredentials(helper, server, { environment, clock }),
+    });
+  }
+  if ('helper' in credentials) {
+    const server = name === 'docker.io' ? serverOf(name) : host;
+    return helperCredentials(credentials.helper, server, { environment, clock });
+  }
+  if ('ecr' in credentials) {
+    const importPackage = (specifier: string) => import(specifier) as Promise<unknown>;
+    return ecrCredentials({ host, region: credentials.ecr.region }, { clock, importPackage });
+  }
+  if ('identityToken' in credentials) {
+    const token = new Secret(credentials.identityToken, environment);
+    return async () => ({ identityToken: await token.read() });
+  }
   const { username } = credentials;
   const user =
     typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);

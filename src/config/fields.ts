@@ -205,6 +205,17 @@ export function secretRef() {
   });
 }
 
+/** What stands behind `docker-credential-` in the name of a program. */
+export function helperName() {
+  const what = 'the name of a credential helper without docker-credential-, such as ecr-login';
+  return z.string({ error: wrongType(what) }).regex(/^[A-Za-z0-9_.-]+$/, { error: wrongType(what) });
+}
+
+export function awsRegion() {
+  const what = 'an AWS region such as eu-west-1';
+  return z.string({ error: wrongType(what) }).regex(/^[a-z0-9-]+$/, { error: wrongType(what) });
+}
+
 export function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
   return z.enum(values, { error: wrongType(`one of ${values.join(', ')}`) });
 }

@@ -68,10 +68,17 @@ function readIssue(issue: z.core.$ZodIssue, above: Issue['path'] = []): Issue[] 
     return [{ path, part: 'key', message: issue.issues[0]?.message ?? issue.message }];
   }
   if (issue.code === 'invalid_union') {
-    const meant = issue.errors.find((branch) => !branch.some(isOfAnotherType));
+    const [meant] = issue.errors
+      .filter((branch) => !branch.some(isOfAnotherType))
+      .toSorted((a, b) => unknownKeysOf(a) - unknownKeysOf(b));
     if (meant !== undefined) return meant.flatMap((inner) => readIssue(inner, path));
   }
   return [{ path, part: 'value', message: issue.message }];
+}
+
+/** The fewer there are, the more a union's branch is likely to be the one that was meant. */
+function unknownKeysOf(branch: readonly z.core.$ZodIssue[]): number {
+  return branch.reduce((sum, one) => sum + (one.code === 'unrecognized_keys' ? one.keys.length : 0), 0);
 }
 
 /** Whether a union's branch was not meant at all, rather than meant and got wrong inside. */
@@ -81,6 +88,7 @@ function isOfAnotherType({ code, path }: z.core.$ZodIssue): boolean {
 
 function unknownKey(key: string, path: Issue['path']): string {
   const known = knownKeys(path);
+  if (known.includes(key)) return 'does not go together with the other keys here: give one kind only';
   const suggestion = nearest(key, known);
   return suggestion === undefined
     ? `unknown key; known here: ${known.join(', ')}`

@@ -26,6 +26,8 @@ function redactedProxy(proxy: WrittenUpstream['proxy']): { proxy?: unknown } {
 
 function redact(credentials: WrittenUpstream['credentials']): unknown {
   if (credentials === undefined || credentials === 'none') return credentials;
+  if ('identityToken' in credentials) return { identityToken: REDACTED };
+  if (!('username' in credentials)) return credentials;
   const { username } = credentials;
   return { username: typeof username === 'string' ? username : REDACTED, password: REDACTED };
 }

@@ -3,9 +3,11 @@ import * as z from 'zod';
 import type { LogLevel } from '../telemetry/log.ts';
 import {
   amount,
+  awsRegion,
   count,
   duration,
   flag,
+  helperName,
   host,
   imagePattern,
   interval,
@@ -38,19 +40,37 @@ const LOG_LEVELS = [
   'silent',
 ] as const satisfies readonly LogLevel[];
 
-const credentialsSchema = section({
-  username: z
-    .union(
-      [
-        // RFC 7617: the first colon of Basic credentials ends the user name.
-        z.string().regex(/^[^:\s]+$/, { error: 'must be a user name without colons and spaces' }),
-        secretRef(),
-      ],
-      { error: 'must be a user name, { env: NAME } or { file: PATH }' },
-    )
-    .describe('User name, in the clear or as a secret.'),
-  password: secretRef().describe('Password or access token.'),
-});
+const CREDENTIAL_KINDS = '{ username, password }, { identityToken }, { dockerConfig }, { helper } or { ecr }';
+
+const userName = z.union(
+  [
+    // RFC 7617: the first colon of Basic credentials ends the user name.
+    z.string().regex(/^[^:\s]+$/, { error: 'must be a user name without colons and spaces' }),
+    secretRef(),
+  ],
+  { error: 'must be a user name, { env: NAME } or { file: PATH }' },
+);
+
+const credentialsSchemas = [
+  section({
+    username: userName.describe('User name, in the clear or as a secret.'),
+    password: secretRef().describe('Password or access token.'),
+  }),
+  section({
+    identityToken: secretRef().describe('OAuth2 refresh token, for which a token server gives others.'),
+  }),
+  section({
+    dockerConfig: path().describe('A Docker config.json, or a Kubernetes dockerconfigjson.'),
+  }),
+  section({
+    helper: helperName().describe('Run docker-credential-<helper>.'),
+  }),
+  section({
+    ecr: section({
+      region: awsRegion().optional().describe('AWS region; default: the one in the name of the registry.'),
+    }).describe('Ask Amazon ECR for a password, with whatever the AWS SDK finds.'),
+  }),
+] as const;
 
 const proxySchema = section({
   url: proxyUrl().describe('Address of the proxy, with the user name if it wants one.'),
@@ -89,7 +109,7 @@ const upstreamSchema = section({
     .prefault([])
     .describe('Base URLs that are tried in order when url is unreachable.'),
   credentials: z
-    .union([z.literal('none'), credentialsSchema], { error: 'must be none or { username, password }' })
+    .union([z.literal('none'), ...credentialsSchemas], { error: `must be none or ${CREDENTIAL_KINDS}` })
     .prefault('none')
     .describe('How to log in to this upstream.'),
   ca: path().optional().describe('PEM bundle of certificate authorities to trust besides the usual ones.'),

@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import type { Repository } from '../oci/reference.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
-import { basicAuthorization, type CredentialProvider } from './credentials.ts';
+import { basicAuthorization, type CredentialProvider, type Credentials, fingerprint } from './credentials.ts';
 import { UpstreamError } from './errors.ts';
 import { isRealmAllowed } from './realm.ts';
 import { readBody, replyError } from './replies.ts';
@@ -19,6 +19,11 @@ const MIN_LIFETIME_SECONDS = 60;
 const MAX_LIFETIME_SECONDS = 3600;
 /** Renewed this long before the end, so that none ends on its way. */
 const RENEW_EARLY_MS = 5_000;
+
+/** The specification of OAuth2 tokens wants one. */
+const CLIENT_ID = 'millpond';
+/** What token servers answer that know only GET: by the specification 404, JFrog 401, Azure 400 (containerd, authorizer.go). */
+const NO_OAUTH2: readonly number[] = [400, 401, 404, 405];
 
 interface Realm {
   url: URL;
@@ -59,7 +64,7 @@ export class Tokens {
   /** What to send at first: undefined where the registry is yet to be heard. @throws {UpstreamError} */
   async known(repository: Repository): Promise<string | undefined> {
     const demand = this.#demandByRepository.get(repository);
-    if (demand === undefined) return undefined;
+    if (demand === undefined) return this.#readyToken();
     if (demand === 'basic') return this.#basic();
     try {
       return await this.#token(demand);
@@ -90,17 +95,17 @@ export class Tokens {
       ({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'),
     );
     if (bearer !== undefined) {
+      const ready = await this.#readyToken(rejected !== undefined);
+      if (ready !== undefined) return ready === rejected ? undefined : ready;
       const realm = this.#realm(bearer, reply.url, repository);
-      if (this.#tokenByRealm.peek(keyOf(realm))?.authorization === rejected)
-        this.#tokenByRealm.delete(keyOf(realm));
-      const authorization = await this.#token(realm);
+      const authorization = await this.#token(realm, rejected);
       // Not before it has proved good, or one wrong challenge would be the end of this repository.
       this.#demandByRepository.set(repository, realm);
       return authorization;
     }
     if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
     this.#demandByRepository.set(repository, 'basic');
-    const authorization = await this.#basic();
+    const authorization = await this.#basic(rejected !== undefined);
     return authorization === rejected ? undefined : authorization;
   }
 
@@ -114,23 +119,50 @@ export class Tokens {
       .authorization;
   }
 
-  async #basic(): Promise<string | undefined> {
-    const credentials = await this.#settings.credentials().catch((error: unknown) => {
+  async #credentials(refused = false): Promise<Credentials | undefined> {
+    try {
+      return await this.#settings.credentials({ refused });
+    } catch (error) {
       const what = 'its credentials cannot be read'; // why is for the log, not for clients
       throw new UpstreamError('unavailable', this.#settings.name, what, { cause: error });
-    });
+    }
+  }
+
+  async #basic(refused = false): Promise<string | undefined> {
+    const credentials = await this.#credentials(refused);
     return credentials === undefined ? undefined : basicAuthorization(credentials);
   }
 
-  async #token(realm: Realm): Promise<string> {
-    const key = keyOf(realm);
+  /** For who has no need of a token server. */
+  async #readyToken(refused = false): Promise<string | undefined> {
+    const credentials = await this.#credentials(refused);
+    return credentials !== undefined && 'registryToken' in credentials
+      ? `Bearer ${credentials.registryToken}`
+      : undefined;
+  }
+
+  /** @param rejected an authorization that is no good any more */
+  async #token(realm: Realm, rejected?: string): Promise<string> {
+    const credentials = await this.#credentials();
+    try {
+      return await this.#tokenWith(realm, credentials, rejected);
+    } catch (error) {
+      if (!(error instanceof UpstreamError) || error.code !== 'denied') throw error;
+      // A helper's answer may have been from yesterday.
+      const renewed = await this.#credentials(true);
+      if (fingerprint(renewed) === fingerprint(credentials)) throw error;
+      return this.#tokenWith(realm, renewed, rejected);
+    }
+  }
+
+  async #tokenWith(realm: Realm, credentials: Credentials | undefined, rejected?: string): Promise<string> {
+    const key = `${keyOf(realm)} ${fingerprint(credentials)}`;
     const token = this.#tokenByRealm.get(key);
-    if (token !== undefined && this.#clock.now() < token.expiresAt - RENEW_EARLY_MS)
-      return token.authorization;
+    const isGood = token !== undefined && this.#clock.now() < token.expiresAt - RENEW_EARLY_MS;
+    if (isGood && token.authorization !== rejected) return token.authorization;
     let running = this.#runningByRealm.get(key);
     if (running === undefined) {
-      running = this.#basic()
-        .then((authorization) => this.#fetch(realm, new URL(this.#settings.url), authorization))
+      running = this.#fetch(realm, new URL(this.#settings.url), credentials)
         .then((fetched) => {
           this.#tokenByRealm.set(key, fetched);
           return fetched;
@@ -141,23 +173,17 @@ export class Tokens {
     return (await running).authorization;
   }
 
-  async #fetch(realm: Realm, challenger: URL, authorization: string | undefined): Promise<Token> {
+  async #fetch(realm: Realm, challenger: URL, credentials: Credentials | undefined): Promise<Token> {
     const { name, realmHosts } = this.#settings;
     if (!isRealmAllowed(realm.url, challenger, realmHosts)) {
       const what = `its token server ${realm.url.host} is on a foreign host; if it is the right one, add it to realmHosts`;
       throw new UpstreamError('invalid-response', name, what);
     }
     this.#transport.assertPublic(realm.url);
-    const url = new URL(realm.url);
-    if (realm.service !== undefined) url.searchParams.set('service', realm.service);
-    url.searchParams.set('scope', realm.scope);
-    const headers = authorization === undefined ? {} : { Authorization: authorization };
-    const reply = await this.#transport.send({
-      method: 'GET',
-      url,
-      headers: { Accept: 'application/json', ...headers },
-      kind: 'token',
-    });
+    const reply =
+      (credentials !== undefined && 'identityToken' in credentials
+        ? await this.#post(realm, credentials.identityToken)
+        : undefined) ?? (await this.#get(realm, credentials));
     if (reply.status === 404 || reply.status === 410) {
       await discard(reply);
       // It is the token server that is not there, not the content: no cached tag is to be forgotten for this.
@@ -166,6 +192,41 @@ export class Tokens {
     }
     if (reply.status !== 200) throw await replyError(reply, name, 'its token server', this.#clock.now());
     return this.#parse(await readBody(reply, TOKEN_BODY_MAX_BYTES, name));
+  }
+
+  #get(realm: Realm, credentials: Credentials | undefined): Promise<Reply> {
+    const url = new URL(realm.url);
+    if (realm.service !== undefined) url.searchParams.set('service', realm.service);
+    url.searchParams.set('scope', realm.scope);
+    const headers = credentials === undefined ? {} : { Authorization: basicAuthorization(credentials) };
+    return this.#transport.send({
+      method: 'GET',
+      url,
+      headers: { Accept: 'application/json', ...headers },
+      kind: 'token',
+    });
+  }
+
+  /** @returns undefined if the token server does not do OAuth2: then a GET has to do */
+  async #post(realm: Realm, refreshToken: string): Promise<Reply | undefined> {
+    const form = new URLSearchParams({
+      grant_type: 'refresh_token',
+      refresh_token: refreshToken,
+      client_id: CLIENT_ID,
+      scope: realm.scope,
+      ...(realm.service === undefined ? {} : { service: realm.service }),
+    });
+    const headers = { Accept: 'application/json', 'Content-Type': 'application/x-www-form-urlencoded' };
+    const reply = await this.#transport.send({
+      method: 'POST',
+      url: realm.url,
+      headers,
+      kind: 'token',
+      body: form.toString(),
+    });
+    if (!NO_OAUTH2.includes(reply.status)) return reply;
+    await discard(reply);
+    return undefined;
   }
 
   #parse(body: Buffer): Token {

@@ -41,11 +41,13 @@ export interface Identity {
 }
 
 export interface Exchange {
-  method: 'GET' | 'HEAD';
+  /** A POST is not redirected: what it carries is for this one server. */
+  method: 'GET' | 'HEAD' | 'POST';
   url: URL;
   headers: Record<string, string>;
   kind: RequestKind | 'token';
   signal?: AbortSignal | undefined;
+  body?: string;
 }
 
 export interface Reply {
@@ -105,12 +107,13 @@ export class Transport {
    *
    * @throws {UpstreamError} no reply, or a redirect that must not be followed
    */
-  async send({ method, url, headers, kind, signal }: Exchange): Promise<Reply> {
+  async send(exchange: Exchange): Promise<Reply> {
+    const { method, url, headers } = exchange;
     let at = url;
     let sent = headers;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const reply = await this.#sendOnce(method, at, sent, kind, signal);
-      if (!isRedirect(reply.status)) return reply;
+      const reply = await this.#sendOnce({ ...exchange, url: at, headers: sent });
+      if (!isRedirect(reply.status) || method === 'POST') return reply;
       await discard(reply);
       const target = redirectTarget(single(reply.headers['location']), at, this.#allowSpecial);
       if (typeof target === 'string')
@@ -126,13 +129,7 @@ export class Transport {
     await Promise.all([this.#own.close(), this.#foreign.close()]);
   }
 
-  async #sendOnce(
-    method: 'GET' | 'HEAD',
-    url: URL,
-    headers: Record<string, string>,
-    kind: RequestKind | 'token',
-    signal: AbortSignal | undefined,
-  ): Promise<Reply> {
+  async #sendOnce({ method, url, headers, kind, signal, body }: Exchange): Promise<Reply> {
     const { name: upstream } = this.#settings;
     const startedAt = this.#clock.now();
     let code = '0';
@@ -146,6 +143,7 @@ export class Transport {
           ...headers,
         },
         signal: signal ?? null,
+        body: body ?? null,
       });
       code = String(reply.statusCode);
       // CDNs and token servers have limits of their own.

@@ -1,5 +1,5 @@
 /** A token server for tests: checks credentials, hands out tokens that end, and remembers who asked for what. */
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 export interface TokenServerOptions {
@@ -10,6 +10,10 @@ export interface TokenServerOptions {
   answer?: Record<string, unknown>;
   /** The name of the field that holds the token: `token`, `access_token`. */
   field?: string;
+  /** The refresh token that it takes by POST. */
+  refreshToken?: string;
+  /** What it answers to a POST if it does not do OAuth2. */
+  postStatus?: number;
   /** What its tokens begin with; `token` by default. */
   prefix?: string;
 }
@@ -18,6 +22,8 @@ export interface TokenRequest {
   service: string | null;
   scope: string | null;
   authorization: string | undefined;
+  /** Of a POST. */
+  form?: Record<string, string>;
 }
 
 export class TokenServer {
@@ -36,33 +42,49 @@ export class TokenServer {
   }
 
   async start(): Promise<void> {
-    this.#server = createServer((request, response) => {
-      const url = new URL(request.url ?? '/', 'http://tokens');
-      const { authorization } = request.headers;
-      const scope = url.searchParams.get('scope');
-      this.requests.push({ service: url.searchParams.get('service'), scope, authorization });
-      if (this.refusal !== undefined) {
-        response.writeHead(this.refusal.status, this.refusal.headers).end(this.refusal.body);
-        return;
-      }
-      const { credentials } = this.#options;
-      if (credentials !== undefined && authorization !== basic(credentials)) {
-        response
-          .writeHead(401, { 'content-type': 'application/json' })
-          .end('{"errors":[{"code":"UNAUTHORIZED"}]}');
-        return;
-      }
-      this.#issued += 1;
-      const { field = 'token', prefix = 'token', answer = { expires_in: 300 } } = this.#options;
-      const token = `${prefix}-${this.#issued}`;
-      this.#scopeByToken.set(token, scope ?? '');
-      response
-        .writeHead(200, { 'content-type': 'application/json' })
-        .end(JSON.stringify({ [field]: token, ...answer }));
-    });
+    this.#server = createServer((request, response) => void this.#answer(request, response));
     const server = this.#server;
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     this.#realm = `http://127.0.0.1:${(server.address() as AddressInfo).port}/token`;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
+    const body = new URLSearchParams(Buffer.concat(chunks).toString());
+    const url = new URL(request.url ?? '/', 'http://tokens');
+    const { authorization } = request.headers;
+    const query = request.method === 'POST' ? body : url.searchParams;
+    const scope = query.get('scope');
+    const seen: TokenRequest = { service: query.get('service'), scope, authorization };
+    if (request.method === 'POST') seen.form = Object.fromEntries(body);
+    this.requests.push(seen);
+    if (this.refusal !== undefined) {
+      response.writeHead(this.refusal.status, this.refusal.headers).end(this.refusal.body);
+      return;
+    }
+    const { credentials, refreshToken, postStatus } = this.#options;
+    if (request.method === 'POST' && postStatus !== undefined) {
+      response.writeHead(postStatus).end();
+      return;
+    }
+    const isKnown =
+      request.method === 'POST'
+        ? body.get('refresh_token') === refreshToken
+        : credentials === undefined || authorization === basic(credentials);
+    if (!isKnown) {
+      response
+        .writeHead(401, { 'content-type': 'application/json' })
+        .end('{"errors":[{"code":"UNAUTHORIZED"}]}');
+      return;
+    }
+    this.#issued += 1;
+    const { field = 'token', prefix = 'token', answer = { expires_in: 300 } } = this.#options;
+    const token = `${prefix}-${this.#issued}`;
+    this.#scopeByToken.set(token, scope ?? '');
+    response
+      .writeHead(200, { 'content-type': 'application/json' })
+      .end(JSON.stringify({ [field]: token, ...answer }));
   }
 
   get realm(): string {

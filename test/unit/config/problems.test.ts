@@ -188,7 +188,7 @@ suite('every problem is told with its place', () => {
     // credentials
     [
       upstream('credentials: hunter2'),
-      `m.yaml:3:18: ${D}.credentials: must be none or { username, password }`,
+      `m.yaml:3:18: ${D}.credentials: must be none or { username, password }, { identityToken }, { dockerConfig }, { helper } or { ecr }`,
     ],
     [
       upstream('credentials: { username: bob, password: hunter2 }'),
@@ -209,6 +209,22 @@ suite('every problem is told with its place', () => {
     [
       upstream('credentials: { username: bob, password: { env: hunter-2 } }'),
       `m.yaml:3:52: ${D}.credentials.password.env: ${VARIABLE}`,
+    ],
+    [
+      upstream('credentials: { helper: ../evil }'),
+      `m.yaml:3:28: ${D}.credentials.helper: must be the name of a credential helper without docker-credential-, such as ecr-login, got "../evil"`,
+    ],
+    [
+      upstream('credentials: { identityToken: secret }'),
+      `m.yaml:3:35: ${D}.credentials.identityToken: ${SECRET}`,
+    ],
+    [
+      upstream('credentials: { ecr: { region: "eu west" } }'),
+      `m.yaml:3:35: ${D}.credentials.ecr.region: must be an AWS region such as eu-west-1, got "eu west"`,
+    ],
+    [
+      upstream('credentials: { helper: a, dockerConfig: b }'),
+      `m.yaml:3:20: ${D}.credentials.helper: does not go together with the other keys here: give one kind only`,
     ],
     [upstream('credentials: { username: bob }'), `m.yaml:3:5: ${D}.credentials.password: ${SECRET}`],
     [

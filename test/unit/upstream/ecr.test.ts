@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ecrCredentials } from '../../../src/upstream/ecr.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
+
+const HOST = '1234.dkr.ecr.eu-west-2.amazonaws.com';
+const HOUR = 3_600_000;
+
+/** Stands where the SDK does, for what a real one would take half a day to show. */
+function setUp() {
+  const clock = new FakeClock();
+  const regions: (string | undefined)[] = [];
+  class ECRClient {
+    readonly #region: string | undefined;
+    constructor({ region }: { region?: string }) {
+      this.#region = region;
+    }
+    async send() {
+      regions.push(this.#region);
+      const authorizationToken = Buffer.from(`AWS:password-${regions.length}`).toString('base64');
+      return { authorizationData: [{ authorizationToken, expiresAt: new Date(clock.now() + 12 * HOUR) }] };
+    }
+  }
+  const importPackage = async () => ({ ECRClient, GetAuthorizationTokenCommand: Object });
+  return { clock, regions, provider: ecrCredentials({ host: HOST }, { clock, importPackage }) };
+}
+
+test('the region is the one in the name of the registry', async () => {
+  const { provider, regions } = setUp();
+  assert.deepEqual(await provider(), { username: 'AWS', password: 'password-1' });
+  assert.deepEqual(regions, ['eu-west-2']);
+});
+
+test('a password is asked for once, whoever asks at the same time, and again before it ends', async () => {
+  const { provider, clock, regions } = setUp();
+  await Promise.all([provider(), provider(), provider()]);
+  clock.advance(11 * HOUR);
+  await provider();
+  assert.equal(regions.length, 1);
+  clock.advance(HOUR - 60_000);
+  assert.deepEqual(await provider(), { username: 'AWS', password: 'password-2' });
+});
+
+test('a password that is refused is asked for anew, but not with every pull', async () => {
+  const { provider, clock, regions } = setUp();
+  await provider();
+  await provider({ refused: true });
+  assert.equal(regions.length, 1, 'it is only seconds old');
+  clock.advance(60_000);
+  assert.deepEqual(await provider({ refused: true }), { username: 'AWS', password: 'password-2' });
+});
+
+test('without the SDK the error says what to install', async () => {
+  const importPackage = async () => {
+    throw new Error('Cannot find package');
+  };
+  const provider = ecrCredentials({ host: HOST }, { clock: new FakeClock(), importPackage });
+  await assert.rejects(provider(), /npm install @aws-sdk\/client-ecr/);
+});
