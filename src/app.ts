@@ -46,7 +46,7 @@ import { ecrCredentials } from './upstream/ecr.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from './upstream/proxy-rule.ts';
 import { PullQuota } from './upstream/pull-quota.ts';
 import { ResilientUpstream } from './upstream/resilience.ts';
-import { SealedUpstream } from './upstream/sealed.ts';
+import { Seal, SealableUpstream } from './upstream/sealed.ts';
 import type { Identity } from './upstream/transport.ts';
 
 /** What a crash can make us forget about the order of use. */
@@ -104,25 +104,28 @@ export async function startApp(options: AppOptions): Promise<App> {
   const cache = new ContentCache({ store, index, inventory, faults, logger, clock });
   stack.defer(() => cache.flush());
   stack.use(clock.every(FLUSH_INTERVAL_MS, () => void cache.flush()));
+  const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
+  const upstreamByName = new Map<string, MirroredUpstream>();
+  const sealable: SealableUpstream[] = [];
+  for (const [name, upstream] of config.upstreams) {
+    const context = { ...options, metrics, logger, identity };
+    const client = new SealableUpstream(name, () => createUpstream(name, upstream, context));
+    sealable.push(client);
+    upstreamByName.set(name, { client, segments: upstream.segments, freshness: freshnessPolicy(upstream) });
+  }
+  const seal = new Seal(sealable);
+  stack.defer(() => seal.close());
+  if (!config.sealed) await seal.open();
+
   const { maxSize, lowWatermark, keepFree, pin } = config.cache;
   const maxBytes =
     typeof maxSize === 'number' ? maxSize : await shareOf(directory, maxSize.share, fileSystem);
   metrics.storeCapacity.set(maxBytes);
   const space = new Space(
-    { directory, maxBytes, lowWatermark, keepFree, pin: pin.map(imagePattern), sealed: config.sealed },
+    { directory, maxBytes, lowWatermark, keepFree, pin: pin.map(imagePattern), evicts: () => !seal.isClosed },
     { cache, inventory, index, spool, fileSystem, metrics, faults, logger },
   );
   stack.defer(() => space.close());
-
-  const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
-  const upstreamByName = new Map<string, MirroredUpstream>();
-  for (const [name, upstream] of config.upstreams) {
-    const client = config.sealed
-      ? new SealedUpstream(name)
-      : await createUpstream(name, upstream, { ...options, metrics, logger, identity });
-    stack.defer(() => client.close());
-    upstreamByName.set(name, { client, segments: upstream.segments, freshness: freshnessPolicy(upstream) });
-  }
 
   const shared = { cache, space, index, spool, faults, metrics, logger, clock };
   const blobs = new BlobMirror(shared);
@@ -162,12 +165,16 @@ export async function startApp(options: AppOptions): Promise<App> {
     status: () =>
       readStatus(metrics, {
         version: options.version,
-        sealed: config.sealed,
+        sealed: seal.isClosed,
         upstreams: upstreamByName.keys(),
       }),
     images: new Images({ ...shared, inventory, manifests: manifestStore }),
     upstreamOf: (host) => table.upstreamByHost.get(host),
     scrub: (signal) => scrubbing.begin(signal),
+    setSealed: async (sealed) => {
+      await (sealed ? seal.close() : seal.open());
+      logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
+    },
   });
   const operations = await Listener.open(config.operations.listen, operationsApp.callback());
   stack.defer(() => operations.drain(0));

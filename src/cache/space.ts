@@ -30,8 +30,8 @@ export interface SpaceSettings {
   keepFree: number;
   /** Images by name, `upstream/repository:tag`, that are never evicted. */
   pin: readonly RegExp[];
-  /** Nothing that cannot be had again may be evicted: a sealed mirror refuses instead. */
-  sealed: boolean;
+  /** While a mirror is sealed nothing is: what goes could not be had again. */
+  evicts: () => boolean;
 }
 
 export interface SpaceContext {
@@ -128,7 +128,7 @@ export class Space {
   async #makeRoom(wanted: number): Promise<void> {
     const { cache, inventory, spool, metrics, logger } = this.#context;
     const { soft } = await this.#limits();
-    if (this.#settings.sealed || this.used + wanted <= soft) return;
+    if (!this.#settings.evicts() || this.used + wanted <= soft) return;
     const goal = Math.max(0, soft * this.#settings.lowWatermark - wanted);
     await spool.discardPartials(); // nobody waits for them, and they can be had again
     const pinned = await this.#pinned();

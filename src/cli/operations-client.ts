@@ -22,7 +22,7 @@ export class OperationsClient {
   }
 
   /** @throws {Error} nobody answers, or the answer is an error; the message is for the user */
-  async json(method: 'GET' | 'DELETE', path: string): Promise<unknown> {
+  async json(method: 'GET' | 'POST' | 'DELETE', path: string): Promise<unknown> {
     return (await this.#send(method, path)).json();
   }
 

@@ -5,6 +5,7 @@ import type { Surroundings } from './command.ts';
 import { addConfigCommands } from './config.ts';
 import { addImageCommands } from './images.ts';
 import { addScrubCommand } from './scrub.ts';
+import { addSealCommands } from './seal.ts';
 import { addServeCommand } from './serve.ts';
 import { addStatusCommand } from './status.ts';
 
@@ -44,5 +45,6 @@ function buildProgram(surroundings: Surroundings): Command {
   addStatusCommand(program, surroundings);
   addImageCommands(program, surroundings);
   addScrubCommand(program, surroundings);
+  addSealCommands(program, surroundings);
   return program;
 }

@@ -18,6 +18,8 @@ export interface ApiContext {
   images: Images;
   /** The name of the configured upstream that a host in an image name means. */
   upstreamOf: (host: string) => string | undefined;
+  /** Until the next start, which goes by the configuration. */
+  setSealed: (sealed: boolean) => Promise<void>;
   /** @returns undefined if one is running already */
   scrub: (signal: AbortSignal) => AsyncGenerator<ScrubEvent> | undefined;
 }
@@ -68,6 +70,16 @@ export function apiRoutes(api: ApiContext): Router {
       throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} here`);
     ctx.body = removal;
   });
+
+  for (const [path, sealed] of [
+    ['/seal', true],
+    ['/unseal', false],
+  ] as const) {
+    router.post(path, async (ctx) => {
+      await api.setSealed(sealed);
+      ctx.body = { sealed };
+    });
+  }
 
   router.post('/scrub', async (ctx) => {
     const events = api.scrub(abortSignalOf(ctx));

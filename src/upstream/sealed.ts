@@ -1,46 +1,124 @@
-/** An upstream that is never asked: what is not cached is not there. */
-
+/** The seal: while it is closed no upstream is asked, and no connection to one is open. */
+import type { Digest } from '../oci/digest.ts';
+import type { Reference, Repository } from '../oci/reference.ts';
 import { UpstreamError } from './errors.ts';
-import type { Upstream } from './upstream.ts';
+import type {
+  AskOptions,
+  FetchedBlob,
+  FetchedManifest,
+  FetchedReferrers,
+  FetchedTags,
+  ManifestHead,
+  Upstream,
+} from './upstream.ts';
 
-export class SealedUpstream implements Upstream {
+/** An upstream that is asked while the seal is open; what it asks with exists only so long. */
+export class SealableUpstream implements Upstream {
   readonly name: string;
+  readonly #open: () => Promise<Upstream>;
+  #client: Upstream | undefined;
 
-  constructor(name: string) {
+  /** @param open makes what asks */
+  constructor(name: string, open: () => Promise<Upstream>) {
     this.name = name;
+    this.#open = open;
   }
 
-  headManifest(): Promise<never> {
-    return this.#refuse();
+  /** @throws whatever opening it throws */
+  async unseal(): Promise<void> {
+    this.#client ??= await this.#open();
   }
 
-  fetchManifest(): Promise<never> {
-    return this.#refuse();
+  /** Breaks off what is under way, and closes every connection. Idempotent. */
+  async seal(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.close();
   }
 
-  headBlob(): Promise<never> {
-    return this.#refuse();
+  close(): Promise<void> {
+    return this.seal();
   }
 
-  fetchBlob(): Promise<never> {
-    return this.#refuse();
+  async headManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: AskOptions & { accept?: string },
+  ): Promise<ManifestHead> {
+    return this.#asked().headManifest(repository, reference, options);
   }
 
-  fetchTags(): Promise<never> {
-    return this.#refuse();
+  async fetchManifest(
+    repository: Repository,
+    reference: Reference,
+    options?: AskOptions & { accept?: string; canWait?: boolean },
+  ): Promise<FetchedManifest> {
+    return this.#asked().fetchManifest(repository, reference, options);
   }
 
-  fetchReferrers(): Promise<never> {
-    return this.#refuse();
+  async headBlob(repository: Repository, digest: Digest, options?: AskOptions): Promise<{ size?: number }> {
+    return this.#asked().headBlob(repository, digest, options);
   }
 
-  async close(): Promise<void> {}
+  async fetchBlob(
+    repository: Repository,
+    digest: Digest,
+    options?: AskOptions & { from?: number; to?: number },
+  ): Promise<FetchedBlob> {
+    return this.#asked().fetchBlob(repository, digest, options);
+  }
 
-  async #refuse(): Promise<never> {
-    throw new UpstreamError(
-      'sealed',
-      this.name,
-      'not cached, and this mirror is sealed: it never asks an upstream',
-    );
+  async fetchTags(
+    repository: Repository,
+    page: { n?: number | undefined; last?: string | undefined },
+  ): Promise<FetchedTags> {
+    return this.#asked().fetchTags(repository, page);
+  }
+
+  async fetchReferrers(
+    repository: Repository,
+    digest: Digest,
+    filter: { artifactType?: string | undefined },
+  ): Promise<FetchedReferrers | undefined> {
+    return this.#asked().fetchReferrers(repository, digest, filter);
+  }
+
+  #asked(): Upstream {
+    if (this.#client !== undefined) return this.#client;
+    const what =
+      'not cached, and this mirror is sealed: it asks no upstream; import an archive that has it, or unseal the mirror';
+    throw new UpstreamError('sealed', this.name, what);
+  }
+}
+
+/** Opens and closes all upstreams together. */
+export class Seal {
+  readonly #upstreams: readonly SealableUpstream[];
+  #closed = true;
+
+  /** @param upstreams closed ones */
+  constructor(upstreams: readonly SealableUpstream[]) {
+    this.#upstreams = upstreams;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#upstreams.map((upstream) => upstream.seal()));
+  }
+
+  /** Idempotent. @throws if one of them cannot be opened, as when its `ca` is gone; then all stay closed */
+  async open(): Promise<void> {
+    try {
+      for (const upstream of this.#upstreams) await upstream.unseal();
+      this.#closed = false;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 }

@@ -153,6 +153,8 @@ suite('the command line', () => {
     ['list'],
     ['remove'],
     ['scrub'],
+    ['seal'],
+    ['unseal'],
   ]) {
     test(`has help for: millpond ${args.join(' ')}`, async () => {
       const outcome = await run([...args, '--help']);

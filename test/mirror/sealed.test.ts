@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { request } from 'undici';
 import { digestOf } from '../../src/oci/digest.ts';
+import { selfSigned } from '../helpers/certificates.ts';
+import { noise } from '../helpers/images.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import { startMirror } from '../helpers/start-mirror.ts';
+import { startMirror, type TestMirror } from '../helpers/start-mirror.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
 
 const YEAR = 365 * 24 * 3_600_000;
 
@@ -36,3 +43,66 @@ test('sealed: what is cached is served, however old; what is not is a 404 that s
   }
   assert.equal(upstream.totalConnections + (upstream.tokens?.requests.length ?? 0), before);
 });
+
+test('sealed at run time: what is under way is broken off, every connection is closed, and none is opened until it is unsealed', async (t) => {
+  const upstream = await ScriptedUpstream.start(t, { auth: {} });
+  const image = upstream.addImage('a/b', '1', { layers: [5000] });
+  const large = upstream.addContent(noise(3_000_000, 'large'));
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  await mirror.get('/v2/a/b/manifests/1');
+  const never = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.stall = { after: 2_000_000, until: never.promise };
+  });
+  const cut = assert.rejects(mirror.get(`/v2/a/b/blobs/${large}`), { code: 'UND_ERR_SOCKET' });
+  await upstream.waitForBytes(2_000_000);
+  assert.deepEqual(await operate(mirror, 'seal'), { sealed: true });
+  await cut;
+  await Promise.all(upstream.requests.map(({ done }) => done));
+  while (upstream.openConnections.size > 0) await setImmediate();
+
+  const before = upstream.totalConnections;
+  const tokensBefore = upstream.tokens?.requests.length;
+  mirror.clock.advance(YEAR);
+  assert.deepEqual((await mirror.get('/v2/a/b/manifests/1')).body, image.top.bytes);
+  for (const path of ['/v2/a/b/manifests/2', '/v2/a/b/tags/list', `/v2/a/b/blobs/${large}`]) {
+    assert.equal((await mirror.get(path)).status, 404, path);
+  }
+  const status = await request(`${mirror.operationsUrl}/api/status`);
+  assert.equal(((await status.body.json()) as { sealed: boolean }).sealed, true);
+  assert.deepEqual([upstream.totalConnections, upstream.tokens?.requests.length], [before, tokensBefore]);
+
+  upstream.clearScripts();
+  assert.deepEqual(await operate(mirror, 'unseal'), { sealed: false });
+  assert.equal((await mirror.get(`/v2/a/b/blobs/${large}`)).status, 200);
+  assert.ok(upstream.requests.at(-1)?.headers.range !== undefined, 'from where it was broken off');
+});
+
+test('a mirror that was configured as sealed can be opened, and one whose CA is gone stays as it was', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url }, sealed: true });
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 404);
+  await operate(mirror, 'unseal');
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 200);
+
+  const directory = await tempDir(t);
+  const ca = join(directory, 'ca.pem');
+  await writeFile(ca, selfSigned('localhost').cert);
+  const other = await startMirror(t, {
+    upstreams: { 'docker.io': { url: upstream.url, ca } },
+    sealed: true,
+    directory,
+  });
+  await rm(ca);
+  const reply = await request(`${other.operationsUrl}/api/unseal`, { method: 'POST' });
+  assert.equal(reply.statusCode, 500);
+  assert.match(await reply.body.text(), /ENOENT/);
+  assert.equal((await other.get('/v2/a/b/manifests/1')).status, 404);
+});
+
+async function operate(mirror: TestMirror, what: 'seal' | 'unseal'): Promise<unknown> {
+  const reply = await request(`${mirror.operationsUrl}/api/${what}`, { method: 'POST' });
+  assert.equal(reply.statusCode, 200);
+  return reply.body.json();
+}
