@@ -5,7 +5,7 @@
  * (http/pulls) → a mirror (mirror/), which has it in the cache (cache/), joins a fill, or asks upstream (upstream/).
  */
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 import Koa from 'koa';
 import type { DestinationStream } from 'pino';
 import { ContentCache } from './cache/content-cache.ts';
@@ -18,36 +18,26 @@ import { Space } from './cache/space.ts';
 import { Spool } from './cache/spool.ts';
 import { StorageFaults } from './cache/storage-faults.ts';
 import type { Clock } from './clock.ts';
-import type { Config, UpstreamConfig } from './config/schema.ts';
-import { type Environment, Secret } from './config/secrets.ts';
+import type { Config } from './config/schema.ts';
+import type { Environment } from './config/secrets.ts';
 import { accessLog } from './http/access-log.ts';
 import { ContentSender } from './http/content.ts';
 import { answerErrors } from './http/errors.ts';
 import { Listener } from './http/listener.ts';
 import { createOperationsApp } from './http/operations.ts';
 import type { PullState } from './http/pull-state.ts';
-import { answerPulls, type MirroredUpstream } from './http/pulls.ts';
+import { answerPulls } from './http/pulls.ts';
 import type { RoutingTable } from './http/routes.ts';
 import { readStatus } from './http/status.ts';
 import { BlobMirror } from './mirror/blob-mirror.ts';
 import { DiscoveryMirror } from './mirror/discovery-mirror.ts';
-import type { FreshnessPolicy } from './mirror/freshness.ts';
 import { Images } from './mirror/images.ts';
 import { ManifestMirror } from './mirror/manifest-mirror.ts';
 import { ManifestStore } from './mirror/manifest-store.ts';
 import { imagePattern } from './oci/reference.ts';
-import { createLogger, type Logger } from './telemetry/log.ts';
+import { createLogger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
-import { UpstreamClient } from './upstream/client.ts';
-import { helperCredentials } from './upstream/credential-helper.ts';
-import type { CredentialProvider } from './upstream/credentials.ts';
-import { dockerConfigCredentials, serverOf } from './upstream/docker-config.ts';
-import { ecrCredentials } from './upstream/ecr.ts';
-import { type ProxyRule, proxyForAll, proxyFromEnvironment } from './upstream/proxy-rule.ts';
-import { PullQuota } from './upstream/pull-quota.ts';
-import { ResilientUpstream } from './upstream/resilience.ts';
-import { Seal, SealableUpstream } from './upstream/sealed.ts';
-import type { Identity } from './upstream/transport.ts';
+import { createUpstreams } from './upstreams.ts';
 
 /** What a crash can make us forget about the order of use. */
 const FLUSH_INTERVAL_MS = 10_000;
@@ -105,15 +95,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => cache.flush());
   stack.use(clock.every(FLUSH_INTERVAL_MS, () => void cache.flush()));
   const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
-  const upstreamByName = new Map<string, MirroredUpstream>();
-  const sealable: SealableUpstream[] = [];
-  for (const [name, upstream] of config.upstreams) {
-    const context = { ...options, metrics, logger, identity };
-    const client = new SealableUpstream(name, () => createUpstream(name, upstream, context));
-    sealable.push(client);
-    upstreamByName.set(name, { client, segments: upstream.segments, freshness: freshnessPolicy(upstream) });
-  }
-  const seal = new Seal(sealable);
+  const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
   stack.defer(() => seal.close());
   if (!config.sealed) await seal.open();
 
@@ -132,6 +114,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => blobs.close());
   const manifestStore = new ManifestStore(shared);
   const manifests = new ManifestMirror({ ...shared, manifests: manifestStore, manifestsWithoutOwner });
+  stack.defer(() => manifests.close());
   const discovery = new DiscoveryMirror(shared);
 
   const registryApp = new Koa<PullState>();
@@ -143,8 +126,20 @@ export async function startApp(options: AppOptions): Promise<App> {
   const { via } = identity;
   const { accelRedirect } = config.server;
   const handOver = accelRedirect === null ? {} : { accelRedirect };
+  const { revalidateFrom } = config.server;
+  const revalidation = revalidateFrom.length === 0 ? {} : { mayRevalidate: isIn(revalidateFrom) };
   registryApp.use(
-    answerPulls({ table, via, upstreamByName, manifests, blobs, discovery, sender, ...handOver }),
+    answerPulls({
+      table,
+      via,
+      upstreamByName,
+      manifests,
+      blobs,
+      discovery,
+      sender,
+      ...handOver,
+      ...revalidation,
+    }),
   );
 
   let draining = false;
@@ -199,91 +194,22 @@ export async function startApp(options: AppOptions): Promise<App> {
   };
 }
 
-async function createUpstream(
-  name: string,
-  config: UpstreamConfig,
-  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; identity: Identity },
-): Promise<ResilientUpstream> {
-  const { ca, clientCertificate } = config;
-  const settings = {
-    name,
-    realmHosts: config.realmHosts,
-    credentials: credentialProvider(name, config, context),
-    ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
-    ...(clientCertificate === undefined
-      ? {}
-      : { clientCertificate: await readCertificate(clientCertificate) }),
-    proxyFor: proxyRule(config, context.environment),
-    allowPrivateAddresses: config.allowPrivateAddresses,
-    maxConnections: config.maxConnections,
-    connectTimeoutMs: config.connectTimeout,
-    headersTimeoutMs: config.headersTimeout,
-    bodyTimeoutMs: config.bodyTimeout,
-  };
-  const urls = [config.url, ...config.fallbackUrls];
-  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
-  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
-  return new ResilientUpstream(name, clients, { ...context, quota, random: Math.random });
-}
-
-async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
-  return { cert: await readFile(paths.cert, 'utf8'), key: await readFile(paths.key, 'utf8') };
-}
-
-function credentialProvider(
-  name: string,
-  { credentials, url, aliases }: UpstreamConfig,
-  { environment, clock }: { environment: Environment; clock: Clock },
-): CredentialProvider {
-  if (credentials === 'none') return async () => undefined;
-  const { host } = new URL(url);
-  if ('dockerConfig' in credentials) {
-    const file = new Secret({ file: credentials.dockerConfig }, environment);
-    return dockerConfigCredentials({
-      read: () => file.read(),
-      hosts: [...new Set([name, host, ...aliases])],
-      helper: (helper, server) => helperCredentials(helper, server, { environment, clock }),
-    });
-  }
-  if ('helper' in credentials) {
-    const server = name === 'docker.io' ? serverOf(name) : host;
-    return helperCredentials(credentials.helper, server, { environment, clock });
-  }
-  if ('ecr' in credentials) {
-    const importPackage = (specifier: string) => import(specifier) as Promise<unknown>;
-    return ecrCredentials({ host, region: credentials.ecr.region }, { clock, importPackage });
-  }
-  if ('identityToken' in credentials) {
-    const token = new Secret(credentials.identityToken, environment);
-    return async () => ({ identityToken: await token.read() });
-  }
-  const { username } = credentials;
-  const user =
-    typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
-  const password = new Secret(credentials.password, environment);
-  return async () => ({ username: await user.read(), password: await password.read() });
-}
-
 async function shareOf(directory: string, share: number, fileSystem: FileSystem): Promise<number> {
   const { blocks, bsize } = await fileSystem.statfs(directory);
   return Math.floor(blocks * bsize * share);
 }
 
-function proxyRule({ proxy }: UpstreamConfig, environment: Environment): ProxyRule {
-  if (proxy === undefined) return proxyFromEnvironment(environment);
-  if (proxy === 'none') return () => undefined;
-  if (typeof proxy === 'string') return proxyForAll(proxy);
-  const password = new Secret(proxy.password, environment);
-  return proxyForAll(proxy.url, () => password.read());
-}
-
-function freshnessPolicy({ freshness }: UpstreamConfig): FreshnessPolicy {
-  return {
-    tagTtlMs: freshness.tagTtl,
-    immutableTags: freshness.immutableTags,
-    staleIfErrorMs: freshness.staleIfError,
-    onTagDeleted: freshness.onTagDeleted,
-    negativeTtlMs: freshness.negativeTtl,
+function isIn(networks: readonly string[]): (address: string | undefined) => boolean {
+  const list = new BlockList();
+  for (const network of networks) {
+    const [address = '', bits] = network.split('/');
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
+    list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family);
+  }
+  // An IPv4 client of a listener on :: has an address such as ::ffff:10.0.0.1.
+  return (address) => {
+    const bare = address?.replace(/^::ffff:(?=\d+\.)/i, '') ?? '';
+    return isIP(bare) !== 0 && list.check(bare, isIPv6(bare) ? 'ipv6' : 'ipv4');
   };
 }
 

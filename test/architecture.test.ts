@@ -8,7 +8,8 @@ const SRC = resolve(import.meta.dirname, '../src');
 /** Which layers each layer may import; a layer may always import itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
-  app: ['config', 'http', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  app: ['upstreams', 'config', 'http', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  upstreams: ['config', 'http', 'mirror', 'upstream', 'telemetry', 'oci', 'clock'],
   cli: ['config'],
   config: ['telemetry'],
   http: ['mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],

@@ -2,7 +2,7 @@
  * The kinds of value that a configuration field can hold. Each is a codec: what reads it also writes it back,
  * which is how `config print` gives a file that loads as the same configuration.
  */
-import { isIPv6 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import * as z from 'zod';
 import { formatDuration, formatSize, parseDuration, parseSize } from './units.ts';
 
@@ -203,6 +203,24 @@ export function secretRef() {
     },
     encode: (ref) => ref,
   });
+}
+
+/** A pattern of repositories; `*` stands for anything. */
+export function repositoryPattern() {
+  const what = 'a pattern of repositories such as org/*';
+  return written(what, (text) => (/^[a-z0-9._/*-]+$/.test(text) ? text : undefined), String, z.string());
+}
+
+/** An address, or a network in CIDR notation. */
+export function network() {
+  const what = 'an address or a network such as 10.0.0.0/8 or "fd00::/8"';
+  const parse = (text: string) => {
+    const [address = '', bits, ...rest] = text.split('/');
+    const most = isIPv6(address) ? 128 : isIPv4(address) ? 32 : -1;
+    const fits = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most);
+    return most > 0 && fits && rest.length === 0 ? text : undefined;
+  };
+  return written(what, parse, String, z.string());
 }
 
 /** What stands behind `docker-credential-` in the name of a program. */

@@ -13,6 +13,7 @@ import {
   interval,
   list,
   listenAddress,
+  network,
   oneOf,
   path,
   pathPrefix,
@@ -20,6 +21,7 @@ import {
   proxyUrl,
   referenceHost,
   registryUrl,
+  repositoryPattern,
   secretRef,
   section,
   share,
@@ -77,20 +79,47 @@ const proxySchema = section({
   password: secretRef().describe('Password for the proxy.'),
 });
 
+const freshnessFields = {
+  tagTtl: duration(),
+  immutableTags: list(pattern()),
+  staleWhileRevalidate: duration(),
+  staleIfError: duration(),
+  onTagDeleted: oneOf(['forget', 'keep']),
+  negativeTtl: duration(),
+};
+
 const freshnessSchema = section({
-  tagTtl: duration().prefault('5m').describe('A tag is served without asking upstream for this long.'),
-  immutableTags: list(pattern())
+  tagTtl: freshnessFields.tagTtl
+    .prefault('5m')
+    .describe('A tag is served without asking upstream for this long.'),
+  immutableTags: freshnessFields.immutableTags
     .prefault(['^v?\\d+\\.\\d+\\.\\d+$'])
     .describe('Tags that match one of these are never revalidated while cached.'),
-  staleIfError: duration()
+  staleWhileRevalidate: freshnessFields.staleWhileRevalidate
+    .prefault('0s')
+    .describe('For this long past tagTtl a tag is served at once, and upstream asked in the background.'),
+  staleIfError: freshnessFields.staleIfError
     .prefault('7d')
     .describe('A tag may be served this long past tagTtl while upstream fails.'),
-  onTagDeleted: oneOf(['forget', 'keep'])
+  onTagDeleted: freshnessFields.onTagDeleted
     .prefault('forget')
     .describe('What becomes of a cached tag that upstream no longer has.'),
-  negativeTtl: duration()
+  negativeTtl: freshnessFields.negativeTtl
     .prefault('30s')
     .describe('A missing manifest is remembered as missing for this long.'),
+  repositories: list(
+    section({
+      match: repositoryPattern().describe('Repositories that this is for, such as org/*.'),
+      tagTtl: freshnessFields.tagTtl.optional().describe('As above, for these.'),
+      immutableTags: freshnessFields.immutableTags.optional().describe('As above, for these.'),
+      staleWhileRevalidate: freshnessFields.staleWhileRevalidate.optional().describe('As above, for these.'),
+      staleIfError: freshnessFields.staleIfError.optional().describe('As above, for these.'),
+      onTagDeleted: freshnessFields.onTagDeleted.optional().describe('As above, for these.'),
+      negativeTtl: freshnessFields.negativeTtl.optional().describe('As above, for these.'),
+    }),
+  )
+    .prefault([])
+    .describe('What is different for some repositories; the first that matches counts.'),
 });
 
 const upstreamSchema = section({
@@ -159,6 +188,9 @@ export const configSchema = section({
     clientTimeout: timeout()
       .prefault('60s')
       .describe('A client that takes no byte of its reply for this long is cut.'),
+    revalidateFrom: list(network())
+      .prefault([])
+      .describe('Networks whose clients may ask for a tag to be revalidated, by Cache-Control: no-cache.'),
     accelRedirect: pathPrefix()
       .prefault('none')
       .describe(

@@ -2,11 +2,12 @@
 import type { Middleware } from 'koa';
 import type { BlobMirror } from '../mirror/blob-mirror.ts';
 import type { DiscoveryMirror } from '../mirror/discovery-mirror.ts';
-import type { FreshnessPolicy } from '../mirror/freshness.ts';
+import { asking, type FreshnessPolicy } from '../mirror/freshness.ts';
 import type { ManifestMirror } from '../mirror/manifest-mirror.ts';
 import type { CacheOutcome } from '../mirror/outcome.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { OCI_INDEX } from '../oci/manifest.ts';
+import type { Repository } from '../oci/reference.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { ContentSender } from './content.ts';
 import type { PullState } from './pull-state.ts';
@@ -19,7 +20,7 @@ export interface MirroredUpstream {
   client: Upstream;
   /** Ranges of a large cold blob that are fetched at one time. */
   segments: number;
-  freshness: FreshnessPolicy;
+  freshnessFor: (repository: Repository) => FreshnessPolicy;
 }
 
 export interface PullContext {
@@ -31,12 +32,16 @@ export interface PullContext {
   blobs: BlobMirror;
   discovery: DiscoveryMirror;
   sender: ContentSender;
+  /** Whether a client at this address may ask for a tag to be revalidated; absent: none may. */
+  mayRevalidate?: (address: string | undefined) => boolean;
   /** Where a front server finds the content store: it may send warm blobs itself. */
   accelRedirect?: string;
 }
 
 type RequestFor<K extends PullRequest['kind']> = Extract<PullRequest, { kind: K }>;
 
+/** RFC 9111, 5.2.1.4. */
+const NO_CACHE = /(?:^|,)\s*no-cache\s*(?:,|=|$)/i;
 const ONE_YEAR_SECONDS = 31_536_000;
 /**
  * Up to here a body goes to node:http as Latin-1 text, which holds any bytes and is joined to the head: one string, one
@@ -95,13 +100,19 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
 async function answerManifest(
   ctx: PullReply,
   { repository, reference }: RequestFor<'manifest'>,
-  { client, freshness }: MirroredUpstream,
-  { manifests }: PullContext,
+  { client, freshnessFor }: MirroredUpstream,
+  { manifests, mayRevalidate }: PullContext,
   turn: TurnSender,
 ): Promise<void> {
   const { req, res, state } = ctx;
   const head = req.method === 'HEAD';
   const { accept } = req.headers;
+  const policy = freshnessFor(repository);
+  const wantsToKnow =
+    mayRevalidate !== undefined && NO_CACHE.test(req.headers['cache-control'] ?? '')
+      ? mayRevalidate(req.socket.remoteAddress)
+      : false;
+  const freshness = wantsToKnow ? asking(policy) : policy;
   const manifest = await manifests.open({ upstream: client, freshness, repository, reference, accept, head });
   const { digest, bytes, size } = manifest;
   state.outcome = manifest.outcome;
@@ -208,9 +219,10 @@ async function answerTags(
 async function answerReferrers(
   ctx: PullReply,
   { repository, digest, artifactType }: RequestFor<'referrers'>,
-  { client, freshness }: MirroredUpstream,
+  { client, freshnessFor }: MirroredUpstream,
   { discovery }: PullContext,
 ): Promise<void> {
+  const freshness = freshnessFor(repository);
   const request = { upstream: client, freshness, repository, digest, artifactType };
   const { referrers, outcome, warning } = await discovery.referrers(request);
   setOutcome(ctx, outcome, warning);

@@ -8,6 +8,8 @@ export interface FreshnessPolicy {
   tagTtlMs: number;
   /** Tags that are never revalidated while cached. */
   immutableTags: readonly RegExp[];
+  /** How long past the TTL a tag is served at once, while upstream is asked in the background (RFC 5861). */
+  staleWhileRevalidateMs: number;
   /** How long past the TTL a tag may be served while upstream fails. */
   staleIfErrorMs: number;
   /** What becomes of a cached tag when upstream says there is none. */
@@ -16,9 +18,16 @@ export interface FreshnessPolicy {
   negativeTtlMs: number;
 }
 
+/** The same, for somebody who wants to know now. */
+export function asking(policy: FreshnessPolicy): FreshnessPolicy {
+  return { ...policy, tagTtlMs: 0, immutableTags: [], staleWhileRevalidateMs: 0 };
+}
+
 export type Freshness =
   /** Served without asking. */
   | 'fresh'
+  /** Served without waiting, and revalidated meanwhile. */
+  | 'stale-while-revalidate'
   /** Revalidated; served all the same if upstream fails. */
   | 'stale'
   /** Revalidated; not served if upstream fails. */
@@ -29,6 +38,7 @@ export function freshnessOf(record: TagRecord, tag: Tag, now: number, policy: Fr
   const age = now - record.confirmedAt;
   if (age < 0) return 'stale'; // the machine's clock went back: how old it is, nobody knows
   if (age < policy.tagTtlMs) return 'fresh';
+  if (age < policy.tagTtlMs + policy.staleWhileRevalidateMs) return 'stale-while-revalidate';
   return age < policy.tagTtlMs + policy.staleIfErrorMs ? 'stale' : 'expired';
 }
 
@@ -48,7 +58,7 @@ export function afterFailedRevalidation(
     case 'unavailable':
     case 'timeout':
     case 'invalid-response':
-      return freshness === 'stale' ? 'serve-stale' : 'fail';
+      return freshness === 'expired' ? 'fail' : 'serve-stale';
     case 'sealed':
       return 'serve-stale';
   }

@@ -79,8 +79,16 @@ export class ManifestMirror {
     max: REMEMBERED_MISSING,
   });
 
+  /** Revalidations that nobody waits for. */
+  readonly #background = new Set<Promise<unknown>>();
+
   constructor(context: ManifestMirrorContext) {
     this.#context = context;
+  }
+
+  /** Waits for what runs in the background. Idempotent. */
+  async close(): Promise<void> {
+    await Promise.all(this.#background);
   }
 
   /** @throws {UpstreamError} it is not held, or must not be served, and upstream did not give it */
@@ -127,14 +135,18 @@ export class ManifestMirror {
     const freshness = freshnessOf(record, tag, this.#context.clock.now(), request.freshness);
     if (freshness === 'fresh') return this.#serve(request, { record, outcome: 'hit' });
     const flight = flightKey(key, tag, accept);
+    const revalidate = () => this.#revalidate(request, key, record, freshness);
+    if (freshness === 'stale-while-revalidate') {
+      this.#inBackground(this.#revalidations.run(flight, revalidate));
+      const warning = `past its TTL, and being asked about; served as it was ${since(record)}`;
+      return this.#serve(request, { record, outcome: 'stale', warning });
+    }
     const postponed = this.#postponed.get(flight);
     const wait = (postponed?.until ?? 0) - this.#context.clock.now();
     // The clock may have been turned back: no wait is longer than the TTL.
     if (postponed !== undefined && freshness === 'stale' && wait > 0 && wait <= request.freshness.tagTtlMs)
       return this.#serve(request, postponed.meaning);
-    const meaning = await this.#revalidations.run(flight, () =>
-      this.#revalidate(request, key, record, freshness),
-    ).result;
+    const meaning = await this.#revalidations.run(flight, revalidate).result;
     return this.#serve(request, meaning);
   }
 
@@ -186,7 +198,7 @@ export class ManifestMirror {
         await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));
         return { record: confirmed, outcome: 'revalidated' };
       }
-      const { manifest } = await this.#fetch(request, key.tag, key, { canWait: freshness === 'stale' });
+      const { manifest } = await this.#fetch(request, key.tag, key, { canWait: freshness !== 'expired' });
       const current = { ...describe(manifest), confirmedAt };
       return { record: current, outcome: manifest.digest === record.digest ? 'revalidated' : 'updated' };
     } catch (error) {
@@ -205,8 +217,7 @@ export class ManifestMirror {
     switch (afterFailedRevalidation(freshness, error.code, request.freshness)) {
       case 'serve-stale': {
         this.#context.logger.warn({ err: error, ...key }, 'serving a stale tag');
-        const since = new Date(record.confirmedAt).toISOString();
-        const warning = `${error.message}; served as it was at ${since}`;
+        const warning = `${error.message}; served as it was ${since(record)}`;
         const meaning: TagMeaning = { record, outcome: 'stale', warning };
         if (error.code === 'rate-limited') this.#postpone(request, key, meaning, error.retryAfterMs ?? 0);
         return meaning;
@@ -217,6 +228,17 @@ export class ManifestMirror {
       case 'fail':
         throw error;
     }
+  }
+
+  /** Nobody waits for it, so its failure is only logged; a success is seen by the next who asks. */
+  #inBackground({ result, joined }: { result: Promise<TagMeaning>; joined: boolean }): void {
+    if (joined) return;
+    const ended = result.then(
+      () => undefined,
+      (error: unknown) => this.#context.logger.warn({ err: error }, 'a tag could not be revalidated'),
+    );
+    this.#background.add(ended);
+    void ended.then(() => this.#background.delete(ended));
   }
 
   /** An upstream that limits us is not to get a HEAD for each pull of a tag that moved: one a TTL does. */
@@ -309,6 +331,10 @@ export class ManifestMirror {
   #tolerate<T>(step: () => Promise<T>): Promise<T | undefined> {
     return this.#context.faults.tolerate(step);
   }
+}
+
+function since({ confirmedAt }: TagRecord): string {
+  return `at ${new Date(confirmedAt).toISOString()}`;
 }
 
 function keyOf({ upstream, repository }: ManifestRequest): RepositoryKey {

@@ -16,6 +16,17 @@ async function pulledOnce(t: TestContext, freshness: Record<string, unknown> = {
   return { upstream, mirror, image };
 }
 
+async function setUpWith(
+  t: TestContext,
+  freshness: Record<string, unknown>,
+  server: Record<string, unknown> = {},
+) {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1');
+  const upstreams = { 'registry.test': { url: upstream.url, freshness } };
+  return { upstream, mirror: await startMirror(t, { upstreams, server }) };
+}
+
 test('within its TTL a tag asks nobody; past it one HEAD revalidates it', async (t) => {
   const { upstream, mirror, image } = await pulledOnce(t);
   mirror.clock.advance(5 * MINUTE - 1);
@@ -206,3 +217,71 @@ test('a client that takes no index gets what upstream negotiates for it, and eve
     'a digest does not depend on Accept',
   );
 });
+
+test('within staleWhileRevalidate a tag is served at once, and upstream asked once meanwhile; the next pull has the answer', async (t) => {
+  const { upstream, mirror } = await setUpWith(t, { tagTtl: '5m', staleWhileRevalidate: '1h' });
+  const first = (await mirror.get('/v2/a/b/manifests/1')).body;
+  const moved = upstream.addImage('a/b', '1', { seed: 'moved' });
+  mirror.clock.advance(10 * 60_000);
+  upstream.requests.length = 0;
+  const held = Promise.withResolvers<void>();
+  upstream.script({ kind: 'manifest', method: 'HEAD' }, (reply) => {
+    reply.delay = held.promise;
+  });
+  for (let pull = 0; pull < 5; pull += 1) {
+    const reply = await mirror.get('/v2/a/b/manifests/1');
+    assert.deepEqual(reply.body, first, 'nobody waits');
+    assert.equal(reply.headers['cache-status'], 'millpond; hit; detail=stale');
+    assert.match(String(reply.headers['warning']), /past its TTL, and being asked about/);
+  }
+  held.resolve();
+  await upstream.waitFor(({ kind, method }) => kind === 'manifest' && method === 'GET');
+  let reply = await mirror.get('/v2/a/b/manifests/1');
+  while (reply.headers['cache-status'] !== 'millpond; hit') reply = await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual(reply.body, moved.top.bytes);
+  assert.deepEqual([upstream.count('manifest', 'HEAD'), upstream.count('manifest', 'GET')], [1, 1]);
+});
+
+test('staleWhileRevalidate with a dead upstream serves on, and the log says why', async (t) => {
+  const { upstream, mirror } = await setUpWith(t, { tagTtl: '5m', staleWhileRevalidate: '1h' });
+  await mirror.get('/v2/a/b/manifests/1');
+  await upstream.close();
+  mirror.clock.advance(10 * 60_000);
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 200);
+  while (!mirror.log.some(({ msg }) => msg === 'serving a stale tag')) await mirror.get('/v2/');
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 200);
+});
+
+test('a repository may have a freshness of its own: the first pattern that matches counts', async (t) => {
+  const { upstream, mirror } = await setUpWith(t, {
+    tagTtl: '5m',
+    repositories: [
+      { match: 'a/*', tagTtl: '24h' },
+      { match: '*', tagTtl: '1m' },
+    ],
+  });
+  upstream.addImage('other/one', '1');
+  for (const repository of ['a/b', 'other/one']) await mirror.get(`/v2/${repository}/manifests/1`);
+  upstream.requests.length = 0;
+  mirror.clock.advance(2 * 60_000);
+  for (const repository of ['a/b', 'other/one']) await mirror.get(`/v2/${repository}/manifests/1`);
+  assert.deepEqual(
+    upstream.requests.map(({ method, path }) => `${method} ${path}`),
+    ['HEAD /v2/other/one/manifests/1'],
+  );
+});
+
+for (const [networks, asked] of [
+  [[], 0],
+  [['10.0.0.0/8', 'fd00::/8'], 0],
+  [['10.0.0.0/8', '127.0.0.0/8'], 1],
+] as const) {
+  test(`Cache-Control: no-cache of a client on 127.0.0.1 asks upstream ${asked} times with revalidateFrom ${JSON.stringify(networks)}`, async (t) => {
+    const { upstream, mirror } = await setUpWith(t, { tagTtl: '24h' }, { revalidateFrom: networks });
+    await mirror.get('/v2/a/b/manifests/1');
+    await mirror.get('/v2/a/b/manifests/1', { 'cache-control': 'max-age=0, no-cache' });
+    assert.equal(upstream.count('manifest', 'HEAD'), asked);
+    await mirror.get('/v2/a/b/manifests/1', { 'cache-control': 'no-cache-please' });
+    assert.equal(upstream.count('manifest', 'HEAD'), asked);
+  });
+}

@@ -14,6 +14,7 @@ suite('a valid configuration', () => {
       listen: { host: '127.0.0.1', port: 5000 },
       drainTimeout: 30_000,
       clientTimeout: 60_000,
+      revalidateFrom: [],
       accelRedirect: null,
     });
     assert.deepEqual(config.operations.listen, { host: '127.0.0.1', port: 5001 });
@@ -45,9 +46,11 @@ suite('a valid configuration', () => {
       freshness: {
         tagTtl: 300_000,
         immutableTags: [/^v?\d+\.\d+\.\d+$/],
+        staleWhileRevalidate: 0,
         staleIfError: 604_800_000,
         onTagDeleted: 'forget',
         negativeTtl: 30_000,
+        repositories: [],
       },
       rateLimit: { reserve: 0 },
     });

@@ -16,6 +16,7 @@ test('prints the effective configuration in the documented order, in units that 
   listen: 127.0.0.1:5000
   drainTimeout: 30s
   clientTimeout: 1m
+  revalidateFrom: []
   accelRedirect: none
 operations:
   listen: 127.0.0.1:5001
@@ -49,9 +50,11 @@ upstreams:
       tagTtl: 5m
       immutableTags:
         - ^v?\\d+\\.\\d+\\.\\d+$
+      staleWhileRevalidate: 0s
       staleIfError: 7d
       onTagDeleted: forget
       negativeTtl: 30s
+      repositories: []
     rateLimit:
       reserve: 0
 log:

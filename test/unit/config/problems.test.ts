@@ -34,6 +34,14 @@ suite('every problem is told with its place', () => {
     ['server: { drainTimeout: 30 }', `m.yaml:1:25: server.drainTimeout: ${TIMEOUT}, got 30`],
     ['server: { clientTimeout: 0s }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "0s"`],
     [
+      'server: { revalidateFrom: [10.0.0.0/33] }',
+      'm.yaml:1:28: server.revalidateFrom[0]: must be an address or a network such as 10.0.0.0/8 or "fd00::/8", got "10.0.0.0/33"',
+    ],
+    [
+      upstream('freshness: { repositories: [{ match: "org/ *" }] }'),
+      `m.yaml:3:42: ${D}.freshness.repositories[0].match: must be a pattern of repositories such as org/*, got "org/ *"`,
+    ],
+    [
       'server: { accelRedirect: blobs }',
       'm.yaml:1:26: server.accelRedirect: must be none or a path that begins and ends with a slash, such as /blobs/, got "blobs"',
     ],

@@ -1,12 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { afterFailedRevalidation, type FreshnessPolicy, freshnessOf } from '../../../src/mirror/freshness.ts';
+import {
+  afterFailedRevalidation,
+  asking,
+  type FreshnessPolicy,
+  freshnessOf,
+} from '../../../src/mirror/freshness.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import type { Tag } from '../../../src/oci/reference.ts';
 
 const policy: FreshnessPolicy = {
   tagTtlMs: 300_000,
   immutableTags: [/^v?\d+\.\d+\.\d+$/],
+  staleWhileRevalidateMs: 0,
   staleIfErrorMs: 1_000_000,
   onTagDeleted: 'forget',
   negativeTtlMs: 30_000,
@@ -30,6 +36,24 @@ for (const [what, tag, age, expected] of [
   });
 }
 
+for (const [age, expected] of [
+  [299_999, 'fresh'],
+  [300_000, 'stale-while-revalidate'],
+  [359_999, 'stale-while-revalidate'],
+  [360_000, 'stale'],
+] as const) {
+  test(`with staleWhileRevalidate of a minute a tag of ${age} ms is ${expected}`, () => {
+    const withPolicy = { ...policy, staleWhileRevalidateMs: 60_000 };
+    assert.equal(freshnessOf(record, 'latest' as Tag, confirmedAt + age, withPolicy), expected);
+  });
+}
+
+test('who wants to know now asks about every tag, immutable ones too', () => {
+  const now = asking({ ...policy, staleWhileRevalidateMs: 60_000 });
+  for (const tag of ['latest', '1.2.3'])
+    assert.equal(freshnessOf(record, tag as Tag, confirmedAt, now), 'stale');
+});
+
 test('a TTL of 0 asks every time', () => {
   assert.equal(freshnessOf(record, 'latest' as Tag, confirmedAt, { ...policy, tagTtlMs: 0 }), 'stale');
 });
@@ -49,6 +73,7 @@ for (const [error, onTagDeleted, stale, expired] of [
   test(`upstream ${error}, onTagDeleted ${onTagDeleted}: a stale tag → ${stale}, an expired one → ${expired}`, () => {
     const withPolicy = { ...policy, onTagDeleted };
     assert.equal(afterFailedRevalidation('stale', error, withPolicy), stale);
+    assert.equal(afterFailedRevalidation('stale-while-revalidate', error, withPolicy), stale);
     assert.equal(afterFailedRevalidation('expired', error, withPolicy), expired);
   });
 }
