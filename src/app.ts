@@ -37,6 +37,8 @@ import { ManifestStore } from './mirror/manifest-store.ts';
 import { imagePattern } from './oci/reference.ts';
 import { createLogger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
+import { Exporting } from './transfer/export.ts';
+import { Importing } from './transfer/import.ts';
 import { createUpstreams } from './upstreams.ts';
 
 /** What a crash can make us forget about the order of use. */
@@ -153,9 +155,18 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => scrubbing.close());
   const { scrubInterval } = config.cache;
   if (scrubInterval !== null) stack.use(clock.every(scrubInterval, () => scrubbing.runInBackground()));
+  const upstreamOf = (host: string) => table.upstreamByHost.get(host);
+  const importing = new Importing({ ...shared, manifests: manifestStore, upstreamOf });
+  stack.defer(() => importing.close());
   const operationsApp = createOperationsApp({
     metrics,
     logger,
+    transfer: {
+      exporting: new Exporting({ cache, index, manifests: manifestStore, upstreamOf }),
+      importing,
+      logger,
+      clientTimeoutMs: config.server.clientTimeout,
+    },
     notReadyReason,
     status: () =>
       readStatus(metrics, {
@@ -164,14 +175,16 @@ export async function startApp(options: AppOptions): Promise<App> {
         upstreams: upstreamByName.keys(),
       }),
     images: new Images({ ...shared, inventory, manifests: manifestStore }),
-    upstreamOf: (host) => table.upstreamByHost.get(host),
+    upstreamOf,
     scrub: (signal) => scrubbing.begin(signal),
     setSealed: async (sealed) => {
       await (sealed ? seal.close() : seal.open());
       logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
     },
   });
-  const operations = await Listener.open(config.operations.listen, operationsApp.callback());
+  const operations = await Listener.open(config.operations.listen, operationsApp.callback(), {
+    requestTimeoutMs: 0, // an import takes as long as its archive is large
+  });
   stack.defer(() => operations.drain(0));
   const registry = await Listener.open(config.server.listen, registryApp.callback());
   stack.defer(() => {

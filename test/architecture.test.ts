@@ -8,12 +8,12 @@ const SRC = resolve(import.meta.dirname, '../src');
 /** Which layers each layer may import; a layer may always import itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
-  app: ['upstreams', 'config', 'http', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  app: ['upstreams', 'config', 'http', 'transfer', 'mirror', 'cache', 'telemetry', 'oci', 'clock'],
   upstreams: ['config', 'http', 'mirror', 'upstream', 'telemetry', 'oci', 'clock'],
-  cli: ['config'],
-  config: ['telemetry'],
-  http: ['mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
-  transfer: ['mirror', 'cache', 'oci', 'clock', 'telemetry'],
+  cli: ['config', 'transfer', 'oci'],
+  config: ['telemetry', 'oci'],
+  http: ['transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry'],
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],
   upstream: ['telemetry', 'oci', 'clock'],

@@ -82,6 +82,22 @@ export class Spool {
     }
   }
 
+  /**
+   * Begins an ingest in a file of its own, which is never resumed: for what may be fetched at the same time.
+   *
+   * @returns where it writes, too: the caller commits or discards that
+   * @throws {StorageError}
+   */
+  async openApart(digest: Digest): Promise<{ ingest: Ingest; path: string }> {
+    this.#puts += 1;
+    const path = join(this.#directory, `apart-${this.#puts}`);
+    try {
+      return { ingest: new Ingest(digest, await this.#fs.open(path, 'w+')), path };
+    } catch (error) {
+      throw new StorageError('open', error);
+    }
+  }
+
   /** Keeps the file of an ingest that broke off if it is worth resuming. Never throws: it is a service, no duty. */
   async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
     const path = this.path(ingest.digest);

@@ -25,7 +25,7 @@ export interface ApiContext {
 }
 
 /** What a request to the API did wrong. */
-class ApiError extends Error {
+export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
 
@@ -99,7 +99,7 @@ function imageOf(text: string | undefined, api: ApiContext): { name: ImageName; 
 }
 
 /** Answers line by line; what goes wrong after the first becomes the last line. A client that leaves ends it. */
-async function sendEvents(
+export async function sendEvents(
   ctx: Context,
   events: AsyncGenerator<{ event: string }>,
   logger: Logger,
@@ -127,7 +127,7 @@ function abortSignalOf(ctx: Context): AbortSignal {
   return abort.signal;
 }
 
-function answerErrors(logger: Logger): Middleware {
+export function answerErrors(logger: Logger): Middleware {
   return async (ctx, next) => {
     try {
       await next();
@@ -140,7 +140,7 @@ function answerErrors(logger: Logger): Middleware {
 }
 
 /** A page of some web site, opened on a machine that reaches the mirror, must not be able to command it. */
-function refuseWebPages(): Middleware {
+export function refuseWebPages(): Middleware {
   return async (ctx, next) => {
     const site = ctx.get('Sec-Fetch-Site');
     if (ctx.get('Origin') !== '' || (site !== '' && site !== 'none' && site !== 'same-origin')) {

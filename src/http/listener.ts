@@ -21,17 +21,19 @@ export class Listener {
 
   /**
    * @param address port 0 takes any free one
+   * @param options.requestTimeoutMs for the whole of a request, its body too; 0: none
    * @throws the system's error when the address cannot be had
    */
   static async open(
     address: { host: string; port: number },
     handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+    { requestTimeoutMs = REQUEST_TIMEOUT_MS }: { requestTimeoutMs?: number } = {},
   ): Promise<Listener> {
     const server = createServer(
       {
         keepAliveTimeout: KEEP_ALIVE_MS,
         headersTimeout: HEADERS_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS,
+        requestTimeout: requestTimeoutMs,
         connectionsCheckingInterval: TIMEOUT_CHECK_MS,
         noDelay: true,
         // No stream for a body that is not there: 1 µs of the 30 of a warm manifest (Node 24.12; older ones ignore it).

@@ -3,14 +3,16 @@ import Router from '@koa/router';
 import Koa from 'koa';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type ApiContext, apiRoutes } from './api.ts';
+import { type TransferContext, transferRoutes } from './transfer-api.ts';
 
 export interface OperationsContext extends ApiContext {
   metrics: Metrics;
+  transfer: TransferContext;
   /** Why no traffic should come here now; undefined when it may. */
   notReadyReason: () => Promise<string | undefined>;
 }
 
-export function createOperationsApp({ metrics, notReadyReason, ...api }: OperationsContext): Koa {
+export function createOperationsApp({ metrics, transfer, notReadyReason, ...api }: OperationsContext): Koa {
   const router = new Router();
   router.get('/healthz', (ctx) => {
     ctx.body = 'ok\n';
@@ -28,6 +30,7 @@ export function createOperationsApp({ metrics, notReadyReason, ...api }: Operati
   app.on('error', (error: unknown) => api.logger.error({ err: error }, 'operations request failed'));
   app.use(router.routes());
   app.use(apiRoutes(api).routes());
+  app.use(transferRoutes(transfer).routes());
   app.use(router.allowedMethods());
   return app;
 }

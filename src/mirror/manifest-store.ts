@@ -70,11 +70,7 @@ export class ManifestStore {
     const { digest, mediaType, bytes } = manifest;
     using _reservation = await space.reserve(bytes.length);
     const path = await spool.put(bytes);
-    const changes = linksOf(key, manifest, parsed);
-    if (tag !== undefined) {
-      const value = { digest, mediaType, size: bytes.length, confirmedAt: tag.confirmedAt };
-      changes.push({ put: 'tag', key: tag.key, value });
-    }
+    const changes = changesOf(key, manifest, parsed, tag);
     const children = childrenOf(parsed);
     try {
       await cache.commit({ digest, path, mediaType, children }, changes);
@@ -85,10 +81,10 @@ export class ManifestStore {
     this.#recent.set(digest, manifest);
   }
 
-  /** Gives a repository leave for a manifest that is here and for what it lists. @throws {StorageError} */
-  async link(key: RepositoryKey, manifest: Manifest): Promise<void> {
+  /** Gives a repository leave, and a tag, for a manifest that is here and for what it lists. @throws {StorageError} */
+  async link(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
-    if (parsed !== undefined) await this.#context.index.write(linksOf(key, manifest, parsed));
+    if (parsed !== undefined) await this.#context.index.write(changesOf(key, manifest, parsed, tag));
   }
 }
 
@@ -98,14 +94,18 @@ export interface TagChange {
   confirmedAt: number;
 }
 
-function linksOf(
+function changesOf(
   key: RepositoryKey,
-  { digest, bytes }: Manifest,
+  { digest, mediaType, bytes }: Manifest,
   { manifests, blobs }: ParsedManifest,
+  tag: TagChange | undefined,
 ): IndexChange[] {
   const link = (listed: Descriptor): IndexChange => {
     return { put: 'link', key, digest: listed.digest, value: { size: listed.size } };
   };
   const own: IndexChange = { put: 'link', key, digest, value: { size: bytes.length, expanded: true } };
-  return [...manifests.map(link), ...blobs.map(link), own];
+  const links = [...manifests.map(link), ...blobs.map(link), own];
+  if (tag === undefined) return links;
+  const value = { digest, mediaType, size: bytes.length, confirmedAt: tag.confirmedAt };
+  return [...links, { put: 'tag', key: tag.key, value }];
 }

@@ -49,6 +49,11 @@ export interface ParsedManifest {
   blobs: Descriptor[];
 }
 
+/** Whether a registry need not have it: base layers of Windows, which only their publisher may give out. */
+export function isNondistributable({ mediaType }: Descriptor): boolean {
+  return mediaType.includes('.foreign.') || mediaType.includes('.nondistributable.');
+}
+
 /** What a manifest lists, each once. */
 export function childrenOf({ manifests, blobs }: ParsedManifest): Digest[] {
   return [...new Set([...manifests, ...blobs].map(({ digest }) => digest))];

@@ -19,6 +19,8 @@ export type LayoutErrorCode =
   | 'duplicate'
   /** A blob has another size than was said. */
   | 'wrong-size'
+  /** The bytes of a blob are not those that its digest names. */
+  | 'wrong-digest'
   | 'too-large'
   | 'too-many-entries'
   /** An image is to be written whose manifest is neither in this archive nor in an earlier one. */
@@ -31,6 +33,31 @@ export class LayoutError extends Error {
 
   constructor(code: LayoutErrorCode, message: string, options: { cause?: unknown } = {}) {
     super(message, options);
+    this.code = code;
+  }
+}
+
+export type ImageErrorCode =
+  /** No image name by the grammar, or none at all. */
+  | 'bad-name'
+  | 'unknown-upstream'
+  | 'not-cached'
+  /** Some of what it needs is not here. */
+  | 'incomplete'
+  /** It is not for a platform that was chosen. */
+  | 'no-platform'
+  /** It was fetched, and the disk did not take it. */
+  | 'not-stored'
+  /** Upstream could not say what the tag means now. */
+  | 'unconfirmed';
+
+/** Why one image is not warmed, exported or imported. The message says what to do. */
+export class ImageError extends Error {
+  override readonly name = 'ImageError';
+  readonly code: ImageErrorCode;
+
+  constructor(code: ImageErrorCode, message: string) {
+    super(message);
     this.code = code;
   }
 }

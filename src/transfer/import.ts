@@ -1,0 +1,224 @@
+/**
+ * Imports an image layout tar. Every blob is verified on its way in; an image is there only when all of it is.
+ *
+ * Invariant: content of which nothing is known yet belongs to no repository, so nobody is served it; an image's own
+ * manifests are recorded, and its tag last of all, when everything that they list is here.
+ */
+import type { ContentCache } from '../cache/content-cache.ts';
+import { ContentError, StorageError } from '../cache/errors.ts';
+import type { IndexStore } from '../cache/index-store.ts';
+import type { Space } from '../cache/space.ts';
+import type { Spool } from '../cache/spool.ts';
+import type { Clock } from '../clock.ts';
+import type { ManifestStore } from '../mirror/manifest-store.ts';
+import type { Digest } from '../oci/digest.ts';
+import { formatImageName, type ImageName } from '../oci/image-name.ts';
+import { isDigest } from '../oci/reference.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { ImageError, LayoutError } from './errors.ts';
+import { type EventSink, eventsOf, PROGRESS_STEP_BYTES } from './events.ts';
+import { ImportedImages } from './imported-images.ts';
+import type { ListedImage } from './layout-index.ts';
+import { readLayout } from './layout-reader.ts';
+import { imageOf, type RequestedImage, type UpstreamOf } from './requested-image.ts';
+
+export interface ImportContext {
+  cache: ContentCache;
+  space: Space;
+  spool: Spool;
+  index: IndexStore;
+  manifests: ManifestStore;
+  upstreamOf: UpstreamOf;
+  clock: Clock;
+  logger: Logger;
+}
+
+export interface ImportRequest {
+  archive: AsyncIterable<Uint8Array>;
+  /** The name of the one image in it, whatever the archive calls it. */
+  name?: ImageName | undefined;
+}
+
+export type ImportEvent =
+  /** Bytes of the archive that have come. */
+  | { event: 'progress'; bytes: number }
+  | { event: 'image'; image: string; outcome: 'done'; digest: Digest; platforms: string[] }
+  | { event: 'image'; image: string; outcome: 'failed'; reason: string }
+  /** Bytes of content that came, and of content that was here already. */
+  | { event: 'done'; images: number; failed: number; storedBytes: number; presentBytes: number };
+
+export class Importing {
+  readonly #context: ImportContext;
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(context: ImportContext) {
+    this.#context = context;
+  }
+
+  /**
+   * The events drive nothing: it goes on until the archive has ended.
+   *
+   * @throws {LayoutError | StorageError} while they are read. What was verified by then is kept for the next attempt
+   */
+  begin(request: ImportRequest): AsyncGenerator<ImportEvent> {
+    return eventsOf<ImportEvent>((sink) => {
+      const running = this.#import(request, sink).finally(() => this.#running.delete(running));
+      this.#running.add(running);
+      return running;
+    });
+  }
+
+  /** Waits for what still runs, which its client's leaving ends. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#running);
+  }
+
+  async #import({ archive, name }: ImportRequest, sink: EventSink<ImportEvent>): Promise<void> {
+    const { logger, upstreamOf } = this.#context;
+    sink.push({ event: 'progress', bytes: 0 });
+    using content = new ArchiveContent(this.#context);
+    const listed = await readLayout(counted(archive, sink), content);
+    const images = new ImportedImages(this.#context, content.digests);
+    let failed = 0;
+    for (const one of distinct(listed, name)) {
+      const label = labelOf(one, name);
+      try {
+        const image = named(one, name, upstreamOf);
+        const { platforms } = await images.take(image, one.descriptor);
+        const { digest } = one.descriptor;
+        const event = { image: formatImageName(image.name), digest, platforms };
+        logger.info(event, 'imported');
+        sink.push({ event: 'image', outcome: 'done', ...event });
+      } catch (error) {
+        if (!(error instanceof ImageError) && !(error instanceof StorageError)) throw error;
+        failed += 1;
+        logger.warn({ err: error, image: label }, 'not imported');
+        sink.push({ event: 'image', image: label, outcome: 'failed', reason: error.message });
+      }
+    }
+    await this.#removeUnneeded(content.stored, images.needed);
+    const { storedBytes, presentBytes } = content;
+    sink.push({ event: 'done', images: listed.length - failed, failed, storedBytes, presentBytes });
+  }
+
+  /** What belongs to no image would stay for ever in a sealed mirror. */
+  async #removeUnneeded(stored: Iterable<Digest>, needed: ReadonlySet<Digest>): Promise<void> {
+    const unneeded: Digest[] = [];
+    for (const digest of stored) {
+      if (!needed.has(digest) && !(await this.#isOwned(digest))) unneeded.push(digest);
+    }
+    if (unneeded.length > 0) await this.#context.cache.remove(unneeded);
+  }
+
+  async #isOwned(digest: Digest): Promise<boolean> {
+    for await (const _link of this.#context.index.links(digest)) return true;
+    return false;
+  }
+}
+
+/** What of an archive has come so far: it is not evicted before it has found its image. */
+class ArchiveContent implements Disposable {
+  readonly digests = new Set<Digest>();
+  /** Those that were not here. */
+  readonly stored = new Set<Digest>();
+  storedBytes = 0;
+  presentBytes = 0;
+  readonly #context: ImportContext;
+  readonly #releases: (() => void)[] = [];
+
+  constructor(context: ImportContext) {
+    this.#context = context;
+  }
+
+  async blob(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void> {
+    const { cache } = this.#context;
+    this.#releases.push(cache.hold(digest));
+    this.digests.add(digest);
+    if (cache.get(digest)?.size === size) {
+      this.presentBytes += size;
+      return;
+    }
+    await this.#store(digest, size, body);
+    this.stored.add(digest);
+    this.storedBytes += size;
+  }
+
+  [Symbol.dispose](): void {
+    for (const release of this.#releases) release();
+  }
+
+  async #store(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void> {
+    const { cache, space, spool } = this.#context;
+    using _reservation = await space.reserve(size);
+    const { ingest, path } = await spool.openApart(digest);
+    try {
+      ingest.setSize(size);
+      const writer = ingest.writer(0);
+      for await (const chunk of body) await writer.append(chunk);
+      await ingest.verify();
+      await ingest.sync();
+      await cache.commit({ digest, path, sums: ingest.sums() }, []);
+    } catch (error) {
+      await spool.discard(path);
+      if (!(error instanceof ContentError)) throw error;
+      const message = `the archive is damaged: what it calls ${digest} is something else; copy it again`;
+      throw new LayoutError('wrong-digest', message, { cause: error });
+    } finally {
+      await ingest.end();
+    }
+  }
+}
+
+async function* counted(
+  archive: AsyncIterable<Uint8Array>,
+  sink: EventSink<ImportEvent>,
+): AsyncGenerator<Uint8Array, void> {
+  let bytes = 0;
+  let told = 0;
+  for await (const chunk of archive) {
+    yield chunk;
+    bytes += chunk.length;
+    if (bytes - told < PROGRESS_STEP_BYTES) continue;
+    told = bytes;
+    sink.progress('archive', { event: 'progress', bytes });
+  }
+  sink.progress('archive', { event: 'progress', bytes });
+}
+
+/** @throws {LayoutError} it lists none, or a name is given for several */
+function distinct(listed: readonly ListedImage[], given: ImageName | undefined): readonly ListedImage[] {
+  const [first] = listed;
+  if (first === undefined) throw new LayoutError('bad-index', 'index.json in the archive lists no images');
+  if (given === undefined) return listed;
+  const digests = new Set(listed.map(({ descriptor }) => descriptor.digest));
+  if (digests.size === 1) return [first];
+  const message = `the archive holds ${digests.size} images: one name cannot be given to all of them`;
+  throw new LayoutError('bad-index', message);
+}
+
+function labelOf({ name, tag, descriptor }: ListedImage, given: ImageName | undefined): string {
+  const known = given ?? name;
+  return known === undefined ? (tag ?? descriptor.digest) : formatImageName(known);
+}
+
+/** @throws {ImageError} it has no name, or one that cannot be served */
+function named(
+  { name, tag, descriptor }: ListedImage,
+  given: ImageName | undefined,
+  upstreamOf: UpstreamOf,
+): RequestedImage {
+  const known = given ?? name;
+  if (known === undefined) {
+    const what = tag === undefined ? 'has no name for it' : `calls it ${tag}, but not of which repository`;
+    const message = `the archive ${what}: give its full name, as in --name docker.io/library/alpine:${tag ?? '3.20'}`;
+    throw new ImageError('bad-name', message);
+  }
+  const image = imageOf(known, upstreamOf);
+  if (isDigest(image.reference) && image.reference !== descriptor.digest) {
+    throw new ImageError(
+      'bad-name',
+      `the image in the archive is ${descriptor.digest}, another than the name says`,
+    );
+  }
+  return image;
+}

@@ -1,0 +1,48 @@
+/** Which image of which upstream a name means. */
+import type { RepositoryKey } from '../cache/index-store.ts';
+import { formatImageName, type ImageName, parseImageName } from '../oci/image-name.ts';
+import { parseTag, type Reference, type Tag } from '../oci/reference.ts';
+import { ImageError, printable } from './errors.ts';
+
+export interface RequestedImage {
+  /** In full, with the name of its upstream, and either a tag or a digest. */
+  name: ImageName;
+  key: RepositoryKey;
+  reference: Reference;
+}
+
+/** The name of the configured upstream that a host in an image name means. */
+export type UpstreamOf = (host: string) => string | undefined;
+
+const DEFAULT_TAG = parseTag('latest') as Tag;
+
+/** @throws {ImageError} `bad-name`, `unknown-upstream` */
+export function requestedImage(text: string, upstreamOf: UpstreamOf): RequestedImage {
+  const name = parseImageName(text);
+  if (name !== undefined) return imageOf(name, upstreamOf);
+  const message = `${printable(text)} is no image name, such as docker.io/library/alpine:3.20`;
+  throw new ImageError('bad-name', message);
+}
+
+/** As for Docker, a digest counts more than a tag beside it, and neither means `latest`. @throws {ImageError} */
+export function imageOf(
+  { host, repository, tag, digest }: ImageName,
+  upstreamOf: UpstreamOf,
+): RequestedImage {
+  const upstream = upstreamOf(host);
+  if (upstream === undefined) {
+    const what = formatImageName({ host, repository, ...(tag === undefined ? {} : { tag }) });
+    const message = `${host}, the registry of ${what}, is not one of the configured upstreams: add it to them`;
+    throw new ImageError('unknown-upstream', message);
+  }
+  const reference = digest ?? tag ?? DEFAULT_TAG;
+  return {
+    name: {
+      host: upstream,
+      repository,
+      ...(digest === undefined ? { tag: tag ?? DEFAULT_TAG } : { digest }),
+    },
+    key: { upstream, repository },
+    reference,
+  };
+}
