@@ -39,6 +39,7 @@ import { createLogger } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { Exporting } from './transfer/export.ts';
 import { Importing } from './transfer/import.ts';
+import { Warming } from './transfer/warm.ts';
 import { createUpstreams } from './upstreams.ts';
 
 /** What a crash can make us forget about the order of use. */
@@ -158,10 +159,16 @@ export async function startApp(options: AppOptions): Promise<App> {
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);
   const importing = new Importing({ ...shared, manifests: manifestStore, upstreamOf });
   stack.defer(() => importing.close());
+  const warming = new Warming({
+    ...{ cache, manifests, manifestStore, blobs, discovery, upstreamByName, upstreamOf, clock, logger },
+    sealed: () => seal.isClosed,
+  });
+  stack.defer(() => warming.close());
   const operationsApp = createOperationsApp({
     metrics,
     logger,
     transfer: {
+      warming,
       exporting: new Exporting({ cache, index, manifests: manifestStore, upstreamOf }),
       importing,
       logger,
@@ -193,6 +200,11 @@ export async function startApp(options: AppOptions): Promise<App> {
   });
   logger.info({ listener: 'operations', address: operations.address }, 'listening');
   logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
+  for (const { every, ...images } of config.warm) {
+    const request = { ...images, referrers: true };
+    warming.runInBackground(request);
+    stack.use(clock.every(every, () => warming.runInBackground(request)));
+  }
 
   const running = stack.move();
   return {

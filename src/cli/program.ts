@@ -8,6 +8,8 @@ import { addScrubCommand } from './scrub.ts';
 import { addSealCommands } from './seal.ts';
 import { addServeCommand } from './serve.ts';
 import { addStatusCommand } from './status.ts';
+import { addTransferCommands } from './transfer.ts';
+import { addWarmCommand } from './warm.ts';
 
 /** 0: done. 1: failed while running. 2: bad usage or configuration. */
 export type ExitCode = 0 | 1 | 2;
@@ -44,6 +46,8 @@ function buildProgram(surroundings: Surroundings): Command {
   addConfigCommands(program, surroundings);
   addStatusCommand(program, surroundings);
   addImageCommands(program, surroundings);
+  addWarmCommand(program, surroundings);
+  addTransferCommands(program, surroundings);
   addScrubCommand(program, surroundings);
   addSealCommands(program, surroundings);
   return program;

@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { parseImageName } from '../oci/image-name.ts';
 import { SecretError } from './errors.ts';
 import { DEFAULT_UPSTREAM, DEFAULT_UPSTREAMS, PRESETS } from './presets.ts';
 import { type Environment, Secret, whyUnreadable } from './secrets.ts';
@@ -71,7 +72,7 @@ export function nameIssues(data: unknown): Issue[] {
       }
     }
   }
-  return [...issues, ...defaultUpstreamIssues(data, imageHosts)];
+  return [...issues, ...defaultUpstreamIssues(data, imageHosts), ...warmIssues(data, imageHosts)];
 }
 
 function defaultUpstreamIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
@@ -86,6 +87,22 @@ function defaultUpstreamIssues(data: unknown, imageHosts: ReadonlySet<string>): 
     return [{ path: ['upstreams'], part: 'key', message }];
   }
   return [];
+}
+
+/** Images to be warmed that no upstream has. */
+function warmIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
+  const entries: unknown = isRaw(data) ? data['warm'] : undefined;
+  if (!Array.isArray(entries)) return [];
+  return entries.flatMap((entry: unknown, at) => {
+    const images: unknown = isRaw(entry) ? entry['images'] : undefined;
+    if (!Array.isArray(images)) return [];
+    return images.flatMap((image: unknown, index): Issue[] => {
+      const host = typeof image === 'string' ? parseImageName(image)?.host : undefined;
+      if (host === undefined || imageHosts.has(host)) return [];
+      const message = `${host} is not one of upstreams, nor one of their aliases`;
+      return [{ path: ['warm', at, 'images', index], part: 'value', message }];
+    });
+  });
 }
 
 /** The keys of an upstream that name something outside of the configuration. */

@@ -9,6 +9,7 @@ import {
   flag,
   helperName,
   host,
+  imageName,
   imagePattern,
   interval,
   list,
@@ -18,6 +19,7 @@ import {
   path,
   pathPrefix,
   pattern,
+  platform,
   proxyUrl,
   referenceHost,
   registryUrl,
@@ -233,6 +235,17 @@ export const configSchema = section({
       { decode: (record) => new Map(Object.entries(record)), encode: (map) => Object.fromEntries(map) },
     )
     .describe('By the host in an image reference; nothing else can be reached through the mirror.'),
+  warm: list(
+    section({
+      images: list(imageName()).describe('Images to fetch completely.'),
+      every: timeout().describe('How often; the first time is the start.'),
+      platforms: list(platform())
+        .prefault([])
+        .describe('Of images for several platforms only these; none: all.'),
+    }),
+  )
+    .prefault([])
+    .describe('Images that are fetched before anybody asks for them, again and again.'),
   log: section({
     level: oneOf(LOG_LEVELS).prefault('info').describe('The least severe lines that are written.'),
     format: oneOf(['json', 'pretty'])

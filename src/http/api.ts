@@ -121,7 +121,7 @@ export async function sendEvents(
   ctx.body = Readable.from(lines());
 }
 
-function abortSignalOf(ctx: Context): AbortSignal {
+export function abortSignalOf(ctx: Context): AbortSignal {
   const abort = new AbortController();
   ctx.res.once('close', () => abort.abort(new Error('the client has left')));
   return abort.signal;

@@ -2,26 +2,18 @@
 import type { Middleware } from 'koa';
 import type { BlobMirror } from '../mirror/blob-mirror.ts';
 import type { DiscoveryMirror } from '../mirror/discovery-mirror.ts';
-import { asking, type FreshnessPolicy } from '../mirror/freshness.ts';
+import { asking } from '../mirror/freshness.ts';
 import type { ManifestMirror } from '../mirror/manifest-mirror.ts';
+import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { CacheOutcome } from '../mirror/outcome.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { OCI_INDEX } from '../oci/manifest.ts';
-import type { Repository } from '../oci/reference.ts';
-import type { Upstream } from '../upstream/upstream.ts';
 import type { ContentSender } from './content.ts';
 import type { PullState } from './pull-state.ts';
 import { type ByteRange, formatContentRange, parseRange } from './range.ts';
 import { commonHeaders, type PullReply, setHeaders, warningHeader } from './reply-head.ts';
 import { type PullRequest, RequestParser, type RoutingTable } from './routes.ts';
 import { TurnSender } from './turn-sender.ts';
-
-export interface MirroredUpstream {
-  client: Upstream;
-  /** Ranges of a large cold blob that are fetched at one time. */
-  segments: number;
-  freshnessFor: (repository: Repository) => FreshnessPolicy;
-}
 
 export interface PullContext {
   table: RoutingTable;

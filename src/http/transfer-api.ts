@@ -12,9 +12,11 @@ import type { Logger } from '../telemetry/log.ts';
 import { ImageError } from '../transfer/errors.ts';
 import type { Exporting, ExportRequest } from '../transfer/export.ts';
 import type { Importing } from '../transfer/import.ts';
-import { ApiError, answerErrors, refuseWebPages, sendEvents } from './api.ts';
+import type { Warming } from '../transfer/warm.ts';
+import { ApiError, abortSignalOf, answerErrors, refuseWebPages, sendEvents } from './api.ts';
 
 export interface TransferContext {
+  warming: Warming;
   exporting: Exporting;
   importing: Importing;
   logger: Logger;
@@ -27,8 +29,12 @@ const JSON_MAX_BYTES = 16 * 1024 * 1024;
 
 const PLATFORMS = z.array(z.string().refine(isPlatform, 'no platform, such as linux/amd64')).default([]);
 
+const IMAGES = z.array(z.string()).min(1, 'name at least one image');
+
+const WARM = z.strictObject({ images: IMAGES, platforms: PLATFORMS, referrers: z.boolean().default(true) });
+
 const EXPORT = z.strictObject({
-  images: z.array(z.string()).min(1, 'name at least one image'),
+  images: IMAGES,
   platforms: PLATFORMS,
   since: z
     .array(z.string())
@@ -37,9 +43,14 @@ const EXPORT = z.strictObject({
 });
 
 export function transferRoutes(context: TransferContext): Router {
-  const { importing, logger, clientTimeoutMs } = context;
+  const { warming, importing, logger, clientTimeoutMs } = context;
   const router = new Router({ prefix: '/api' });
   router.use(answerErrors(logger), refuseWebPages());
+
+  router.post('/warm', async (ctx) => {
+    const wanted = checked(WARM, await readJson(ctx.req, clientTimeoutMs));
+    await sendEvents(ctx, warming.begin(wanted, abortSignalOf(ctx)), logger);
+  });
 
   router.get('/export', async (ctx) => {
     const query = new URLSearchParams(ctx.querystring);

@@ -84,6 +84,11 @@ export class BlobMirror {
     return { size: size ?? expectedSize ?? 0, outcome: 'miss' };
   }
 
+  /** Resolves when no fill of `digest` runs: what it brought is stored, if it can be. */
+  async settled(digest: Digest): Promise<void> {
+    await this.#fillByDigest.get(digest)?.ended;
+  }
+
   /** Breaks running fills off. Idempotent. */
   async close(): Promise<void> {
     await Promise.all([...this.#fillByDigest.values()].map((fill) => fill.close()));

@@ -1,4 +1,5 @@
-/** What can be wrong with an image layout archive. */
+/** What can be wrong with an image layout archive, and with an image that is to be moved. */
+import type { Descriptor } from '../oci/manifest.ts';
 
 export type LayoutErrorCode =
   /** No tar, or one that is damaged. */
@@ -60,6 +61,19 @@ export class ImageError extends Error {
     super(message);
     this.code = code;
   }
+}
+
+/** @param listed what the index has instead */
+export function noPlatform(
+  label: string,
+  absent: readonly string[],
+  listed: readonly Descriptor[],
+): ImageError {
+  const has = [...new Set(listed.flatMap(({ platform }) => platform ?? []))].join(', ');
+  return new ImageError(
+    'no-platform',
+    `${label} is not for ${absent.join(', ')}: it is for ${has || 'none'}`,
+  );
 }
 
 /** Who writes archives that can be read. */

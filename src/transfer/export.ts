@@ -7,7 +7,7 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
-import { ImageError } from './errors.ts';
+import { ImageError, noPlatform } from './errors.ts';
 import { type LayoutImage, writeLayout } from './layout-writer.ts';
 import { referrerTags } from './referrer-tags.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
@@ -105,7 +105,7 @@ class Selection implements Disposable {
       for (const tag of referrerTags(digest)) {
         if ((await this.#meaning(key, tag)) === undefined) continue;
         try {
-          await this.#add({ key, name: { host, repository, tag }, reference: tag }, []);
+          await this.#add({ key, name: { host, repository, tag }, reference: tag }, [], true);
         } catch (error) {
           if (!(error instanceof ImageError)) throw error; // one that is not all here is as good as not here
         }
@@ -113,44 +113,52 @@ class Selection implements Disposable {
     }
   }
 
-  /** @returns the manifests of it */
-  async #add({ key, name, reference }: RequestedImage, platforms: readonly string[]): Promise<Digest[]> {
+  /**
+   * @param mayLack of an index, what is not all here may be left out
+   * @returns the manifests of it
+   */
+  async #add(
+    { key, name, reference }: RequestedImage,
+    platforms: readonly string[],
+    mayLack = false,
+  ): Promise<Digest[]> {
     const digest = isDigest(reference) ? reference : await this.#meaning(key, reference);
     const isKnown = digest !== undefined && (await this.#context.index.link(key, digest)) !== undefined;
     const top = isKnown ? await this.#manifest(digest) : undefined;
     const label = formatImageName(name);
     if (top === undefined)
       throw new ImageError('not-cached', `${label} is not in the cache: fetch it with millpond warm`);
-    const tree = new Map<Digest, Pick<Descriptor, 'digest' | 'size'>>();
-    const manifests: Digest[] = [];
-    const missing: string[] = [];
-    await this.#collect(top, platforms, { label, tree, manifests, missing });
+    const { tree, missing } = await this.#collect(top, { label, platforms, mayLack });
     if (missing.length > 0) throw incomplete(label, missing);
     for (const [at, blob] of tree) this.blobs.set(at, blob);
     const { mediaType, bytes } = top;
     this.images.push({ descriptor: { mediaType, digest: top.digest, size: bytes.length }, name });
-    return manifests;
+    return [...tree.values()].flatMap(({ digest: at, isManifest }) => (isManifest ? at : []));
   }
 
-  async #collect(manifest: Manifest, platforms: readonly string[], into: Collected): Promise<void> {
-    const { digest, bytes, mediaType } = manifest;
-    if (into.tree.has(digest)) return;
-    into.tree.set(digest, { digest, size: bytes.length });
-    into.manifests.push(digest);
+  async #collect({ digest, bytes, mediaType }: Manifest, options: CollectOptions): Promise<Collected> {
+    const into: Collected = { tree: new Map(), missing: [] };
+    into.tree.set(digest, { digest, size: bytes.length, isManifest: true });
     const { manifests = [], blobs = [] } = parseManifest(bytes, mediaType) ?? {};
-    const { chosen, absent } = choosePlatforms(manifests, platforms);
-    if (absent.length > 0) throw noPlatform(into.label, absent, manifests);
+    const { chosen, absent } = choosePlatforms(manifests, options.platforms);
+    if (absent.length > 0) throw noPlatform(options.label, absent, manifests);
     for (const child of chosen) {
-      const below = await this.#manifest(child.digest);
-      if (below === undefined) into.missing.push(`the manifest ${child.digest}${forPlatform(child)}`);
-      else await this.#collect(below, platforms, into);
+      const manifest = await this.#manifest(child.digest);
+      const below =
+        manifest === undefined
+          ? { tree: new Map(), missing: [`the manifest ${child.digest}${forPlatform(child)}`] }
+          : await this.#collect(manifest, options);
+      if (options.mayLack && below.missing.length > 0) continue;
+      for (const [at, one] of below.tree) into.tree.set(at, one);
+      into.missing.push(...below.missing);
     }
     for (const blob of blobs) {
       this.#hold(blob.digest);
       const size = this.#context.cache.get(blob.digest)?.size;
-      if (size !== undefined) into.tree.set(blob.digest, { digest: blob.digest, size });
+      if (size !== undefined) into.tree.set(blob.digest, { digest: blob.digest, size, isManifest: false });
       else if (!isNondistributable(blob)) into.missing.push(`the blob ${blob.digest}`);
     }
+    return into;
   }
 
   async #manifest(digest: Digest): Promise<Manifest | undefined> {
@@ -167,10 +175,14 @@ class Selection implements Disposable {
   }
 }
 
-interface Collected {
+interface CollectOptions {
   label: string;
-  tree: Map<Digest, Pick<Descriptor, 'digest' | 'size'>>;
-  manifests: Digest[];
+  platforms: readonly string[];
+  mayLack: boolean;
+}
+
+interface Collected {
+  tree: Map<Digest, { digest: Digest; size: number; isManifest: boolean }>;
   missing: string[];
 }
 
@@ -198,12 +210,4 @@ function incomplete(label: string, missing: readonly string[]): ImageError {
   const more = missing.length > NAMED_MISSING ? ` and ${missing.length - NAMED_MISSING} more` : '';
   const what = `${label} is not all in the cache: it lacks ${missing.slice(0, NAMED_MISSING).join(', ')}${more}`;
   return new ImageError('incomplete', `${what}; fetch it with millpond warm, or choose with --platform`);
-}
-
-function noPlatform(label: string, absent: readonly string[], listed: readonly Descriptor[]): ImageError {
-  const has = [...new Set(listed.flatMap(({ platform }) => platform ?? []))].join(', ');
-  return new ImageError(
-    'no-platform',
-    `${label} is not for ${absent.join(', ')}: it is for ${has || 'none'}`,
-  );
 }

@@ -5,12 +5,12 @@ import { parseTag, type Tag } from '../oci/reference.ts';
 const COSIGN_SUFFIXES = ['.sig', '.att', '.sbom'];
 
 /** An index of what refers to `digest` (distribution-spec, "Referrers Tag Schema"). */
-function fallbackTag(digest: Digest): Tag | undefined {
+export function fallbackTag(digest: Digest): Tag | undefined {
   return parseTag(digest.replace(':', '-'));
 }
 
 /** Those of cosign; none for a sha512 digest, which is longer than a tag may be. */
-function cosignTags(digest: Digest): Tag[] {
+export function cosignTags(digest: Digest): Tag[] {
   return COSIGN_SUFFIXES.flatMap((suffix) => parseTag(digest.replace(':', '-') + suffix) ?? []);
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCommandLine } from '../../src/cli/program.ts';
 import { digestHex, digestOf } from '../../src/oci/digest.ts';
+import { runMillpond } from '../helpers/run-millpond.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
 
@@ -14,18 +15,7 @@ async function setUp(t: TestContext) {
   await mirror.get('/v2/alpine/manifests/3.20');
   for (const blob of image.blobs) await mirror.get(`/v2/alpine/blobs/${digestOf(blob)}`);
   await mirror.idle();
-  const millpond = async (...args: string[]) => {
-    const written = { stdout: '', stderr: '' };
-    const exitCode = await runCommandLine([...args, '--server', mirror.operationsUrl], {
-      version: '1.2.3',
-      environment: {},
-      cwd: '/',
-      stdout: { write: (text) => void (written.stdout += text) },
-      stderr: { write: (text) => void (written.stderr += text) },
-      serve: async () => undefined,
-    });
-    return { exitCode, ...written };
-  };
+  const millpond = (...args: string[]) => runMillpond(mirror, args);
   return { upstream, image, mirror, millpond };
 }
 

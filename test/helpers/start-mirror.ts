@@ -18,6 +18,7 @@ export interface MirrorOptions {
   upstreams: Record<string, string | Record<string, unknown>>;
   defaultUpstream?: string;
   sealed?: boolean;
+  warm?: Record<string, unknown>[];
   server?: Record<string, unknown>;
   cache?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -68,6 +69,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,
+      warm: options.warm ?? [],
       upstreams,
     }),
   );

@@ -57,6 +57,7 @@ upstreams:
       repositories: []
     rateLimit:
       reserve: 0
+warm: []
 log:
   level: warn
   format: json

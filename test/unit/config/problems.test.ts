@@ -69,6 +69,20 @@ suite('every problem is told with its place', () => {
     ['cache: { lowWatermark: 0 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 0`],
     ['cache: { lowWatermark: 1.01 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 1.01`],
     ['cache: { lowWatermark: 90% }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got "90%"`],
+    // warm
+    ['warm: [{ images: [a], every: 0s }]', `m.yaml:1:30: warm[0].every: ${TIMEOUT}, got "0s"`],
+    [
+      'warm: [{ images: [A], every: 6h }]',
+      'm.yaml:1:19: warm[0].images[0]: must be an image name such as docker.io/library/alpine:3.20, got "A"',
+    ],
+    [
+      'warm: [{ images: [a, b.test/a], every: 6h }]',
+      'm.yaml:1:22: warm[0].images[1]: b.test is not one of upstreams, nor one of their aliases',
+    ],
+    [
+      'warm: [{ images: [a], every: 6h, platforms: [linux] }]',
+      'm.yaml:1:46: warm[0].platforms[0]: must be a platform such as linux/amd64, got "linux"',
+    ],
     // sealed, log
     ['sealed: "true"', 'm.yaml:1:9: sealed: must be true or false, got "true"'],
     ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of json, pretty, got "text"'],
@@ -329,7 +343,7 @@ suite('an unknown key', () => {
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; known here: server, operations, cache, defaultUpstream, sealed, upstreams, log',
+      'm.yaml:1:1: __proto__: unknown key; known here: server, operations, cache, defaultUpstream, sealed, upstreams, warm, log',
     ],
   ] as const) {
     test(problem, async () => {

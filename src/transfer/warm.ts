@@ -1,0 +1,130 @@
+/** Fetches images completely, before anybody asks for them: because somebody says so, or by a schedule. */
+import { ContentError, StorageError } from '../cache/errors.ts';
+import type { Digest } from '../oci/digest.ts';
+import { formatImageName } from '../oci/image-name.ts';
+import { UpstreamError } from '../upstream/errors.ts';
+import { ImageError } from './errors.ts';
+import { type EventSink, eventsOf } from './events.ts';
+import { inLanes } from './lanes.ts';
+import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
+import { ImageWarming, type ImageWarmingContext } from './warm-image.ts';
+
+export interface WarmContext extends ImageWarmingContext {
+  upstreamOf: UpstreamOf;
+}
+
+export interface WarmRequest {
+  /** Names. */
+  images: readonly string[];
+  /** Of an index only these; none: all. */
+  platforms: readonly string[];
+  /** Signatures, attestations and the like, too. */
+  referrers: boolean;
+}
+
+export type WarmEvent =
+  /** Bytes of the image that are here, and all that it has as far as is known yet. */
+  | { event: 'progress'; image: string; bytes: number; totalBytes: number }
+  | {
+      event: 'image';
+      image: string;
+      outcome: 'done';
+      digest: Digest;
+      fetchedBytes: number;
+      /** Bytes that were here, or on their way for somebody else. */
+      presentBytes: number;
+    }
+  /** By the name as it was given, if it is none. */
+  | { event: 'image'; image: string; outcome: 'failed'; reason: string }
+  | { event: 'done'; images: number; failed: number };
+
+/** With the blobs of each, no more than a dozen fetches at one time: clients come first. */
+const IMAGES_AT_A_TIME = 3;
+
+export class Warming {
+  readonly #context: WarmContext;
+  readonly #abort = new AbortController();
+  readonly #running = new Set<Promise<void>>();
+  readonly #scheduled = new Set<WarmRequest>();
+
+  constructor(context: WarmContext) {
+    this.#context = context;
+  }
+
+  /** The events drive nothing: it goes on until all images are done, or `signal` ends it. */
+  begin(request: WarmRequest, signal: AbortSignal): AsyncGenerator<WarmEvent> {
+    const either = AbortSignal.any([signal, this.#abort.signal]);
+    return eventsOf<WarmEvent>((sink) => {
+      const running = this.#warm(request, either, sink).finally(() => this.#running.delete(running));
+      this.#running.add(running);
+      return running;
+    });
+  }
+
+  /** Nothing happens while the same request is still at work, or the mirror is sealed. */
+  runInBackground(request: WarmRequest): void {
+    if (this.#scheduled.has(request) || this.#context.sealed()) return;
+    this.#scheduled.add(request);
+    void this.#drain(request).finally(() => this.#scheduled.delete(request));
+  }
+
+  /** Breaks off what runs. Idempotent. */
+  async close(): Promise<void> {
+    this.#abort.abort(new Error('the mirror is shutting down'));
+    await Promise.allSettled(this.#running);
+  }
+
+  async #drain(request: WarmRequest): Promise<void> {
+    const { logger } = this.#context;
+    try {
+      for await (const event of this.begin(request, this.#abort.signal)) {
+        if (event.event === 'done') logger.info(event, 'scheduled warming done');
+      }
+    } catch (error) {
+      logger.warn({ err: error }, 'scheduled warming broken off');
+    }
+  }
+
+  async #warm(request: WarmRequest, signal: AbortSignal, sink: EventSink<WarmEvent>): Promise<void> {
+    const { logger } = this.#context;
+    let [images, failed] = [0, 0];
+    await inLanes(new Set(request.images), IMAGES_AT_A_TIME, async (text) => {
+      signal.throwIfAborted();
+      let label = text;
+      try {
+        const image = requestedImage(text, this.#context.upstreamOf);
+        label = formatImageName(image.name);
+        const done = await this.#warmImage(image, label, request, signal, sink);
+        images += 1;
+        logger.info(done, 'warmed');
+        sink.push({ event: 'image', outcome: 'done', ...done });
+      } catch (error) {
+        if (!isExpected(error)) throw error;
+        failed += 1;
+        logger.warn({ err: error, image: label }, 'not warmed');
+        sink.push({ event: 'image', image: label, outcome: 'failed', reason: error.message });
+      }
+    });
+    sink.push({ event: 'done', images, failed });
+  }
+
+  async #warmImage(
+    image: RequestedImage,
+    label: string,
+    request: WarmRequest,
+    signal: AbortSignal,
+    sink: EventSink<WarmEvent>,
+  ) {
+    const tell = (bytes: number, totalBytes: number) =>
+      sink.progress(label, { event: 'progress', image: label, bytes, totalBytes });
+    tell(0, 0);
+    using warming = new ImageWarming(this.#context, image, signal, tell);
+    const digest = await warming.run(request);
+    const { fetchedBytes, presentBytes } = warming;
+    return { image: label, digest, fetchedBytes, presentBytes };
+  }
+}
+
+function isExpected(error: unknown): error is Error {
+  return [ImageError, UpstreamError, ContentError, StorageError].some((type) => error instanceof type);
+}

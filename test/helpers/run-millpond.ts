@@ -1,0 +1,27 @@
+/** Commands as a user types them, against a mirror of a test. */
+import { type ExitCode, runCommandLine } from '../../src/cli/program.ts';
+import type { TestMirror } from './start-mirror.ts';
+
+export interface CommandOutcome {
+  exitCode: ExitCode;
+  stdout: string;
+  stderr: string;
+}
+
+/** @param cwd where relative paths start from */
+export async function runMillpond(
+  mirror: Pick<TestMirror, 'operationsUrl'>,
+  args: readonly string[],
+  cwd = '/',
+): Promise<CommandOutcome> {
+  const written = { stdout: '', stderr: '' };
+  const exitCode = await runCommandLine([...args, '--server', mirror.operationsUrl], {
+    version: '1.2.3',
+    environment: {},
+    cwd,
+    stdout: { write: (text) => void (written.stdout += text) },
+    stderr: { write: (text) => void (written.stderr += text) },
+    serve: async () => undefined,
+  });
+  return { exitCode, ...written };
+}
