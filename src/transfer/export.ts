@@ -37,7 +37,7 @@ export interface Archive extends Disposable {
 }
 
 /** Fresh for every piece: who reads the archive keeps them. */
-const PIECE_BYTES = 256 * 1024;
+const PIECE_BYTES = 64 * 1024;
 const NAMED_MISSING = 3;
 
 export class Exporting {

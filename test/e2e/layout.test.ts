@@ -13,8 +13,9 @@ import type { ListedImage } from '../../src/transfer/layout-index.ts';
 import { readLayout } from '../../src/transfer/layout-reader.ts';
 import { type LayoutContents, writeLayout } from '../../src/transfer/layout-writer.ts';
 import { preparePodman, startContainerd, startDockerd } from '../helpers/real-clients.ts';
-import { missingPrograms, run } from '../helpers/real-processes.ts';
+import { missingPrograms } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, type RealImage, RealRegistry } from '../helpers/real-registry.ts';
+import { digestsIn, skopeoCopy } from '../helpers/skopeo.ts';
 import { KeepingSink, pieces } from '../helpers/tars.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
@@ -28,18 +29,6 @@ async function source(t: TestContext) {
   for (const path of ['library/busybox:1', 'docker.io/library/busybox:1'])
     await pushImage(image, registry, path);
   return { directory, image, registry };
-}
-
-function skopeoCopy(from: string, to: string): Promise<string> {
-  return run('skopeo', ['--insecure-policy', 'copy', '--all', '--src-tls-verify=false', from, to]);
-}
-
-/** What `dir:` writes, without the version of its own format. */
-async function digestsIn(directory: string): Promise<Digest[]> {
-  const files = (await readdir(directory)).filter((file) => file !== 'version');
-  return (
-    await Promise.all(files.map(async (file) => digestOf(await readFile(join(directory, file)))))
-  ).toSorted();
 }
 
 async function contentsOf({ layout, digest }: RealImage): Promise<LayoutContents> {

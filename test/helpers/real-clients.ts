@@ -6,8 +6,12 @@ import { type RunningProcess, run, startProcess, until } from './real-processes.
 import { tempDir } from './temp-dir.ts';
 
 export interface RealClient {
-  /** Pulls the image through the mirror. @throws with the client's output, if it fails */
-  pull(): Promise<void>;
+  /**
+   * Pulls the image through the mirror, by its tag or by `digest`.
+   *
+   * @throws with the client's output, if it fails
+   */
+  pull(digest?: string): Promise<void>;
   /** Removes the client's own copy, so that the next pull needs everything again. */
   remove(): Promise<void>;
 }
@@ -15,6 +19,10 @@ export interface RealClient {
 export interface SavingClient extends RealClient {
   /** Writes the image into an archive, in the format that the client is asked for. */
   save(file: string): Promise<void>;
+}
+
+function named(tagged: string, digest: string | undefined): string {
+  return digest === undefined ? tagged : `${tagged.slice(0, tagged.lastIndexOf(':'))}@${digest}`;
 }
 
 /** A directory whose mounts, which daemons leave behind, are undone before it is removed. */
@@ -48,7 +56,7 @@ export async function startDockerd(t: TestContext, mirrorPort: number): Promise<
   const docker = (...args: string[]) => run('docker', ['--host', host, ...args]);
   await until('dockerd', daemon, async () => (await docker('version')) !== '');
   return {
-    pull: async () => void (await docker('pull', 'busybox:1')),
+    pull: async (digest) => void (await docker('pull', named('busybox:1', digest))),
     remove: async () => void (await docker('rmi', 'busybox:1')),
     save: async (file) => void (await docker('save', '--output', file, 'busybox:1')),
   };
@@ -99,9 +107,10 @@ export async function startContainerd(
   await writeFile(join(folder, 'hosts.toml'), hosts.join('\n'));
   const ctr = (...args: string[]) => run('ctr', ['-a', socket, ...args]);
   return {
-    pull: async () => {
+    pull: async (digest) => {
       const platforms = ['--all-platforms', '--snapshotter', 'native'];
-      await ctr('images', 'pull', '--hosts-dir', join(directory, 'certs.d'), ...platforms, shape.image);
+      const image = named(shape.image, digest);
+      await ctr('images', 'pull', '--hosts-dir', join(directory, 'certs.d'), ...platforms, image);
     },
     remove: async () => {
       await ctr('images', 'rm', '--sync', shape.image);
@@ -147,7 +156,8 @@ export async function preparePodman(t: TestContext, mirrorPort: number): Promise
       env,
     );
   return {
-    pull: async () => void (await podman('pull', '--quiet', 'docker.io/library/busybox:1')),
+    pull: async (digest) =>
+      void (await podman('pull', '--quiet', named('docker.io/library/busybox:1', digest))),
     remove: async () => void (await podman('rmi', '--all', '--force')),
     save: async (file) => {
       const format = ['--quiet', '--format', 'oci-archive'];
@@ -166,8 +176,8 @@ export async function prepareSkopeo(t: TestContext, mirrorPort: number): Promise
   const conf = await registriesConf(t, mirrorPort);
   return {
     target,
-    pull: async () => {
-      const source = 'docker://docker.io/library/busybox:1';
+    pull: async (digest) => {
+      const source = `docker://${named('docker.io/library/busybox:1', digest)}`;
       await run('skopeo', [
         '--insecure-policy',
         '--registries-conf',

@@ -7,7 +7,7 @@ import { type RunningProcess, startProcess, until } from './real-processes.ts';
 
 /** As in `npm start`. */
 const FLAG = '--max-semi-space-size=4';
-const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
+export const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
 
 export interface RealMirror {
   port: number;

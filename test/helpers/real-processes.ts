@@ -21,6 +21,8 @@ const PACKAGE_BY_PROGRAM: Record<string, string> = {
   busybox: 'busybox-static',
   openssl: 'openssl',
   nginx: 'nginx',
+  unshare: 'util-linux',
+  ip: 'iproute2',
 };
 
 /** Why a test with these programs cannot run here; with CI=true a missing one is an error instead. */
