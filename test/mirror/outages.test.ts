@@ -24,7 +24,7 @@ interface Row {
   moved?: true;
   expected: { status: number; cacheStatus: string; warning?: RegExp; asked: number };
   /** What the tag is worth afterwards, when upstream has come back. */
-  then?: 'still cached' | 'forgotten';
+  after?: 'still cached' | 'forgotten';
 }
 
 const STALE = 'millpond; hit; detail=stale';
@@ -53,7 +53,7 @@ const ROWS: Row[] = [
     ageMs: 10 * MINUTE,
     upstream: breaksOff,
     expected: { status: 200, cacheStatus: STALE, warning: /gave no answer|served as it was/, asked: 3 },
-    then: 'still cached',
+    after: 'still cached',
   },
   ...[500, 502, 503, 504].map(
     (code): Row => ({
@@ -66,7 +66,7 @@ const ROWS: Row[] = [
         warning: new RegExp(String(code)),
         asked: code === 504 ? 1 : 3,
       }, // a timeout is not tried again
-      then: 'still cached',
+      after: 'still cached',
     }),
   ),
   {
@@ -74,28 +74,28 @@ const ROWS: Row[] = [
     ageMs: 10 * MINUTE,
     upstream: status(429),
     expected: { status: 200, cacheStatus: STALE, warning: /served as it was at 2026-01-01/, asked: 1 },
-    then: 'still cached',
+    after: 'still cached',
   },
   {
     what: 'past it, nonsense',
     ageMs: 10 * MINUTE,
     upstream: nonsense,
     expected: { status: 200, cacheStatus: STALE, warning: /is no manifest/, asked: 2 },
-    then: 'still cached',
+    after: 'still cached',
   },
   {
     what: 'past tagTtl and staleIfError, 503',
     ageMs: 8 * DAY,
     upstream: status(503),
     expected: { status: 502, cacheStatus: 'millpond; fwd=uri-miss; detail=UNAVAILABLE', asked: 3 },
-    then: 'still cached',
+    after: 'still cached',
   },
   {
     what: 'past it, 404, onTagDeleted: forget',
     ageMs: 10 * MINUTE,
     upstream: status(404),
     expected: { status: 404, cacheStatus: 'millpond; fwd=uri-miss; detail=MANIFEST_UNKNOWN', asked: 1 },
-    then: 'forgotten',
+    after: 'forgotten',
   },
   {
     what: 'past it, 404, onTagDeleted: keep',
@@ -103,7 +103,7 @@ const ROWS: Row[] = [
     policy: { onTagDeleted: 'keep' },
     upstream: status(404),
     expected: { status: 200, cacheStatus: STALE, warning: /served as it was/, asked: 1 },
-    then: 'still cached',
+    after: 'still cached',
   },
   ...[401, 403].map(
     (code): Row => ({
@@ -115,12 +115,12 @@ const ROWS: Row[] = [
         cacheStatus: 'millpond; fwd=uri-miss; detail=DENIED',
         asked: code === 401 ? 2 : 1, // where a challenge could be is looked up
       },
-      then: 'still cached',
+      after: 'still cached',
     }),
   ),
 ];
 
-for (const { what, ageMs, policy = {}, upstream: script, moved, expected, then } of ROWS) {
+for (const { what, ageMs, policy = {}, upstream: script, moved, expected, after } of ROWS) {
   test(`a tag ${what}: ${expected.status}, ${expected.cacheStatus}`, async (t) => {
     const upstream = await ScriptedUpstream.start(t);
     upstream.addImage('a/b', '1');
@@ -138,13 +138,13 @@ for (const { what, ageMs, policy = {}, upstream: script, moved, expected, then }
     );
     assert.match(String(reply.headers['warning'] ?? ''), expected.warning ?? /^$/);
     if (expected.status === 200) assert.equal(reply.body.equals(first.body), moved !== true);
-    if (then === undefined) return;
+    if (after === undefined) return;
     upstream.clearScripts();
     mirror.clock.advance(5 * MINUTE); // long enough for a breaker
     upstream.requests.length = 0;
     assert.equal((await mirror.get(TAG)).status, 200);
     const gets = upstream.count('manifest', 'GET');
-    assert.equal(gets, then === 'forgotten' ? 1 : 0, `${gets} GETs afterwards`);
+    assert.equal(gets, after === 'forgotten' ? 1 : 0, `${gets} GETs afterwards`);
   });
 }
 
