@@ -3,15 +3,17 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { request } from 'undici';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { parseImageName } from '../../src/oci/image-name.ts';
 import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { writeLayout } from '../../src/transfer/layout-writer.ts';
-import { noise } from '../helpers/images.ts';
+import { buildImage, noise } from '../helpers/images.ts';
 import { startRealMirror } from '../helpers/real-mirror.ts';
+import { pieces } from '../helpers/tars.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
-import { eventsIn } from '../helpers/transfers.ts';
+import { archiveOf, eventsIn } from '../helpers/transfers.ts';
 
 const MIB = 1024 * 1024;
 /** 5 GiB in all. */
@@ -82,6 +84,21 @@ test('5 GiB are imported, and exported again, within 200 MiB of memory', async (
   t.diagnostic(`exported ${bytes} bytes, at most ${Math.round(exportPeak / MIB)} MiB resident`);
   assert.ok(bytes > 5 * 1024 * MIB);
   assert.ok(exportPeak <= ALLOWED_BYTES, `${Math.round(exportPeak / MIB)} MiB`);
+});
+
+test('an import that takes longer than a minute is not cut while it moves', async (t) => {
+  const upstreams = { 'docker.io': { url: 'http://127.0.0.1:9' } };
+  const mirror = await startRealMirror(t, await tempDir(t), { sealed: true, upstreams });
+  const archive = await archiveOf({ 'docker.io/org/app:1': buildImage({ layers: [80 * 1024] }) });
+  async function* slowly() {
+    for await (const piece of pieces(archive, 1024)) {
+      yield piece;
+      await setTimeout(1000);
+    }
+  }
+  const url = `http://127.0.0.1:${mirror.operationsPort}/api/import`;
+  const reply = await request(url, { method: 'POST', body: Readable.from(slowly()) });
+  assert.equal(eventsIn(await reply.body.text()).at(-1)?.['failed'], 0);
 });
 
 function peakResidentBytes(pid: number): number {

@@ -180,16 +180,18 @@ test('a client that leaves in the middle leaves nothing half visible, and no fil
   assert.equal(await isVisible(mirror, 'library/alpine', image), false);
 });
 
-test('a client that sends nothing for clientTimeout is cut', async (t) => {
-  const mirror = await sealedMirror(t, { server: { clientTimeout: '200ms' } });
-  const { port, hostname } = new URL(mirror.operationsUrl);
-  const socket = connect(Number(port), hostname);
-  socket.write('POST /api/import HTTP/1.1\r\nHost: m\r\nContent-Length: 100000\r\n\r\nabc');
-  const closed = new Promise((resolve) => socket.once('close', resolve));
-  socket.on('error', () => undefined).resume();
-  await closed;
-  assert.deepEqual(await spooled(mirror), []);
-});
+for (const begun of ['', 'abc']) {
+  test(`a client that sends nothing after ${begun.length} bytes for clientTimeout is cut`, async (t) => {
+    const mirror = await sealedMirror(t, { server: { clientTimeout: '200ms' } });
+    const { port, hostname } = new URL(mirror.operationsUrl);
+    const socket = connect(Number(port), hostname);
+    socket.write(`POST /api/import HTTP/1.1\r\nHost: m\r\nContent-Length: 100000\r\n\r\n${begun}`);
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('error', () => undefined).resume();
+    await closed;
+    assert.deepEqual(await spooled(mirror), []);
+  });
+}
 
 test('a blob with one wrong bit is refused, whatever its place, and nothing is visible', async (t) => {
   const image = buildImage({ layers: [100_000] });
@@ -340,23 +342,43 @@ test('no room: a sealed mirror evicts nothing and says what would help; an open 
   }
 });
 
-test('while a client’s pull fetches a blob, an import of the same brings it without either spoiling the other', async (t) => {
-  const upstream = await ScriptedUpstream.start(t);
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
-  const image = upstream.addImage('library/alpine', '3.20', { layers: [3 * MIB] });
-  const gate = Promise.withResolvers<void>();
-  upstream.script({ kind: 'blob' }, (reply) => {
-    reply.stall = { after: MIB, until: gate.promise };
+for (const [what, spoil] of [
+  ['an import of the same', (bytes: Buffer) => bytes],
+  ['a damaged import of the same', (bytes: Buffer) => Buffer.concat([Buffer.from('x'), bytes.subarray(1)])],
+] as const) {
+  test(`while a client’s pull fetches a blob, ${what} does not spoil it`, async (t) => {
+    const upstream = await ScriptedUpstream.start(t);
+    const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+    const image = upstream.addImage('library/alpine', '3.20', { layers: [3 * MIB] });
+    const gate = Promise.withResolvers<void>();
+    upstream.script({ kind: 'blob' }, (reply) => {
+      reply.stall = { after: MIB, until: gate.promise };
+    });
+    const [config = Buffer.alloc(0), layer = Buffer.alloc(0)] = image.blobs;
+    const path = `/v2/library/alpine/blobs/${digestOf(layer)}`;
+    const pulled = mirror.get(path);
+    await upstream.waitForBytes(MIB);
+    const entries = entriesOf({ [NAME]: image }, [image.top.bytes, config]);
+    const events = await importArchive(
+      mirror,
+      await tarOf([blobEntry(spoil(layer), digestOf(layer)), ...entries]),
+    );
+    assert.equal(events.at(-1)?.event, spoil(layer).equals(layer) ? 'done' : 'error');
+    gate.resolve();
+    assert.deepEqual((await pulled).body, layer);
+    await mirror.idle();
+    assert.deepEqual((await mirror.get(path)).body, layer);
+    assert.equal(upstream.count('blob', 'GET'), 1, 'and it is stored');
   });
-  const [, layer = Buffer.alloc(0)] = image.blobs;
-  const pulled = mirror.get(`/v2/library/alpine/blobs/${digestOf(layer)}`);
-  await upstream.waitForBytes(MIB);
-  const events = await importArchive(mirror, await archiveOf({ [NAME]: image }));
-  assert.equal(events.at(-1)?.['failed'], 0);
-  gate.resolve();
-  assert.deepEqual((await pulled).body, layer);
-  const after = await pullImage(mirror, 'library/alpine', '3.20');
-  assert.deepEqual(after.get(`blobs/${digestOf(layer)}`), layer);
+}
+
+test('what an archive has brought is not evicted before its image is there', async (t) => {
+  const cache = { maxSize: '4MiB', lowWatermark: 0.5, keepFree: '0B' };
+  const mirror = await sealedMirror(t, { sealed: false, cache });
+  // A little more than maxSize, which starts an eviction down to half of it.
+  const image = buildImage({ layers: [1.5 * MIB, 1.5 * MIB + 1, 1.08 * MIB].map(Math.floor) });
+  const [event] = outcomes(await importArchive(mirror, await archiveOf({ [NAME]: image })));
+  assert.equal(event?.['outcome'], 'done');
 });
 
 test('progress is told while the archive comes', async (t) => {
