@@ -1,5 +1,5 @@
 /** How commands show things: sizes, tables and progress. */
-import { MultiBar, SingleBar } from 'cli-progress';
+import { MultiBar, type SingleBar } from 'cli-progress';
 import type { TextOutput } from './command.ts';
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -29,65 +29,54 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join('');
 }
 
-/** A bar on a terminal, nothing elsewhere: there the end of it has a line of its own. */
-export class ProgressBar {
-  readonly #bar: SingleBar | undefined;
-
-  /** @param what stands before it */
-  constructor(output: TextOutput, what: string) {
-    if (!isTerminal(output)) return;
-    this.#bar = new SingleBar({ ...BAR, stream: output, format: `${what} ${BAR_FORMAT}` });
-    this.#bar.start(1, 0, { size: '?' });
-  }
-
-  /** Bytes. */
-  update(done: number, total: number): void {
-    if (this.#bar !== undefined) updateBar(this.#bar, done, total);
-  }
-
-  stop(): void {
-    this.#bar?.stop();
-  }
-}
-
-/** Several bars, one below the other; on a terminal, too. */
+/** Bars on a terminal, one below the other; nothing elsewhere: there the end of each has a line of its own. */
 export class ProgressBars {
-  readonly #bars: MultiBar | undefined;
-  readonly #barByName = new Map<string, SingleBar>();
+  readonly #output: (TextOutput & NodeJS.WritableStream) | undefined;
+  readonly #bytesByName = new Map<string, { done: number; total: number }>();
+  #shown: { bars: MultiBar; barByName: Map<string, SingleBar> } | undefined;
 
   constructor(output: TextOutput) {
-    if (!isTerminal(output)) return;
-    this.#bars = new MultiBar({ ...BAR, stream: output, format: `{name} ${BAR_FORMAT}` });
+    if (isTerminal(output)) this.#output = output;
   }
 
-  /** Bytes. */
+  /** @param name stands before the bar, and tells it from others */
   update(name: string, done: number, total: number): void {
-    if (this.#bars === undefined) return;
-    const bar = this.#barByName.get(name) ?? this.#bars.create(1, 0, { name, size: '?' });
-    this.#barByName.set(name, bar);
-    updateBar(bar, done, total);
+    if (this.#output === undefined) return;
+    this.#bytesByName.set(name, { done, total });
+    this.#shown ??= this.#show(this.#output);
+    const { bars, barByName } = this.#shown;
+    const bar = barByName.get(name) ?? bars.create(Math.max(total, 1), done, { name, size: sizeOf(total) });
+    barByName.set(name, bar);
+    bar.setTotal(Math.max(total, 1));
+    bar.update(done, { size: sizeOf(total) });
   }
 
-  /** It is done, one way or the other. */
+  /** What it stands for is done, one way or the other. */
   remove(name: string): void {
-    const bar = this.#barByName.get(name);
-    if (bar !== undefined) this.#bars?.remove(bar);
-    this.#barByName.delete(name);
+    this.#bytesByName.delete(name);
+    this.hide();
   }
 
-  stop(): void {
-    this.#bars?.stop();
+  /** Takes the bars off the screen, so that a line can be written; the next update shows them again. */
+  hide(): void {
+    this.#shown?.bars.stop();
+    this.#shown = undefined;
+  }
+
+  #show(output: NodeJS.WritableStream) {
+    const format = '{name} {bar} {percentage} % of {size} {eta_formatted}';
+    const bars = new MultiBar({ stream: output, format, hideCursor: true, clearOnComplete: true });
+    const barByName = new Map<string, SingleBar>();
+    for (const [name, { done, total }] of this.#bytesByName)
+      barByName.set(name, bars.create(Math.max(total, 1), done, { name, size: sizeOf(total) }));
+    return { bars, barByName };
   }
 }
-
-const BAR = { hideCursor: true, clearOnComplete: true };
-const BAR_FORMAT = '{bar} {percentage} % of {size} {eta_formatted}';
 
 function isTerminal(output: TextOutput): output is TextOutput & NodeJS.WritableStream {
   return output instanceof Object && 'isTTY' in output && output.isTTY === true;
 }
 
-function updateBar(bar: SingleBar, done: number, total: number): void {
-  bar.setTotal(Math.max(total, 1));
-  bar.update(total === 0 ? 1 : done, { size: humanSize(total) });
+function sizeOf(total: number): string {
+  return total === 0 ? '?' : humanSize(total);
 }

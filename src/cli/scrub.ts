@@ -2,28 +2,27 @@
 import type { Command } from 'commander';
 import type { Surroundings } from './command.ts';
 import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBar } from './output.ts';
+import { humanSize, ProgressBars } from './output.ts';
 
 export function addScrubCommand(program: Command, { stdout, stderr }: Surroundings): void {
   withServerOption(program.command('scrub'))
     .description('read and check all that is stored, and remove what is damaged')
     .action(async (options: ServerOption) => {
-      const bar = new ProgressBar(stderr, 'scrub');
-      const damaged: string[] = [];
-      let done: Record<string, unknown> = {};
+      const bars = new ProgressBars(stderr);
       try {
         for await (const event of new OperationsClient(options).events('/scrub')) {
-          if (event.event === 'progress') bar.update(Number(event['bytes']), Number(event['totalBytes']));
-          else if (event.event === 'damaged') damaged.push(String(event['digest']));
-          else done = event;
+          if (event.event === 'progress')
+            bars.update('scrub', Number(event['bytes']), Number(event['totalBytes']));
+          else bars.hide();
+          if (event.event === 'damaged') stdout.write(`${String(event['digest'])}: damaged, removed\n`);
+          if (event.event !== 'done') continue;
+          const [read, damaged, adopted] = ['objects', 'damaged', 'adopted'].map((key) => Number(event[key]));
+          stdout.write(
+            `${read} objects checked (${humanSize(Number(event['bytes']))}), ${damaged} damaged, ${adopted} found without a record\n`,
+          );
         }
       } finally {
-        bar.stop(); // before anything is written where it stands
+        bars.hide();
       }
-      for (const digest of damaged) stdout.write(`${digest}: damaged, removed\n`);
-      const [objects, bytes, adopted] = ['objects', 'bytes', 'adopted'].map((key) => Number(done[key]));
-      stdout.write(
-        `${objects} objects checked (${humanSize(bytes ?? 0)}), ${damaged.length} damaged, ${adopted} found without a record\n`,
-      );
     });
 }

@@ -7,7 +7,7 @@ import type { Digest } from '../oci/digest.ts';
 import { readLayout } from '../transfer/layout-reader.ts';
 import type { Surroundings } from './command.ts';
 import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBar } from './output.ts';
+import { humanSize, ProgressBars } from './output.ts';
 import { withPlatformOption } from './warm.ts';
 
 interface ExportOptions extends ServerOption {
@@ -37,13 +37,16 @@ function addExportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
       for (const file of options.since) since.push(...(await digestsIn(resolve(cwd, file))));
       const body = { images, platforms: options.platform, since };
       const reply = await new OperationsClient(options).download('/export', body);
-      const bar = new ProgressBar(stderr, 'export');
+      const bars = new ProgressBars(stderr);
       try {
         const total = Number(reply.headers.get('Millpond-Content-Bytes'));
-        const bytes = await save(reply, resolve(cwd, options.output), (done) => bar.update(done, total));
+        const bytes = await save(reply, resolve(cwd, options.output), (done) =>
+          bars.update('export', done, total),
+        );
+        bars.hide();
         stdout.write(`${options.output}: ${humanSize(bytes)} written\n`);
       } finally {
-        bar.stop();
+        bars.hide();
       }
     });
 }
@@ -59,12 +62,13 @@ function addImportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
       const query =
         options.name === undefined ? '' : `?${new URLSearchParams({ name: options.name }).toString()}`;
       const failed: string[] = [];
-      const bar = new ProgressBar(stderr, 'import');
+      const bars = new ProgressBars(stderr);
       try {
         const client = new OperationsClient(options);
         for await (const event of client.upload(`/import${query}`, createReadStream(path), size)) {
           const image = String(event['image']);
-          if (event.event === 'progress') bar.update(Number(event['bytes']), size);
+          if (event.event === 'progress') bars.update('import', Number(event['bytes']), size);
+          else bars.hide();
           if (event.event === 'done') stdout.write(`${file}: ${totals(event)}\n`);
           if (event.event !== 'image') continue;
           if (event['outcome'] === 'done') stdout.write(`${image}: imported, ${String(event['digest'])}\n`);
@@ -74,7 +78,7 @@ function addImportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
           }
         }
       } finally {
-        bar.stop();
+        bars.hide();
       }
       if (failed.length > 0) throw new Error(`not imported: ${failed.join(', ')}`);
     });

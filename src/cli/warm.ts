@@ -40,7 +40,7 @@ export function addWarmCommand(program: Command, { cwd, stdout, stderr }: Surrou
           else if (!options.json) stdout.write(`${image}: ${described(about)}\n`);
         }
       } finally {
-        bars.stop();
+        bars.hide();
       }
       if (options.json) stdout.write(`${JSON.stringify(outcomes, undefined, 2)}\n`);
       if (failed.length > 0) throw new Error(`not complete: ${failed.join(', ')}`);

@@ -1,4 +1,5 @@
 /** Commands as a user types them, against a mirror of a test. */
+import type { TextOutput } from '../../src/cli/command.ts';
 import { type ExitCode, runCommandLine } from '../../src/cli/program.ts';
 import type { TestMirror } from './start-mirror.ts';
 
@@ -8,19 +9,23 @@ export interface CommandOutcome {
   stderr: string;
 }
 
-/** @param cwd where relative paths start from */
+/**
+ * @param cwd where relative paths start from
+ * @param terminal where both outputs go to, too
+ */
 export async function runMillpond(
   mirror: Pick<TestMirror, 'operationsUrl'>,
   args: readonly string[],
   cwd = '/',
+  terminal?: TextOutput,
 ): Promise<CommandOutcome> {
   const written = { stdout: '', stderr: '' };
   const exitCode = await runCommandLine([...args, '--server', mirror.operationsUrl], {
     version: '1.2.3',
     environment: {},
     cwd,
-    stdout: { write: (text) => void (written.stdout += text) },
-    stderr: { write: (text) => void (written.stderr += text) },
+    stdout: terminal ?? { write: (text) => void (written.stdout += text) },
+    stderr: terminal ?? { write: (text) => void (written.stderr += text) },
     serve: async () => undefined,
   });
   return { exitCode, ...written };
