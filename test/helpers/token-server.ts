@@ -12,6 +12,8 @@ export interface TokenServerOptions {
   field?: string;
   /** The refresh token that it takes by POST. */
   refreshToken?: string;
+  /** The one scope that it knows; else that of the repository. */
+  scope?: string;
   /** What it answers to a POST if it does not do OAuth2. */
   postStatus?: number;
   /** What its tokens begin with; `token` by default. */
@@ -99,7 +101,7 @@ export class TokenServer {
 
   /** @returns what to answer a request that may not pass */
   challengeFor(authorization: string | undefined, repository: string): string | undefined {
-    const scope = `repository:${repository}:pull`;
+    const scope = this.#options.scope ?? `repository:${repository}:pull`;
     const token = authorization?.replace(/^Bearer /, '') ?? '';
     if (this.#scopeByToken.get(token) === scope) return undefined;
     return `Bearer realm="${this.realm}",service="${this.#options.service}",scope="${scope}"`;
