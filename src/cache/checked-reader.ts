@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { type Digest, digestAlgorithm, digestFrom } from '../oci/digest.ts';
 import { BLOCK_BYTES, BlockSum, BlockSums, blockSum } from './block-sums.ts';
-import type { ContentReader } from './content-store.ts';
+import type { ContentReader, StoredReader } from './content-store.ts';
 import { ContentError } from './errors.ts';
 
 const SCRATCH_BYTES = 64 * 1024;
@@ -126,5 +126,29 @@ export class CheckedReader implements ContentReader {
       this.#sum = new BlockSum();
       if (end === this.size && this.#gapless) this.#listener.whole();
     }
+  }
+}
+
+/** Reads what was checked just now, and keeps it from being evicted meanwhile. */
+export class HeldReader implements ContentReader {
+  readonly size: number;
+  readonly file?: string;
+  readonly #reader: ContentReader;
+  readonly #release: () => void;
+
+  constructor(reader: StoredReader, release: () => void) {
+    this.size = reader.size;
+    if (reader.file !== undefined) this.file = reader.file;
+    this.#reader = reader;
+    this.#release = release;
+  }
+
+  read(target: Buffer, position: number, end: number): Promise<number> {
+    return this.#reader.read(target, position, end);
+  }
+
+  close(): Promise<void> {
+    this.#release();
+    return this.#reader.close();
   }
 }

@@ -9,7 +9,7 @@ import type { Clock } from '../clock.ts';
 import { type Digest, digestAlgorithm, digestOf } from '../oci/digest.ts';
 import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { CheckedReader, sumUp } from './checked-reader.ts';
+import { CheckedReader, HeldReader, sumUp } from './checked-reader.ts';
 import type { ContentReader, ContentStore, StoredReader } from './content-store.ts';
 import { ContentError } from './errors.ts';
 import type { ContentRecord, IndexChange, IndexStore, RepositoryKey } from './index-store.ts';
@@ -322,29 +322,5 @@ export class ContentCache {
       }
     }
     return changes;
-  }
-}
-
-/** Reads what was checked just now, and keeps it from being evicted meanwhile. */
-class HeldReader implements ContentReader {
-  readonly size: number;
-  readonly file?: string;
-  readonly #reader: ContentReader;
-  readonly #release: () => void;
-
-  constructor(reader: StoredReader, release: () => void) {
-    this.size = reader.size;
-    if (reader.file !== undefined) this.file = reader.file;
-    this.#reader = reader;
-    this.#release = release;
-  }
-
-  read(target: Buffer, position: number, end: number): Promise<number> {
-    return this.#reader.read(target, position, end);
-  }
-
-  close(): Promise<void> {
-    this.#release();
-    return this.#reader.close();
   }
 }
