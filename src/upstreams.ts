@@ -9,10 +9,10 @@ import { imagePattern, type Repository } from './oci/reference.ts';
 import type { Logger } from './telemetry/log.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 import { UpstreamClient } from './upstream/client.ts';
+import { acrCredentials, ecrCredentials } from './upstream/cloud-credentials.ts';
 import { helperCredentials } from './upstream/credential-helper.ts';
 import type { CredentialProvider } from './upstream/credentials.ts';
 import { dockerConfigCredentials, serverOf } from './upstream/docker-config.ts';
-import { ecrCredentials } from './upstream/ecr.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from './upstream/proxy-rule.ts';
 import { PullQuota } from './upstream/pull-quota.ts';
 import { ResilientUpstream } from './upstream/resilience.ts';
@@ -92,10 +92,9 @@ function credentialProvider(
     const server = name === 'docker.io' ? serverOf(name) : host;
     return helperCredentials(credentials.helper, server, { environment, clock });
   }
-  if ('ecr' in credentials) {
-    const importPackage = (specifier: string) => import(specifier) as Promise<unknown>;
-    return ecrCredentials({ host, region: credentials.ecr.region }, { clock, importPackage });
-  }
+  const cloud = { clock, importPackage: (specifier: string) => import(specifier) as Promise<unknown> };
+  if ('ecr' in credentials) return ecrCredentials({ host, region: credentials.ecr.region }, cloud);
+  if ('acr' in credentials) return acrCredentials(cloud);
   if ('identityToken' in credentials) {
     const token = new Secret(credentials.identityToken, environment);
     return async () => ({ identityToken: await token.read() });

@@ -44,7 +44,8 @@ const LOG_LEVELS = [
   'silent',
 ] as const satisfies readonly LogLevel[];
 
-const CREDENTIAL_KINDS = '{ username, password }, { identityToken }, { dockerConfig }, { helper } or { ecr }';
+const CREDENTIAL_KINDS =
+  '{ username, password }, { identityToken }, { dockerConfig }, { helper }, { ecr } or { acr }';
 
 const userName = z.union(
   [
@@ -73,6 +74,9 @@ const credentialsSchemas = [
     ecr: section({
       region: awsRegion().optional().describe('AWS region; default: the one in the name of the registry.'),
     }).describe('Ask Amazon ECR for a password, with whatever the AWS SDK finds.'),
+  }),
+  section({
+    acr: section({}).describe('Log in to an Azure registry with whatever the Azure SDK finds.'),
   }),
 ] as const;
 

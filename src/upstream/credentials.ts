@@ -5,6 +5,8 @@ export type Credentials =
   | { username: string; password: string }
   /** An OAuth2 refresh token: the token server gives access tokens for it (Docker's `identitytoken`). */
   | { identityToken: string }
+  /** A Microsoft Entra token, which an Azure registry exchanges for a refresh token of its own. */
+  | { entraToken: string }
   /** A bearer token that is ready for the registry itself (Docker's `registrytoken`). */
   | { registryToken: string };
 
@@ -27,6 +29,6 @@ export function basicAuthorization(credentials: Credentials): string {
   const [username, password] =
     'username' in credentials
       ? [credentials.username, credentials.password]
-      : ['<token>', 'identityToken' in credentials ? credentials.identityToken : credentials.registryToken];
+      : ['<token>', Object.values(credentials).join('')];
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }

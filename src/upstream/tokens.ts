@@ -180,10 +180,10 @@ export class Tokens {
       throw new UpstreamError('invalid-response', name, what);
     }
     this.#transport.assertPublic(realm.url);
+    const refreshToken = await this.#refreshToken(credentials);
     const reply =
-      (credentials !== undefined && 'identityToken' in credentials
-        ? await this.#post(realm, credentials.identityToken)
-        : undefined) ?? (await this.#get(realm, credentials));
+      (refreshToken === undefined ? undefined : await this.#post(realm, refreshToken)) ??
+      (await this.#get(realm, credentials));
     if (reply.status === 404 || reply.status === 410) {
       await discard(reply);
       // It is the token server that is not there, not the content: no cached tag is to be forgotten for this.
@@ -192,6 +192,31 @@ export class Tokens {
     }
     if (reply.status !== 200) throw await replyError(reply, name, 'its token server', this.#clock.now());
     return this.#parse(await readBody(reply, TOKEN_BODY_MAX_BYTES, name));
+  }
+
+  async #refreshToken(credentials: Credentials | undefined): Promise<string | undefined> {
+    if (credentials === undefined) return undefined;
+    if ('identityToken' in credentials) return credentials.identityToken;
+    return 'entraToken' in credentials ? this.#exchange(credentials.entraToken) : undefined;
+  }
+
+  /** Azure/acr, docs/AAD-OAuth.md: "Calling POST /oauth2/exchange to get an ACR refresh token". */
+  async #exchange(entraToken: string): Promise<string> {
+    const { name, url } = this.#settings;
+    const form = { grant_type: 'access_token', service: new URL(url).host, access_token: entraToken };
+    const reply = await this.#sendForm(new URL(`${url}/oauth2/exchange`), form);
+    if (reply.status !== 200) throw await replyError(reply, name, 'its /oauth2/exchange', this.#clock.now());
+    const token = stringField(await readBody(reply, TOKEN_BODY_MAX_BYTES, name), 'refresh_token');
+    if (token === undefined) {
+      throw new UpstreamError('invalid-response', name, 'its /oauth2/exchange sent no refresh token');
+    }
+    return token;
+  }
+
+  #sendForm(url: URL, form: Record<string, string>): Promise<Reply> {
+    const headers = { Accept: 'application/json', 'Content-Type': 'application/x-www-form-urlencoded' };
+    const body = new URLSearchParams(form).toString();
+    return this.#transport.send({ method: 'POST', url, headers, kind: 'token', body });
   }
 
   #get(realm: Realm, credentials: Credentials | undefined): Promise<Reply> {
@@ -209,20 +234,12 @@ export class Tokens {
 
   /** @returns undefined if the token server does not do OAuth2: then a GET has to do */
   async #post(realm: Realm, refreshToken: string): Promise<Reply | undefined> {
-    const form = new URLSearchParams({
+    const reply = await this.#sendForm(realm.url, {
       grant_type: 'refresh_token',
       refresh_token: refreshToken,
       client_id: CLIENT_ID,
       scope: realm.scope,
       ...(realm.service === undefined ? {} : { service: realm.service }),
-    });
-    const headers = { Accept: 'application/json', 'Content-Type': 'application/x-www-form-urlencoded' };
-    const reply = await this.#transport.send({
-      method: 'POST',
-      url: realm.url,
-      headers,
-      kind: 'token',
-      body: form.toString(),
     });
     if (!NO_OAUTH2.includes(reply.status)) return reply;
     await discard(reply);
@@ -230,20 +247,12 @@ export class Tokens {
   }
 
   #parse(body: Buffer): Token {
-    let json: unknown;
-    try {
-      json = JSON.parse(body.toString('utf8'));
-    } catch {
-      json = undefined;
-    }
-    const fields = typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {};
-    const token = [fields['token'], fields['access_token']].find(
-      (value) => typeof value === 'string' && value !== '',
-    );
+    const token = stringField(body, 'token') ?? stringField(body, 'access_token');
     // What goes into a header must be fit for one.
-    if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
+    if (token === undefined || !/^[\x21-\x7e]+$/.test(token)) {
       throw new UpstreamError('invalid-response', this.#settings.name, 'its token server sent no token');
     }
+    const fields = jsonObject(body);
     const seconds = typeof fields['expires_in'] === 'number' ? fields['expires_in'] : MIN_LIFETIME_SECONDS;
     const lifetime = Math.min(Math.max(seconds, MIN_LIFETIME_SECONDS), MAX_LIFETIME_SECONDS);
     // From now, and not from issued_at: clocks differ.
@@ -271,4 +280,18 @@ export class Tokens {
 
 function keyOf({ url, service, scope }: Realm): string {
   return `${url.href} ${service ?? ''} ${scope}`;
+}
+
+function jsonObject(body: Buffer): Record<string, unknown> {
+  try {
+    const json: unknown = JSON.parse(body.toString('utf8'));
+    return typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {};
+  } catch {
+    return {};
+  }
+}
+
+function stringField(body: Buffer, name: string): string | undefined {
+  const value = jsonObject(body)[name];
+  return typeof value === 'string' && value !== '' ? value : undefined;
 }

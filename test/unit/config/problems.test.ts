@@ -210,7 +210,7 @@ suite('every problem is told with its place', () => {
     // credentials
     [
       upstream('credentials: hunter2'),
-      `m.yaml:3:18: ${D}.credentials: must be none or { username, password }, { identityToken }, { dockerConfig }, { helper } or { ecr }`,
+      `m.yaml:3:18: ${D}.credentials: must be none or { username, password }, { identityToken }, { dockerConfig }, { helper }, { ecr } or { acr }`,
     ],
     [
       upstream('credentials: { username: bob, password: hunter2 }'),

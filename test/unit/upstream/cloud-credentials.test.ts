@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ecrCredentials } from '../../../src/upstream/ecr.ts';
+import { acrCredentials, ecrCredentials } from '../../../src/upstream/cloud-credentials.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 
 const HOST = '1234.dkr.ecr.eu-west-2.amazonaws.com';
@@ -50,10 +50,31 @@ test('a password that is refused is asked for anew, but not with every pull', as
   assert.deepEqual(await provider({ refused: true }), { username: 'AWS', password: 'password-2' });
 });
 
+test('Azure: the token is asked for with the scope of its registries, and kept until five minutes before its end', async () => {
+  const clock = new FakeClock();
+  const scopes: string[] = [];
+  class DefaultAzureCredential {
+    readonly #now = clock.now();
+    async getToken(scope: string) {
+      scopes.push(scope);
+      return { token: `entra-${scopes.length}`, expiresOnTimestamp: this.#now + HOUR };
+    }
+  }
+  const provider = acrCredentials({ clock, importPackage: async () => ({ DefaultAzureCredential }) });
+  assert.deepEqual(await provider(), { entraToken: 'entra-1' });
+  clock.advance(HOUR - 6 * 60_000);
+  await provider();
+  assert.deepEqual(scopes, ['https://containerregistry.azure.net/.default']);
+  clock.advance(2 * 60_000);
+  assert.deepEqual(await provider(), { entraToken: 'entra-2' });
+});
+
 test('without the SDK the error says what to install', async () => {
   const importPackage = async () => {
     throw new Error('Cannot find package');
   };
   const provider = ecrCredentials({ host: HOST }, { clock: new FakeClock(), importPackage });
   await assert.rejects(provider(), /npm install @aws-sdk\/client-ecr/);
+  const azure = acrCredentials({ clock: new FakeClock(), importPackage });
+  await assert.rejects(azure(), /npm install @azure\/identity/);
 });
