@@ -21,6 +21,7 @@ const PACKAGE_BY_PROGRAM: Record<string, string> = {
   busybox: 'busybox-static',
   openssl: 'openssl',
   nginx: 'nginx',
+  'docker-credential-ecr-login': 'amazon-ecr-credential-helper',
   unshare: 'util-linux',
   ip: 'iproute2',
 };

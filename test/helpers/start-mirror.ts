@@ -11,6 +11,7 @@ import { type FileSystem, nodeFileSystem } from '../../src/cache/file-system.ts'
 import { loadConfig } from '../../src/config/load.ts';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
+import { assertNothingTold } from './secrets.ts';
 import { tempDir } from './temp-dir.ts';
 
 export interface MirrorOptions {
@@ -87,9 +88,12 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     processMetrics: false,
   });
   const client = new Agent({ connections: 500 });
+  /** Errors that clients were told. */
+  const errors: string[] = [];
   cleanUp(t, async () => {
     await client.destroy();
     await app.close();
+    assertNothingTold([...log.map((line) => JSON.stringify(line)), ...errors], environment);
   });
   const url = `http://${app.registryAddress}`;
   const operationsUrl = `http://${app.operationsAddress}`;
@@ -104,7 +108,9 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       body: body ?? null,
     });
     const bytes = Buffer.from(await reply.body.arrayBuffer());
-    return { status: reply.statusCode, headers: reply.headers, body: bytes, error: errorCode(bytes) };
+    const error = errorCode(bytes);
+    if (error !== undefined) errors.push(bytes.toString());
+    return { status: reply.statusCode, headers: reply.headers, body: bytes, error };
   };
   const metric = async (name: string, labels: Record<string, string> = {}): Promise<number> => {
     const text = await (await request(`${operationsUrl}/metrics`, { dispatcher: client })).body.text();
