@@ -84,12 +84,15 @@ export class OperationsClient {
     throw new Error(`the mirror at ${this.#server} broke off before it was done`);
   }
 
-  /** What goes wrong with the connection is as good as its end. */
+  /** What goes wrong with the connection is as good as its end; after the last line that is read, nothing does. */
   async *#linesOf(input: Readable): AsyncGenerator<string> {
     try {
       yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
     } catch (error) {
       throw new Error(`the mirror at ${this.#server} broke off before it was done`, { cause: error });
+    } finally {
+      // Else the end of the connection would be an error of the interface, which has no listener any more.
+      input.destroy();
     }
   }
 

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { chmod, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { digestHex, digestOf } from '../../src/oci/digest.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { buildImage } from '../helpers/images.ts';
-import { runMillpond } from '../helpers/run-millpond.ts';
+import { type CommandOutcome, runMillpond } from '../helpers/run-millpond.ts';
 import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
@@ -192,20 +192,48 @@ for (const [when, answer, message] of [
   ['after it has begun to', '{"event":"progress","bytes":0}\n', / broke off before it was done\n$/],
 ] as const) {
   test(`a mirror that dies in the middle of an import, ${when}, is told`, async (t) => {
-    const server = createServer((request, response) => {
+    const { exitCode, stderr } = await runAgainst(t, ['import', 'images.tar'], (request, response) => {
       if (answer !== '') response.write(answer);
       request.once('data', () => setImmediate(() => request.socket.destroy()));
     });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    cleanUp(t, () => server.close());
-    const folder = await tempDir(t);
-    await writeFile(join(folder, 'images.tar'), Buffer.alloc(20 * MIB));
-    const { port } = server.address() as AddressInfo;
-    const mirror = { operationsUrl: `http://127.0.0.1:${port}` };
-    const { exitCode, stderr } = await runMillpond(mirror, ['import', 'images.tar'], folder);
     assert.equal(exitCode, 1);
     assert.match(stderr, message);
   });
+}
+
+for (const [last, answer, expected] of [
+  ['done', '{"event":"done","storedBytes":0,"presentBytes":0}\n', [0, '']],
+  ['an error', '{"event":"error","message":"no tar archive"}\n', [1, 'millpond: no tar archive\n']],
+] as const) {
+  for (const args of [
+    ['import', 'images.tar'],
+    ['warm', '--json', 'alpine:3.20'],
+  ]) {
+    test(`millpond ${args[0]} is over at the event ${last}, though the end of the reply is yet to come`, async (t) => {
+      const { exitCode, stderr } = await runAgainst(t, args, (_request, response) => {
+        response.write(answer);
+      });
+      assert.deepEqual([exitCode, stderr], expected);
+    });
+  }
+}
+
+/** Runs a command against something that only behaves like a mirror, beside a file of 20 MiB called images.tar. */
+async function runAgainst(
+  t: TestContext,
+  args: readonly string[],
+  answer: RequestListener,
+): Promise<CommandOutcome> {
+  const server = createServer(answer);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanUp(t, () => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const folder = await tempDir(t);
+  await writeFile(join(folder, 'images.tar'), Buffer.alloc(20 * MIB));
+  const { port } = server.address() as AddressInfo;
+  return runMillpond({ operationsUrl: `http://127.0.0.1:${port}` }, args, folder);
 }
 
 test('an upstream that refuses is named in the reason', async (t) => {
