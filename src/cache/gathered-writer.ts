@@ -13,8 +13,8 @@ const BATCH_BYTES = 512 * 1024;
 export interface WriteObserver {
   /** A write has begun; this is the time to use the bytes while the thread pool copies them. */
   writing(batch: readonly Buffer[], position: number): void;
-  /** It has ended: the file now holds `length` more bytes at `position`. */
-  written(position: number, length: number): void;
+  /** It has ended: the file now holds the batch, `length` bytes at `position`. */
+  written(batch: readonly Buffer[], position: number, length: number): void;
 }
 
 export class GatheredWriter {
@@ -76,7 +76,7 @@ export class GatheredWriter {
       }
       this.#position += length;
       this.#writingBytes = 0;
-      this.#observer.written(this.#position - length, length);
+      this.#observer.written(batch, this.#position - length, length);
       await this.#gathering();
     }
     this.#draining = undefined;

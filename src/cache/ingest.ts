@@ -20,7 +20,8 @@ const READ_BACK_BYTES = 1024 * 1024;
 /** Writes one part of a blob, front to back. */
 export interface IngestWriter {
   /**
-   * Adds the next bytes. Await the result: it is the back-pressure of the disk.
+   * Adds the next bytes. Await the result: it is the back-pressure of the disk. The chunk is given away: its memory is
+   * freed when it is in the file.
    *
    * @throws {ContentError} they are beyond the end of the blob
    * @throws {StorageError} they cannot be written; followers go on elsewhere from {@link Ingest.hashedPrefix}
@@ -64,7 +65,7 @@ export class Ingest {
   readonly #endByStart = new Map<number, number>();
   #catchingUp: Promise<void> | undefined;
   /** What was hashed last, still in memory: who reads at the front need not wait for the disk. */
-  #recent: { start: number; batch: readonly Buffer[] } = { start: 0, batch: [] };
+  #recent: { start: number; batch: readonly Buffer[]; inFile: boolean } | undefined;
   readonly #writers: GatheredWriter[] = [];
   #size: number | undefined;
   #verified = false;
@@ -120,7 +121,9 @@ export class Ingest {
   writer(position: number): IngestWriter {
     const writer = new GatheredWriter(this.#file, position, {
       writing: (batch, at) => this.#hashAhead(batch, at),
-      written: (at, length) => {
+      written: (batch, at, length) => {
+        if (batch === this.#recent?.batch) this.#recent.inFile = true;
+        else free(batch);
         this.#endByStart.set(position, at + length);
         this.#advance();
       },
@@ -177,7 +180,7 @@ export class Ingest {
   /** The writers' end, after success or abort; followers keep the file open as long as they need it. */
   async end(): Promise<void> {
     await this.#settled();
-    this.#recent = { start: 0, batch: [] };
+    this.#forgetRecent();
     await this.#release();
   }
 
@@ -250,14 +253,22 @@ export class Ingest {
   #hashAhead(batch: readonly Buffer[], position: number): void {
     if (position !== this.#hashed || this.#catchingUp !== undefined) return;
     if (this.#hashed === this.#written) this.#checkpoint = { length: this.#hashed, hash: this.#hash.copy() };
-    this.#recent = { start: position, batch };
+    this.#forgetRecent();
+    this.#recent = { start: position, batch, inFile: false };
     for (const chunk of batch) {
       this.#sumUp(chunk);
     }
   }
 
+  /** One that is not in the file yet, because the next segment's has come before, is freed when it is. */
+  #forgetRecent(): void {
+    if (this.#recent?.inFile === true) free(this.#recent.batch);
+    this.#recent = undefined;
+  }
+
   /** @returns bytes copied; 0 if they have to be read from the file */
   #copyRecent(target: Buffer, position: number, limit: number): number {
+    if (this.#recent === undefined) return 0;
     let copied = 0;
     let at = this.#recent.start;
     for (const chunk of this.#recent.batch) {
@@ -338,5 +349,16 @@ export class Ingest {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     for (const resolve of waiting) resolve();
+  }
+}
+
+/**
+ * Frees the memory of chunks at once. Left to the garbage collector they pile up outside its heap faster than it looks
+ * for them, and then it marks the whole heap every 20 MiB: a third of the CPU of a cold blob (bench/README.md). A chunk
+ * that shares its memory with others is left to it all the same.
+ */
+function free(batch: readonly Buffer[]): void {
+  for (const { buffer, length } of batch) {
+    if (buffer instanceof ArrayBuffer && length === buffer.byteLength) buffer.transfer(0);
   }
 }

@@ -52,6 +52,11 @@ interface Segment {
 const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
 const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
 const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
+/**
+ * A connection that is as fast as this fetches alone. Parallel ranges do not come in their order, so they are read back
+ * from the file to be hashed; that is worth it where a connection is slower than the line, as on content networks.
+ */
+const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
 
 /**
  * The parts in which the rest of a blob is fetched: several for each of `lanes`, so that the front grows steadily, and
@@ -195,31 +200,51 @@ export class Fill {
     await this.#commit(ingest);
   }
 
-  /** Several at a time, in their order, so that followers get on while the later ones come. */
+  /** In their order, so that followers get on while the later ones come; several at a time once one has been slow. */
   async #fillInSegments(ingest: Ingest, fetch: BlobFetch, first: Segment, rest: Segment[]): Promise<void> {
     const { spool } = this.#context;
     const { digest } = this.request;
     await spool.noteFrontier(digest, ingest.written);
+    const slow = Promise.withResolvers<void>();
     const left = rest.values();
     const lane = async (begun?: BlobFetch) => {
-      if (begun !== undefined) await this.#write(ingest, begun, first.from);
-      for (const { from, to } of left) {
-        const next = await this.#startFetch(from, to);
-        try {
-          await this.#write(ingest, next, from);
-        } finally {
-          next.close();
-        }
+      if (begun !== undefined)
+        await this.#unlessFast(first, slow.resolve, this.#write(ingest, begun, first.from));
+      for (const segment of left) {
+        await this.#unlessFast(segment, slow.resolve, this.#fillSegment(ingest, segment));
         await spool.noteFrontier(digest, ingest.written);
       }
     };
-    const lanes = [lane(fetch), ...Array.from({ length: this.request.segments - 1 }, () => lane())];
+    const alone = lane(fetch);
+    alone.then(slow.resolve, slow.reject);
+    const others = Array.from({ length: this.request.segments - 1 }, () => slow.promise.then(() => lane()));
+    const lanes = [alone, ...others];
     try {
       await Promise.all(lanes);
     } catch (error) {
       this.#abort.abort(error); // one lane's failure is the end of all
       await Promise.allSettled(lanes);
       throw error;
+    }
+  }
+
+  async #fillSegment(ingest: Ingest, { from, to }: Segment): Promise<void> {
+    const fetch = await this.#startFetch(from, to);
+    try {
+      await this.#write(ingest, fetch, from);
+    } finally {
+      fetch.close();
+    }
+  }
+
+  /** Waits for `filled`, and says so when it takes longer than it would on a fast connection. */
+  async #unlessFast({ from, to }: Segment, onSlow: () => void, filled: Promise<void>): Promise<void> {
+    const timer = new AbortController();
+    this.#context.clock.sleep((to - from) / FAST_BYTES_PER_MS, timer.signal).then(onSlow, () => undefined); // it was fast
+    try {
+      await filled;
+    } finally {
+      timer.abort();
     }
   }
 

@@ -11,6 +11,8 @@ export class FailingFileSystem {
   failWritesBeyond = 0;
   /** One bit is wrong at this position of every file that is read, as on a disk that rots. */
   rotAt: number | undefined;
+  /** What is written begins to be only when this resolves, as on a disk that is slow. */
+  slowWrites: Promise<void> | undefined;
   /** Files that are open through this file system now. */
   openFiles = 0;
   readonly fileSystem: FileSystem = {
@@ -54,7 +56,7 @@ export class FailingFileSystem {
         return (...args: unknown[]) => {
           if (property === 'read') return this.#read(target, args as [Buffer, number, number, number]);
           if (property === 'writeFile') this.#check('write');
-          if (property === 'writev') this.#checkWrite(args as [Buffer[], number]);
+          if (property === 'writev') return this.#writev(target, args as [Buffer[], number]);
           if (property === 'datasync') this.#check('sync');
           if (property === 'close' && !closed) {
             closed = true;
@@ -75,8 +77,10 @@ export class FailingFileSystem {
     return result;
   }
 
-  #checkWrite([buffers, position]: [Buffer[], number]): void {
+  async #writev(file: FileHandle, [buffers, position]: [Buffer[], number]) {
     const end = position + buffers.reduce((sum, buffer) => sum + buffer.length, 0);
     if (end > this.failWritesBeyond) this.#check('write');
+    await this.slowWrites;
+    return file.writev(buffers, position);
   }
 }

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
+import { request } from 'undici';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { noise } from '../helpers/images.ts';
@@ -43,6 +46,32 @@ test('a large blob is fetched in ranges, several at once, each byte once', async
   const warm = await mirror.get(PATH);
   assert.equal(warm.headers['cache-status'], 'millpond; hit');
   assert.deepEqual(await readdir(join(mirror.directory, 'data/ingest')), []);
+});
+
+test('while one connection is fast, the ranges come one after the other', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  mirror.clock.impatient = false; // no time passes
+  assert.equal(sha256((await mirror.get(PATH)).body), sha256(blob));
+  assert.ok(upstream.count('blob', 'GET') > 1);
+  assert.equal(upstream.peakBlobBodies, 1);
+});
+
+test('a connection that brings a range slower than 200 MiB/s gets company', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  mirror.clock.impatient = false;
+  const go = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.stall = { after: MIB, until: go.promise };
+  });
+  const { body } = await request(`${mirror.url}${PATH}`);
+  await once(body, 'readable');
+  mirror.clock.advance((16 / 200) * 1000 - 1);
+  assert.equal(upstream.count('blob', 'GET'), 1);
+  mirror.clock.advance(1);
+  await upstream.waitForBytes(4 * MIB);
+  assert.equal(upstream.peakBlobBodies, 4);
+  go.resolve();
+  assert.equal(sha256(await buffer(body)), sha256(blob));
 });
 
 test('an upstream that ignores ranges is asked once, and its one reply is taken', async (t) => {

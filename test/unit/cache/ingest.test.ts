@@ -43,6 +43,10 @@ async function isPending(promise: Promise<unknown>): Promise<boolean> {
   return !settled;
 }
 
+function isFreed({ buffer }: Buffer): boolean {
+  return buffer instanceof ArrayBuffer && buffer.detached;
+}
+
 test('a follower reads while the writer still writes', async (t) => {
   const { ingest, bytes, writer } = await setUp(t);
   ingest.setSize(bytes.length);
@@ -151,6 +155,25 @@ test('the file is closed when the writer and the last follower are done with it,
   assert.deepEqual(await readRange(follower, 0, bytes.length), bytes);
   await follower.close();
   assert.equal(disk.openFiles, 0);
+});
+
+test('the memory of what is in the file is freed at once, but of what is being written, and of what others share', async (t) => {
+  const { ingest, bytes, disk, writer } = await setUp(t);
+  const next = ingest.writer(200_000);
+  const first = Buffer.from(new Uint8Array(bytes.subarray(0, 200_000)).buffer); // as what comes from a socket
+  const second = bytes.subarray(200_000);
+  const gate = Promise.withResolvers<void>();
+  disk.slowWrites = gate.promise;
+  await writer.append(first);
+  await next.append(second);
+  // The first part is hashed, and so is the second behind it; both are still to be written.
+  assert.ok(await isPending(ingest.verify()));
+  assert.equal(isFreed(first), false);
+  gate.resolve();
+  await ingest.verify();
+  assert.ok(isFreed(first));
+  await ingest.end();
+  assert.equal(isFreed(second), false);
 });
 
 test('when the disk fails in the middle, what is in the file is a hashed prefix to go on from', async (t) => {
