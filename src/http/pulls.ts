@@ -8,6 +8,7 @@ import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { CacheOutcome } from '../mirror/outcome.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { OCI_INDEX } from '../oci/manifest.ts';
+import type { ListQuery } from '../oci/reference.ts';
 import type { ContentSender } from './content.ts';
 import type { PullState } from './pull-state.ts';
 import { type ByteRange, formatContentRange, parseRange } from './range.ts';
@@ -192,17 +193,18 @@ async function answerBlob(
 
 async function answerTags(
   ctx: PullReply,
-  { repository, n, last }: RequestFor<'tags'>,
+  { repository, query }: RequestFor<'tags'>,
   { client }: MirroredUpstream,
   { discovery }: PullContext,
 ): Promise<void> {
-  if (n === 0) {
+  const n = new URLSearchParams(query).get('n');
+  if (n !== null && Number(n) === 0) {
     // Distribution-spec: an empty list, and no Link. Upstreams differ on it, so none is asked.
     setOutcome(ctx, 'bypass');
     sendJson(ctx, Buffer.from(JSON.stringify({ name: repository, tags: [] })), 'application/json');
     return;
   }
-  const { body, next } = await discovery.tags({ upstream: client, repository, n, last });
+  const { body, next } = await discovery.tags({ upstream: client, repository, query });
   setOutcome(ctx, 'bypass');
   if (next !== undefined) setNextLink(ctx, next);
   sendJson(ctx, body, 'application/json');
@@ -210,12 +212,12 @@ async function answerTags(
 
 async function answerReferrers(
   ctx: PullReply,
-  { repository, digest, artifactType }: RequestFor<'referrers'>,
+  { repository, digest, query }: RequestFor<'referrers'>,
   { client, freshnessFor }: MirroredUpstream,
   { discovery }: PullContext,
 ): Promise<void> {
   const freshness = freshnessFor(repository);
-  const request = { upstream: client, freshness, repository, digest, artifactType };
+  const request = { upstream: client, freshness, repository, digest, query };
   const { referrers, outcome, warning } = await discovery.referrers(request);
   setOutcome(ctx, outcome, warning);
   if (referrers === undefined) {
@@ -253,7 +255,7 @@ function setOutcome(ctx: PullReply, outcome: CacheOutcome, warning?: string): vo
 }
 
 /** The client's own path leads to the next page too, whatever route it used; upstream's would lead around the mirror. */
-function setNextLink(ctx: PullReply, next: URLSearchParams): void {
+function setNextLink(ctx: PullReply, next: ListQuery): void {
   const query = new URLSearchParams(next);
   for (const namespace of new URLSearchParams(ctx.querystring).getAll('ns')) query.append('ns', namespace);
   ctx.set('Link', `<${ctx.path}?${query.toString()}>; rel="next"`);

@@ -8,9 +8,9 @@ import { LRUCache } from 'lru-cache';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import {
+  type ListQuery,
   parseReference,
   parseRepository,
-  parseTag,
   type Reference,
   type Repository,
 } from '../oci/reference.ts';
@@ -36,8 +36,8 @@ export type PullRequest = Target &
   (
     | { kind: 'manifest'; reference: Reference }
     | { kind: 'blob'; digest: Digest }
-    | { kind: 'tags'; n?: number; last?: string }
-    | { kind: 'referrers'; digest: Digest; artifactType?: string }
+    | { kind: 'tags'; query: ListQuery }
+    | { kind: 'referrers'; digest: Digest; query: ListQuery }
   );
 
 /** `/v2/` itself: clients ask it to find out whether this is a registry at all. */
@@ -121,26 +121,21 @@ function parseResource(resource: Resource, query: URLSearchParams) {
       return { kind: resource.kind, reference: requireReference(resource.reference) };
     case 'blob':
       return { kind: resource.kind, digest: requireDigest(resource.digest) };
-    case 'referrers': {
-      const artifactType = query.get('artifactType');
-      const digest = requireDigest(resource.digest);
-      return { kind: resource.kind, digest, ...(artifactType === null ? {} : { artifactType }) };
-    }
+    case 'referrers':
+      return { kind: resource.kind, digest: requireDigest(resource.digest), query: requireListQuery(query) };
     case 'tags':
-      return { kind: resource.kind, ...parsePage(query) };
+      return { kind: resource.kind, query: requireListQuery(query) };
   }
 }
 
-function parsePage(query: URLSearchParams): { n?: number; last?: string } {
+/** All of it but `ns`, which is ours: only upstream knows what its `Link` put into the query of the next page. */
+function requireListQuery(query: URLSearchParams): ListQuery {
   const n = query.get('n');
-  const last = query.get('last');
   if (n !== null && !/^\d{1,9}$/.test(n)) {
     throw new RegistryError('PAGINATION_NUMBER_INVALID', { message: 'n must be a whole number, 0 or more' });
   }
-  if (last !== null && last !== '' && parseTag(last) === undefined) {
-    throw new RegistryError('TAG_INVALID', { message: 'last must be a tag' });
-  }
-  return { ...(n === null ? {} : { n: Number(n) }), ...(last === null || last === '' ? {} : { last }) };
+  const rest = new URLSearchParams([...query].filter(([name]) => name !== 'ns'));
+  return rest.toString();
 }
 
 interface Hints {

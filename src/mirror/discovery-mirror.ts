@@ -2,7 +2,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Repository } from '../oci/reference.ts';
+import type { ListQuery, Repository } from '../oci/reference.ts';
 import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
@@ -15,10 +15,7 @@ const REFERRERS_MEMORY_BYTES = 16 * 1024 * 1024;
 export interface TagsRequest {
   upstream: Upstream;
   repository: Repository;
-  /** At most this many. */
-  n?: number | undefined;
-  /** Those after this one. */
-  last?: string | undefined;
+  query: ListQuery;
 }
 
 export interface ReferrersRequest {
@@ -26,7 +23,7 @@ export interface ReferrersRequest {
   freshness: FreshnessPolicy;
   repository: Repository;
   digest: Digest;
-  artifactType?: string | undefined;
+  query: ListQuery;
 }
 
 export interface OpenReferrers {
@@ -57,9 +54,9 @@ export class DiscoveryMirror {
   }
 
   /** Always asks: who lists tags wants to see the one that was pushed just now. @throws {UpstreamError} */
-  tags({ upstream, repository, n, last }: TagsRequest): Promise<FetchedTags> {
-    const key = `${upstream.name}/${repository} ${n ?? ''} ${last ?? ''}`;
-    return this.#tagFetches.run(key, () => upstream.fetchTags(repository, { n, last })).result;
+  tags({ upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
+    const key = `${upstream.name}/${repository}?${query}`;
+    return this.#tagFetches.run(key, () => upstream.fetchTags(repository, query)).result;
   }
 
   /**
@@ -69,8 +66,8 @@ export class DiscoveryMirror {
    * @throws {UpstreamError}
    */
   async referrers(request: ReferrersRequest): Promise<OpenReferrers> {
-    const { upstream, repository, digest, artifactType, freshness } = request;
-    const key = `${upstream.name}/${repository}@${digest} ${artifactType ?? ''}`;
+    const { upstream, repository, digest, query, freshness } = request;
+    const key = `${upstream.name}/${repository}@${digest}?${query}`;
     const known = this.#referrers.get(key);
     const age = known === undefined ? Number.POSITIVE_INFINITY : this.#clock.now() - known.confirmedAt;
     if (known !== undefined && age >= 0 && age < freshness.tagTtlMs) {
@@ -79,7 +76,7 @@ export class DiscoveryMirror {
     try {
       const { result, joined } = this.#referrersFetches.run(key, async () => {
         const confirmedAt = this.#clock.now();
-        const referrers = await upstream.fetchReferrers(repository, digest, { artifactType });
+        const referrers = await upstream.fetchReferrers(repository, digest, query);
         const current = { referrers, confirmedAt };
         this.#referrers.set(key, current);
         return current;

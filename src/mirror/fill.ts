@@ -209,9 +209,9 @@ export class Fill {
     const left = rest.values();
     const lane = async (begun?: BlobFetch) => {
       if (begun !== undefined)
-        await this.#unlessFast(first, slow.resolve, this.#write(ingest, begun, first.from));
+        await this.#watched(first, slow.resolve, this.#write(ingest, begun, first.from));
       for (const segment of left) {
-        await this.#unlessFast(segment, slow.resolve, this.#fillSegment(ingest, segment));
+        await this.#watched(segment, slow.resolve, this.#fillSegment(ingest, segment));
         await spool.noteFrontier(digest, ingest.written);
       }
     };
@@ -237,8 +237,8 @@ export class Fill {
     }
   }
 
-  /** Waits for `filled`, and says so when it takes longer than it would on a fast connection. */
-  async #unlessFast({ from, to }: Segment, onSlow: () => void, filled: Promise<void>): Promise<void> {
+  /** Waits for `filled`; calls `onSlow` when that takes longer than it would on a fast connection. */
+  async #watched({ from, to }: Segment, onSlow: () => void, filled: Promise<void>): Promise<void> {
     const timer = new AbortController();
     this.#context.clock.sleep((to - from) / FAST_BYTES_PER_MS, timer.signal).then(onSlow, () => undefined); // it was fast
     try {

@@ -40,3 +40,9 @@ export function imagePattern(pattern: string): RegExp {
   const escaped = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
   return new RegExp(`^${escaped.join('.*')}$`);
 }
+
+/**
+ * What is asked with for one page of tags or referrers: `n`, `last`, `artifactType`, and whatever else the registry has
+ * put into the `Link` of the page before. In the form of URLSearchParams; empty for the first page.
+ */
+export type ListQuery = string;

@@ -7,7 +7,7 @@
 import type { ContentCache } from '../cache/content-cache.ts';
 import type { Clock } from '../clock.ts';
 import type { BlobMirror } from '../mirror/blob-mirror.ts';
-import type { DiscoveryMirror } from '../mirror/discovery-mirror.ts';
+import type { DiscoveryMirror, ReferrersRequest } from '../mirror/discovery-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
 import type { ManifestMirror, OpenManifest } from '../mirror/manifest-mirror.ts';
 import type { ManifestStore } from '../mirror/manifest-store.ts';
@@ -16,7 +16,7 @@ import { type Digest, digestOf } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, OCI_INDEX, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
-import type { Reference, Tag } from '../oci/reference.ts';
+import type { ListQuery, Reference, Tag } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ImageError, noPlatform } from './errors.ts';
@@ -40,6 +40,8 @@ export interface ImageWarmingContext {
 const MANIFESTS_AT_A_TIME = 4;
 const BLOBS_AT_A_TIME = 4;
 const BUFFER_BYTES = 256 * 1024;
+/** An upstream may lead in a circle. */
+const MAX_REFERRER_PAGES = 100;
 
 export class ImageWarming implements Disposable {
   /** Bytes that came from upstream for this. */
@@ -145,23 +147,43 @@ export class ImageWarming implements Disposable {
    * under tags of its own. That there is none is no fault.
    */
   async #collectReferrers(subject: Digest): Promise<void> {
-    const { discovery } = this.#context;
-    const { repository } = this.#image.key;
-    const question = {
-      upstream: this.#upstream.client,
-      freshness: this.#asking,
-      repository,
-      digest: subject,
-    };
-    const api = (await unlessAbsent(discovery.referrers(question)))?.referrers;
+    const index = await this.#listReferrers(subject);
     const fallback = fallbackTag(subject);
-    const listed = api && fallback && (await this.#keepReferrers(api.body, fallback));
+    const listed = index && fallback && (await this.#keepReferrers(index, fallback));
     if (listed !== undefined) await this.#collectReferrer(listed);
-    for (const tag of [api === undefined && fallback ? fallback : [], ...cosignTags(subject)].flat()) {
+    for (const tag of [index === undefined && fallback ? fallback : [], ...cosignTags(subject)].flat()) {
       // By HEAD, which counts against no limit: most images have none.
       const head = await unlessAbsent(this.#open(tag, this.#asking, true));
       if (head !== undefined) await this.#collectReferrer(tag);
     }
+  }
+
+  /**
+   * All pages of the referrers API as one index; undefined if this upstream has no such API.
+   *
+   * @throws {UpstreamError} also for pages without end
+   */
+  async #listReferrers(digest: Digest): Promise<Buffer | undefined> {
+    const { discovery } = this.#context;
+    const { client: upstream } = this.#upstream;
+    const { repository } = this.#image.key;
+    const pages: Buffer[] = [];
+    for (let query: ListQuery | undefined = ''; query !== undefined; ) {
+      if (pages.length === MAX_REFERRER_PAGES)
+        throw new UpstreamError('invalid-response', upstream.name, 'its list of referrers has no end');
+      const question: ReferrersRequest = {
+        upstream,
+        freshness: this.#asking,
+        repository,
+        digest,
+        query,
+      };
+      const page = await unlessAbsent(discovery.referrers(question));
+      if (page?.referrers === undefined) return undefined;
+      pages.push(page.referrers.body);
+      query = page.referrers.next;
+    }
+    return joinIndexes(pages);
   }
 
   async #collectReferrer(reference: Reference): Promise<void> {
@@ -249,6 +271,15 @@ export class ImageWarming implements Disposable {
     this.#toldBytes = bytes;
     this.#onProgress(bytes, this.#totalBytes);
   }
+}
+
+/** One index of what all list; undefined if any is none. */
+function joinIndexes(pages: readonly Buffer[]): Buffer | undefined {
+  if (pages.some((page) => parseManifest(page, OCI_INDEX)?.mediaType !== OCI_INDEX)) return undefined;
+  if (pages.length === 1) return pages[0];
+  const indexes = pages.map((page) => JSON.parse(page.toString('utf8')) as { manifests?: unknown });
+  const manifests = indexes.flatMap(({ manifests: listed }) => (Array.isArray(listed) ? listed : []));
+  return Buffer.from(JSON.stringify({ ...indexes[0], manifests }));
 }
 
 /** Some registries refuse to say of what is not there. */

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import { type Digest, digestAlgorithm, digestOf, parseDigest } from '../oci/digest.ts';
 import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../oci/manifest.ts';
-import { isDigest, type Reference, type Repository } from '../oci/reference.ts';
+import { isDigest, type ListQuery, type Reference, type Repository } from '../oci/reference.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from './errors.ts';
 import { nextPage } from './link.ts';
@@ -39,7 +39,7 @@ interface Question extends AskOptions {
   repository: Repository;
   /** Behind `/v2/<repository>/`. */
   path: string;
-  query?: Record<string, string | undefined>;
+  query?: ListQuery;
   headers?: Record<string, string>;
   /** Another question follows a refusal anyway, so a 401 is no reason to renew a token. */
   keepToken?: boolean;
@@ -165,11 +165,7 @@ export class UpstreamClient implements Upstream {
     return { start: from, ranged: true, body, ...(sent.size === undefined ? {} : { size: sent.size }) };
   }
 
-  async fetchTags(
-    repository: Repository,
-    { n, last }: { n?: number | undefined; last?: string | undefined },
-  ): Promise<FetchedTags> {
-    const query = { n: n?.toString(), last };
+  async fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
     const reply = await this.#ask({ method: 'GET', kind: 'tags', repository, path: 'tags/list', query });
     return { body: await this.#readList(reply, 'tags'), ...nextPage(reply.headers['link']) };
   }
@@ -177,9 +173,8 @@ export class UpstreamClient implements Upstream {
   async fetchReferrers(
     repository: Repository,
     digest: Digest,
-    { artifactType }: { artifactType?: string | undefined },
+    query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
-    const query = { artifactType };
     const headers = { Accept: OCI_INDEX };
     const reply = await this.#exchange({
       method: 'GET',
@@ -229,8 +224,7 @@ export class UpstreamClient implements Upstream {
     keepToken = false,
   }: Question): Promise<Reply> {
     const url = new URL(`${this.#url}/v2/${repository}/${path}`);
-    for (const [name, value] of Object.entries(query ?? {}))
-      if (value !== undefined) url.searchParams.set(name, value);
+    if (query !== undefined) url.search = query;
     const send = (to: URL, authorization: string | undefined) =>
       this.#transport.send({
         method,

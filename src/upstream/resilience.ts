@@ -11,7 +11,7 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Reference, Repository } from '../oci/reference.ts';
+import type { ListQuery, Reference, Repository } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../telemetry/metrics.ts';
 import { UpstreamError } from './errors.ts';
@@ -89,19 +89,16 @@ export class ResilientUpstream implements Upstream {
     return this.#ask('blob', options.signal, (to) => to.fetchBlob(repository, digest, options));
   }
 
-  fetchTags(
-    repository: Repository,
-    page: { n?: number | undefined; last?: string | undefined },
-  ): Promise<FetchedTags> {
-    return this.#ask('tags', undefined, (to) => to.fetchTags(repository, page));
+  fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#ask('tags', undefined, (to) => to.fetchTags(repository, query));
   }
 
   fetchReferrers(
     repository: Repository,
     digest: Digest,
-    filter: { artifactType?: string | undefined },
+    query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
-    return this.#ask('referrers', undefined, (to) => to.fetchReferrers(repository, digest, filter));
+    return this.#ask('referrers', undefined, (to) => to.fetchReferrers(repository, digest, query));
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
 /** The seal: while it is closed no upstream is asked, and no connection to one is open. */
 import type { Digest } from '../oci/digest.ts';
-import type { Reference, Repository } from '../oci/reference.ts';
+import type { ListQuery, Reference, Repository } from '../oci/reference.ts';
 import { UpstreamError } from './errors.ts';
 import type {
   AskOptions,
@@ -68,19 +68,16 @@ export class SealableUpstream implements Upstream {
     return this.#asked().fetchBlob(repository, digest, options);
   }
 
-  async fetchTags(
-    repository: Repository,
-    page: { n?: number | undefined; last?: string | undefined },
-  ): Promise<FetchedTags> {
-    return this.#asked().fetchTags(repository, page);
+  async fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#asked().fetchTags(repository, query);
   }
 
   async fetchReferrers(
     repository: Repository,
     digest: Digest,
-    filter: { artifactType?: string | undefined },
+    query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
-    return this.#asked().fetchReferrers(repository, digest, filter);
+    return this.#asked().fetchReferrers(repository, digest, query);
   }
 
   #asked(): Upstream {

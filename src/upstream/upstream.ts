@@ -1,7 +1,7 @@
 /** What the mirror can ask of a registry. Two stand behind it: one that asks, and one that is sealed. */
 import type { Readable } from 'node:stream';
 import type { Digest } from '../oci/digest.ts';
-import type { Reference, Repository } from '../oci/reference.ts';
+import type { ListQuery, Reference, Repository } from '../oci/reference.ts';
 
 export interface ManifestHead {
   /** Absent where upstream does not say. */
@@ -32,15 +32,13 @@ export interface FetchedBlob {
 
 export interface FetchedTags {
   body: Buffer;
-  /** The query of the next page. */
-  next?: URLSearchParams;
+  next?: ListQuery;
 }
 
 export interface FetchedReferrers {
   body: Buffer;
   filtersApplied?: string;
-  /** The query of the next page. */
-  next?: URLSearchParams;
+  next?: ListQuery;
 }
 
 /** What every question takes. */
@@ -69,15 +67,12 @@ export interface Upstream {
     digest: Digest,
     options?: AskOptions & { from?: number; to?: number },
   ): Promise<FetchedBlob>;
-  fetchTags(
-    repository: Repository,
-    page: { n?: number | undefined; last?: string | undefined },
-  ): Promise<FetchedTags>;
+  fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags>;
   /** @returns undefined if this upstream has no referrers API */
   fetchReferrers(
     repository: Repository,
     digest: Digest,
-    filter: { artifactType?: string | undefined },
+    query: ListQuery,
   ): Promise<FetchedReferrers | undefined>;
   /** Idempotent. */
   close(): Promise<void>;

@@ -99,7 +99,7 @@ export class ScriptedUpstream {
   readonly #contents = new Map<Digest, Source>();
   readonly #typeByDigest = new Map<Digest, string>();
   readonly #digestByTag = new Map<string, Digest>();
-  readonly #referrersByDigest = new Map<string, Buffer>();
+  readonly #referrersByDigest = new Map<string, readonly Buffer[]>();
   readonly #scripts: { match: Match; script: Script; left: number }[] = [];
   readonly #watchers = new Set<() => void>();
 
@@ -155,8 +155,9 @@ export class ScriptedUpstream {
     return image;
   }
 
-  addReferrers(digest: Digest, index: Buffer): void {
-    this.#referrersByDigest.set(digest, index);
+  /** @param pages told of one by one, with a token in `Link` that only this registry knows */
+  addReferrers(digest: Digest, ...pages: readonly Buffer[]): void {
+    this.#referrersByDigest.set(digest, pages);
   }
 
   removeTag(repository: string, tag: string): void {
@@ -297,9 +298,16 @@ export class ScriptedUpstream {
         return this.#page(repository, tags, seen.query);
       }
       case 'referrers': {
-        const index = this.#referrersByDigest.get(last);
-        if (index === undefined) return errorReply(404, 'NOT_FOUND');
-        return textReply(200, index.toString(), { 'content-type': OCI_INDEX });
+        const pages = this.#referrersByDigest.get(last) ?? [];
+        const at = Number(Buffer.from(seen.query.get('token') ?? '', 'base64url').toString());
+        const page = pages[at];
+        if (page === undefined) return errorReply(404, 'NOT_FOUND');
+        const token = Buffer.from(String(at + 1)).toString('base64url');
+        const more = at + 1 < pages.length;
+        return textReply(200, page.toString(), {
+          'content-type': OCI_INDEX,
+          link: more ? `</v2/${repository}/referrers/${last}?token=${token}>; rel="next"` : undefined,
+        });
       }
       case 'cdn':
       case 'other':

@@ -187,6 +187,42 @@ test('tags are listed page by page through the mirror, whatever upstream puts in
   assert.deepEqual([JSON.parse(none.body.toString()).tags, none.headers['link']], [[], undefined]);
 });
 
+test('what upstream puts into Link for the next page goes back to it, though it means nothing to the mirror', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('org/app', '1');
+  const pages = [0, 1, 2].map((page) =>
+    Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [], page })),
+  );
+  upstream.addReferrers(image.top.digest, ...pages);
+  const mirror = await startMirror(t, { upstreams: { 'quay.io': upstream.url } });
+  const bodies: Buffer[] = [];
+  for (
+    let path: string | undefined = `/v2/org/app/referrers/${image.top.digest}?ns=quay.io`;
+    path !== undefined;
+  ) {
+    const reply: Awaited<ReturnType<typeof mirror.get>> = await mirror.get(path);
+    bodies.push(reply.body);
+    path = /^<([^>]+)>; rel="next"$/.exec(String(reply.headers['link']))?.[1];
+  }
+  assert.deepEqual(bodies, pages);
+  assert.equal(upstream.count('referrers'), 3);
+
+  upstream.script({ kind: 'tags' }, (reply) => {
+    reply.headers['link'] = '</v2/org/app/tags/list?n=1&next_page=a%2Bb%3D%3D>; rel="next"';
+  });
+  const first = await mirror.get('/v2/org/app/tags/list?n=1&ns=quay.io');
+  const link = String(first.headers['link']);
+  await mirror.get(link.slice(1, link.indexOf('>')));
+  const [, second] = upstream.requests.filter(({ kind }) => kind === 'tags').map(({ query }) => query);
+  assert.deepEqual(
+    [...(second ?? [])],
+    [
+      ['n', '1'],
+      ['next_page', 'a+b=='],
+    ],
+  );
+});
+
 test('referrers are passed on as upstream sent them, and remembered for as long as a tag', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   const image = upstream.addImage('org/app', '1');

@@ -223,20 +223,9 @@ test('with referrers: false none of them is asked for', async (t) => {
 test('what the referrers API lists is fetched, and a sealed mirror that imports it has it under the fallback tag', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1');
-  const sbom = buildImage({ seed: 'sbom', layers: [500] });
-  for (const blob of sbom.blobs) upstream.addContent(blob);
-  upstream.addManifest('org/app', sbom.top.bytes, sbom.top.mediaType);
-  const gone = digestOf(Buffer.from('deleted meanwhile'));
-  const list = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: OCI_INDEX,
-      manifests: [
-        { mediaType: OCI_MANIFEST, digest: sbom.top.digest, size: sbom.top.bytes.length },
-        { mediaType: OCI_MANIFEST, digest: gone, size: 10 },
-      ],
-    }),
-  );
+  const sbom = addReferrer(upstream, 'sbom');
+  const gone = { mediaType: OCI_MANIFEST, digest: digestOf(Buffer.from('deleted meanwhile')), size: 10 };
+  const list = indexOf(sbom.descriptor, gone);
   upstream.addReferrers(image.top.digest, list);
   assert.equal((await warmOne(mirror, 'org/app:1'))['outcome'], 'done');
   const { tar } = await exportArchive(mirror, { images: ['org/app:1'] });
@@ -245,8 +234,44 @@ test('what the referrers API lists is fetched, and a sealed mirror that imports 
   await upstream.close();
   const fallback = await sealed.get(`/v2/org/app/manifests/${dashed(image.top.digest)}`);
   assert.deepEqual([fallback.status, fallback.body], [200, list]);
-  await pullImage(sealed, 'org/app', sbom.top.digest);
+  await pullImage(sealed, 'org/app', sbom.digest);
 });
+
+test('what the referrers API lists on several pages is fetched, and becomes one list', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  const [sbom, signature] = [addReferrer(upstream, 'sbom'), addReferrer(upstream, 'signature')];
+  upstream.addReferrers(image.top.digest, indexOf(sbom.descriptor), indexOf(), indexOf(signature.descriptor));
+  assert.equal((await warmOne(mirror, 'org/app:1'))['outcome'], 'done');
+  await upstream.close();
+  for (const { digest } of [sbom, signature]) await pullImage(mirror, 'org/app', digest);
+  const list = await mirror.get(`/v2/org/app/manifests/${dashed(image.top.digest)}`);
+  assert.deepEqual(list.body, indexOf(sbom.descriptor, signature.descriptor));
+});
+
+test('an upstream whose pages of referrers lead in a circle fails the image, and ends', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  upstream.addReferrers(image.top.digest, indexOf());
+  upstream.script({ kind: 'referrers' }, (reply) => {
+    reply.headers['link'] = `</v2/org/app/referrers/${image.top.digest}?again>; rel="next"`;
+  });
+  const { outcome, reason } = await warmOne(mirror, 'org/app:1');
+  assert.deepEqual([outcome, reason], ['failed', 'docker.io: its list of referrers has no end']);
+});
+
+/** An artifact beside `org/app:1`, listed nowhere yet. */
+function addReferrer(upstream: ScriptedUpstream, seed: string) {
+  const { blobs, top } = buildImage({ seed, layers: [500] });
+  for (const blob of blobs) upstream.addContent(blob);
+  upstream.addManifest('org/app', top.bytes, top.mediaType);
+  const { digest } = top;
+  return { digest, descriptor: { mediaType: OCI_MANIFEST, digest, size: top.bytes.length } };
+}
+
+function indexOf(...manifests: object[]): Buffer {
+  return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
+}
 
 test('a sealed mirror says of each image that is not complete why it cannot be warmed; a complete one is done', async (t) => {
   const { upstream, mirror: open } = await setUp(t);
