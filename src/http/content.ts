@@ -1,17 +1,11 @@
 /**
- * Sends content to one client, at his pace: two buffers in turn, one being read into while the other is written.
- *
- * Large buffers are shared by all replies and limited in number. A reply that gets none makes do with small ones of
- * its own, so that slow clients who sit on large buffers cost the others speed and never a place.
+ * Sends content to one client, at his pace: two buffers in turn, one being read into while the other is written. Slow
+ * clients who sit on large buffers cost the others speed and never a place.
  */
 import type { ServerResponse } from 'node:http';
 import type { ContentReader } from '../cache/content-store.ts';
 import type { ByteRange } from './range.ts';
-
-// 512 KiB: smaller ones cost more CPU a byte, larger ones bring nothing (measured, see bench/README.md).
-const LARGE_BUFFER_BYTES = 512 * 1024;
-const LARGE_BUFFERS = 16;
-const SMALL_BUFFER_BYTES = 32 * 1024;
+import { SendBuffers } from './send-buffers.ts';
 
 /** The client left, or took no byte for too long. Not a fault of ours, and there is nobody to answer. */
 export class ClientGoneError extends Error {
@@ -20,8 +14,7 @@ export class ClientGoneError extends Error {
 
 export class ContentSender {
   readonly #clientTimeoutMs: number;
-  readonly #largeBuffers: Buffer[] = [];
-  #largeBuffersMade = 0;
+  readonly #buffers = new SendBuffers();
 
   /** @param clientTimeoutMs a client that takes no byte for this long is cut */
   constructor(options: { clientTimeoutMs: number }) {
@@ -45,12 +38,12 @@ export class ContentSender {
     const onClose = () => void content.close().catch(() => undefined);
     response.once('close', onClose);
     this.#cutIfStalled(response);
-    let buffers = [this.#takeBuffer(range), this.#takeBuffer(range)] as [Buffer, Buffer];
+    let buffer = this.#buffers.take(range.end - range.start);
+    let other: Buffer | undefined;
+    let written: Promise<void> = Promise.resolve(); // what lies in `other`
     try {
-      let written: Promise<void> = Promise.resolve();
       let position = range.start;
       while (position < range.end) {
-        const buffer = buffers[0];
         const length = await readOrGone(response, content, buffer, position, range.end);
         await written;
         written = write(response, buffer.subarray(0, length));
@@ -58,24 +51,18 @@ export class ContentSender {
         written = written.then(() => onBytes(length));
         written.catch(() => undefined);
         position += length;
-        buffers = [buffers[1], buffer];
+        if (position < range.end)
+          [buffer, other] = [other ?? this.#buffers.take(range.end - position), buffer];
       }
       await written;
       response.end();
     } finally {
       response.off('close', onClose);
-      for (const buffer of buffers) if (buffer.length === LARGE_BUFFER_BYTES) this.#largeBuffers.push(buffer);
+      // After a failed read the other is still on its way to this client: nobody may fill it until the connection is cut.
+      const used = other === undefined ? [buffer] : [buffer, other];
+      const giveBack = () => used.forEach((each) => this.#buffers.give(each));
+      written.then(giveBack, giveBack);
     }
-  }
-
-  #takeBuffer(range: ByteRange): Buffer {
-    const wanted = range.end - range.start;
-    if (wanted <= SMALL_BUFFER_BYTES) return Buffer.allocUnsafe(wanted);
-    const free = this.#largeBuffers.pop();
-    if (free !== undefined) return free;
-    if (this.#largeBuffersMade === LARGE_BUFFERS) return Buffer.allocUnsafe(SMALL_BUFFER_BYTES);
-    this.#largeBuffersMade += 1;
-    return Buffer.allocUnsafeSlow(LARGE_BUFFER_BYTES);
   }
 
   #cutIfStalled(response: ServerResponse): void {
