@@ -7,25 +7,27 @@
 import { LRUCache } from 'lru-cache';
 import type { ContentCache } from '../cache/content-cache.ts';
 import { StorageError } from '../cache/errors.ts';
-import type { IndexStore, RepositoryKey, TagKey, TagRecord } from '../cache/index-store.ts';
-import type { StorageFaults } from '../cache/storage-faults.ts';
-import type { Clock } from '../clock.ts';
+import type { IndexStore, TagKey, TagRecord } from '../cache/index-store.ts';
 import type { Digest } from '../oci/digest.ts';
-import { acceptedManifestTypes, parseManifest } from '../oci/manifest.ts';
-import { isDigest, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import { acceptedManifestTypes } from '../oci/manifest.ts';
+import { isDigest, type Reference, type Tag } from '../oci/reference.ts';
 import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
 import { UpstreamError } from '../upstream/errors.ts';
-import type { Upstream } from '../upstream/upstream.ts';
-import { afterFailedRevalidation, type Freshness, type FreshnessPolicy, freshnessOf } from './freshness.ts';
-import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
+import { afterFailedRevalidation, type Freshness, freshnessOf } from './freshness.ts';
+import {
+  acceptOption,
+  flightKey,
+  keyOf,
+  type ManifestFetchContext,
+  ManifestFetches,
+  type ManifestHeaders,
+  type ManifestOrigin,
+} from './manifest-fetches.ts';
+import type { Manifest } from './manifest-store.ts';
 import type { CacheOutcome } from './outcome.ts';
 
-export interface ManifestRequest {
-  upstream: Upstream;
-  freshness: FreshnessPolicy;
-  repository: Repository;
+export interface ManifestRequest extends ManifestOrigin {
   reference: Reference;
   /** The client's `Accept` header. */
   accept?: string | undefined;
@@ -33,11 +35,7 @@ export interface ManifestRequest {
   head: boolean;
 }
 
-export interface OpenManifest {
-  digest: Digest;
-  mediaType: string;
-  /** Bytes of the manifest. */
-  size: number;
+export interface OpenManifest extends ManifestHeaders {
   /** Absent where a HEAD could be answered without having them. */
   bytes?: Buffer;
   outcome: CacheOutcome;
@@ -51,32 +49,23 @@ interface TagMeaning {
   warning?: string;
 }
 
-const REMEMBERED_MISSING = 10_000;
+const REMEMBERED_POSTPONED = 10_000;
 
-export interface ManifestMirrorContext {
+export interface ManifestMirrorContext extends ManifestFetchContext {
   cache: ContentCache;
-  manifests: ManifestStore;
   /** Manifests are held that no tag is known of: an unknown tag may mean one of them. */
   manifestsWithoutOwner: boolean;
   index: IndexStore;
-  faults: StorageFaults;
-  metrics: Metrics;
   logger: Logger;
-  clock: Clock;
 }
 
 export class ManifestMirror {
   readonly #context: ManifestMirrorContext;
-  readonly #fetches = new SingleFlight<{ manifest: Manifest; stored: boolean }>();
-  readonly #heads = new SingleFlight<OpenManifest | undefined>();
+  readonly #fetches: ManifestFetches;
   readonly #revalidations = new SingleFlight<TagMeaning>();
-  readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({
-    max: REMEMBERED_MISSING,
-  });
-
   /** What stale tags are served as until they are asked about again, while upstream limits us. */
   readonly #postponed = new LRUCache<string, { meaning: TagMeaning; until: number }>({
-    max: REMEMBERED_MISSING,
+    max: REMEMBERED_POSTPONED,
   });
 
   /** Revalidations that nobody waits for. */
@@ -84,6 +73,7 @@ export class ManifestMirror {
 
   constructor(context: ManifestMirrorContext) {
     this.#context = context;
+    this.#fetches = new ManifestFetches(context);
   }
 
   /** Waits for what runs in the background. Idempotent. */
@@ -98,7 +88,7 @@ export class ManifestMirror {
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       this.#context.faults.report(error);
-      const { manifest } = await this.#fetch(request, request.reference);
+      const { manifest } = await this.#fetches.fetch(request, request.reference);
       return { ...describe(manifest), outcome: 'bypass' };
     }
   }
@@ -118,12 +108,12 @@ export class ManifestMirror {
     const key = keyOf(request);
     const held = await manifests.get(digest);
     if (held === undefined) {
-      if (request.head) return (await this.#head(request, digest, '')) ?? this.#miss(request, digest);
-      return this.#miss(request, digest);
+      const head = request.head ? await this.#fetches.head(request, digest, '') : undefined;
+      return head === undefined ? this.#miss(request, digest) : { ...head, outcome: 'miss' };
     }
     const link = await index.link(key, digest);
     // Bytes are shared by digest, permission is not: upstream must confirm it for this repository.
-    if (link === undefined) await this.#head(request, digest, '');
+    if (link === undefined) await this.#fetches.head(request, digest, '');
     if (link?.expanded !== true) await manifests.link(key, held);
     return { ...describe(held), outcome: link === undefined ? 'revalidated' : 'hit' };
   }
@@ -153,7 +143,7 @@ export class ManifestMirror {
   async #firstByTag(request: ManifestRequest, key: TagKey): Promise<OpenManifest> {
     const { manifests, index, clock, manifestsWithoutOwner } = this.#context;
     if (!request.head && !manifestsWithoutOwner) return this.#miss(request, key.tag, key);
-    const head = await this.#head(request, key.tag, key.accept);
+    const head = await this.#fetches.head(request, key.tag, key.accept);
     if (head === undefined) return this.#miss(request, key.tag, key);
     const { digest, mediaType, size } = head;
     const held = request.head ? undefined : await manifests.get(digest);
@@ -164,7 +154,7 @@ export class ManifestMirror {
       const value = { digest, mediaType, size, confirmedAt: clock.now() };
       await index.write([{ put: 'tag', key, value }]);
     });
-    return held === undefined ? head : { ...describe(held), outcome: 'revalidated' };
+    return held === undefined ? { ...head, outcome: 'miss' } : { ...describe(held), outcome: 'revalidated' };
   }
 
   async #serve(request: ManifestRequest, meaning: TagMeaning): Promise<OpenManifest> {
@@ -198,7 +188,9 @@ export class ManifestMirror {
         await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));
         return { record: confirmed, outcome: 'revalidated' };
       }
-      const { manifest } = await this.#fetch(request, key.tag, key, { canWait: freshness !== 'expired' });
+      const { manifest } = await this.#fetches.fetch(request, key.tag, key, {
+        canWait: freshness !== 'expired',
+      });
       const current = { ...describe(manifest), confirmedAt };
       return { record: current, outcome: manifest.digest === record.digest ? 'revalidated' : 'updated' };
     } catch (error) {
@@ -248,84 +240,8 @@ export class ManifestMirror {
   }
 
   async #miss(request: ManifestRequest, reference: Reference, tag?: TagKey): Promise<OpenManifest> {
-    const { manifest, stored, joined } = await this.#fetch(request, reference, tag);
+    const { manifest, stored, joined } = await this.#fetches.fetch(request, reference, tag);
     return { ...describe(manifest), outcome: !stored ? 'bypass' : joined ? 'collapsed' : 'miss' };
-  }
-
-  /** @returns undefined if upstream's reply to HEAD does not say all that ours must: then a GET has to do */
-  #head(request: ManifestRequest, reference: Reference, accept: string): Promise<OpenManifest | undefined> {
-    const { upstream, repository } = request;
-    return this.#heads.run(flightKey(keyOf(request), reference, accept), () =>
-      this.#rememberingMissing(request, reference, async () => {
-        const head = await upstream.headManifest(repository, reference, acceptOption(accept));
-        const digest = isDigest(reference) ? reference : head.digest;
-        const { mediaType, size } = head;
-        if (digest === undefined || mediaType === undefined || size === undefined) return undefined;
-        return { digest, mediaType, size, outcome: 'miss' as const };
-      }),
-    ).result;
-  }
-
-  async #fetch(
-    request: ManifestRequest,
-    reference: Reference,
-    tag?: TagKey,
-    options: { canWait?: boolean } = {},
-  ): Promise<{ manifest: Manifest; stored: boolean; joined: boolean }> {
-    const accept = tag?.accept ?? '';
-    const { result, joined } = this.#fetches.run(flightKey(keyOf(request), reference, accept), () =>
-      this.#rememberingMissing(request, reference, () =>
-        this.#fetchAndStore(request, reference, tag, options),
-      ),
-    );
-    return { ...(await result), joined };
-  }
-
-  async #fetchAndStore(
-    request: ManifestRequest,
-    reference: Reference,
-    tag: TagKey | undefined,
-    options: { canWait?: boolean },
-  ): Promise<{ manifest: Manifest; stored: boolean }> {
-    const { manifests, clock, metrics } = this.#context;
-    const { upstream, repository } = request;
-    const confirmedAt = clock.now();
-    const fetched = await upstream.fetchManifest(repository, reference, {
-      ...acceptOption(tag?.accept ?? ''),
-      ...options,
-    });
-    const parsed = parseManifest(fetched.bytes, fetched.mediaType);
-    if (parsed === undefined) {
-      metrics.contentRejected.inc({ upstream: upstream.name, reason: 'not-a-manifest' });
-      const what = `${repository}:${reference} is no manifest of a known type (${fetched.mediaType})`;
-      throw new UpstreamError('invalid-response', upstream.name, what);
-    }
-    const manifest = { digest: fetched.digest, mediaType: parsed.mediaType, bytes: fetched.bytes };
-    const change: TagChange | undefined = tag === undefined ? undefined : { key: tag, confirmedAt };
-    const stored = await this.#tolerate(async () => {
-      await manifests.put(keyOf(request), manifest, parsed, change);
-      return true;
-    });
-    return { manifest, stored: stored === true };
-  }
-
-  async #rememberingMissing<T>(
-    request: ManifestRequest,
-    reference: Reference,
-    ask: () => Promise<T>,
-  ): Promise<T> {
-    const { clock } = this.#context;
-    const key = flightKey(keyOf(request), reference, '');
-    const missing = this.#missing.get(key);
-    if (missing !== undefined && clock.now() < missing.until) throw missing.error;
-    try {
-      return await ask();
-    } catch (error) {
-      if (error instanceof UpstreamError && error.code === 'not-found') {
-        this.#missing.set(key, { error, until: clock.now() + request.freshness.negativeTtlMs });
-      }
-      throw error;
-    }
   }
 
   #tolerate<T>(step: () => Promise<T>): Promise<T | undefined> {
@@ -337,19 +253,7 @@ function since({ confirmedAt }: TagRecord): string {
   return `at ${new Date(confirmedAt).toISOString()}`;
 }
 
-function keyOf({ upstream, repository }: ManifestRequest): RepositoryKey {
-  return { upstream: upstream.name, repository };
-}
-
-function flightKey(key: RepositoryKey, reference: Reference, accept: string): string {
-  return `${key.upstream}/${key.repository} ${reference} ${accept}`;
-}
-
-function acceptOption(accept: string): { accept?: string } {
-  return accept === '' ? {} : { accept };
-}
-
-function describe(manifest: Manifest): { digest: Digest; mediaType: string; size: number; bytes: Buffer } {
+function describe(manifest: Manifest): ManifestHeaders & { bytes: Buffer } {
   const { digest, mediaType, bytes } = manifest;
   return { digest, mediaType, bytes, size: bytes.length };
 }
