@@ -31,7 +31,7 @@ import { hitManifestTag } from './scenarios/hit-manifest-tag.ts';
 import { imagePull } from './scenarios/image-pull.ts';
 import { missBlob } from './scenarios/miss-blob.ts';
 import { missThrottledConnection, missThrottledTotal } from './scenarios/miss-throttled.ts';
-import { scale1m, scale10k, scale100k } from './scenarios/scale.ts';
+import { scale1m, scale10k, scale100k, scaleHit } from './scenarios/scale.ts';
 import { slowClient } from './scenarios/slow-client.ts';
 
 const SCENARIOS: readonly Scenario[] = [
@@ -49,6 +49,7 @@ const SCENARIOS: readonly Scenario[] = [
   scale10k,
   scale100k,
   scale1m,
+  scaleHit,
 ];
 
 const { values, positionals } = parseArgs({

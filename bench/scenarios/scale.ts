@@ -74,9 +74,7 @@ async function measureRunning(
   const rssMiB = residentMiB(pids);
   const anonymous = anonymousMiB(pids);
   const bytesPerRecord = ((anonymous - anonymousMiB(empty.pids)) * MIB) / objects;
-  const script = join(lab.directory, 'paths.lua');
-  await writeFile(script, randomPaths(cache.warmPaths));
-  const hits = await measureRequests(lab, server, cache.warmPaths[0] ?? '/', ['Accept: */*'], script);
+  const hits = await measureRandomHits(lab, server, cache.warmPaths);
   const evictionsPerSecond = await measureEviction(lab, server);
   return { rssMiB, anonymousMiB: anonymous, bytesPerRecord, ...hits, evictionsPerSecond };
 }
@@ -91,6 +89,54 @@ async function measureEviction(lab: Lab, server: Server): Promise<number> {
     const evicted = Number(/^millpond_evictions_total (\d+)$/m.exec(text)?.[1] ?? 0);
     if (evicted >= EVICTABLE) return evicted / ((performance.now() - startedAt) / 1000);
   }
+}
+
+const FEW = 1000;
+const MANY = 1_000_000;
+/** As many as there are in a cache of {@link FEW}. */
+const COMPARED = 100;
+
+/** What a hit costs must not depend on what else is held. */
+export const scaleHit: Scenario = {
+  name: 'scale-hit',
+  does: `hits by tag on ${COMPARED} images, among ${FEW} objects and among ${MANY}`,
+  peers: ['millpond'],
+  needs: 'wrk',
+  prepare: async (lab) => {
+    for (const [name, objects] of [
+      ['few', FEW],
+      ['many', lab.smoke ? 2 * FEW : MANY],
+    ] as const) {
+      const sizes = { objects, evictable: 0, warm: COMPARED };
+      seeded.set(name, await seedCache(join(lab.directory, name, 'cache'), sizes));
+    }
+  },
+  measure: async (lab) => {
+    const few = await measureHits(lab, 'few');
+    const many = await measureHits(lab, 'many');
+    return {
+      fewCpuSecondsPer1000: few['cpuSecondsPer1000'] ?? Number.NaN,
+      manyCpuSecondsPer1000: many['cpuSecondsPer1000'] ?? Number.NaN,
+      manyOverFew: (many['cpuSecondsPer1000'] ?? Number.NaN) / (few['cpuSecondsPer1000'] ?? Number.NaN),
+    };
+  },
+  shows: ['fewCpuSecondsPer1000', 'manyCpuSecondsPer1000', 'manyOverFew'],
+  targets: [{ metric: 'manyOverFew', relation: '≤', limit: { value: 1.3 } }],
+};
+
+async function measureHits(lab: Lab, name: 'few' | 'many'): Promise<Sample> {
+  const server = await lab.startMillpond(join(lab.directory, name), { keepFree: '0B' });
+  try {
+    return await measureRandomHits(lab, server, seeded.get(name)?.warmPaths ?? []);
+  } finally {
+    await server.stop();
+  }
+}
+
+async function measureRandomHits(lab: Lab, server: Server, paths: readonly string[]): Promise<Sample> {
+  const script = join(lab.directory, 'paths.lua');
+  await writeFile(script, randomPaths(paths));
+  return measureRequests(lab, server, paths[0] ?? '/', ['Accept: */*'], script);
 }
 
 function randomPaths(paths: readonly string[]): string {
