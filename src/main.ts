@@ -9,8 +9,8 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { startApp } from './app.ts';
-import { nodeFileSystem } from './cache/file-system.ts';
+import { startApp } from './app/app.ts';
+import { nodeFileSystem } from './cache/store/file-system.ts';
 import { runCommandLine } from './cli/program.ts';
 import { systemClock } from './clock.ts';
 import { bufferedOutput, prettyDestination } from './telemetry/log.ts';

@@ -8,8 +8,7 @@ const SRC = resolve(import.meta.dirname, '../src');
 /** Which layers each layer may import; a layer may always import itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
-  app: ['upstreams', 'config', 'http', 'transfer', 'mirror', 'cache', 'telemetry', 'oci', 'clock'],
-  upstreams: ['config', 'http', 'mirror', 'upstream', 'telemetry', 'oci', 'clock'],
+  app: ['config', 'http', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
   cli: ['config', 'transfer', 'oci'],
   config: ['telemetry', 'oci'],
   http: ['transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],

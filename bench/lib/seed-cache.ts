@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { IndexChange, RepositoryKey } from '../../src/cache/index-store.ts';
-import { LevelIndex } from '../../src/cache/level-index.ts';
+import type { IndexChange, RepositoryKey } from '../../src/cache/index/index-store.ts';
+import { LevelIndex } from '../../src/cache/index/level-index.ts';
 import { type Digest, digestHex, digestOf } from '../../src/oci/digest.ts';
 import type { Repository, Tag } from '../../src/oci/reference.ts';
 import { OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from './measure.ts';

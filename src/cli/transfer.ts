@@ -4,7 +4,7 @@ import { open, rename, rm, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Digest } from '../oci/digest.ts';
-import { readLayout } from '../transfer/layout-reader.ts';
+import { readLayout } from '../transfer/layout/layout-reader.ts';
 import type { Surroundings } from './command.ts';
 import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
 import { humanSize, ProgressBars } from './output.ts';

@@ -1,5 +1,5 @@
 /** When a tag may be served without asking, and what its fate is when asking fails. Pure. */
-import type { TagRecord } from '../cache/index-store.ts';
+import type { TagRecord } from '../cache/index/index-store.ts';
 import type { Tag } from '../oci/reference.ts';
 import type { UpstreamErrorCode } from '../upstream/errors.ts';
 

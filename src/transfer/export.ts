@@ -1,14 +1,14 @@
 /** Exports cached images as an image layout tar: complete ones only, held against eviction until it is written. */
-import type { ContentCache } from '../cache/content-cache.ts';
-import type { IndexStore, RepositoryKey } from '../cache/index-store.ts';
-import type { Manifest, ManifestStore } from '../mirror/manifest-store.ts';
+import type { ContentCache } from '../cache/catalog/content-cache.ts';
+import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
+import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
 import { ImageError, noPlatform } from './errors.ts';
-import { type LayoutImage, writeLayout } from './layout-writer.ts';
+import { type LayoutImage, writeLayout } from './layout/layout-writer.ts';
 import { referrerTags } from './referrer-tags.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
 

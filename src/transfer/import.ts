@@ -4,13 +4,13 @@
  * Invariant: content of which nothing is known yet belongs to no repository, so nobody is served it; an image's own
  * manifests are recorded, and its tag last of all, when everything that they list is here.
  */
-import type { ContentCache } from '../cache/content-cache.ts';
-import { ContentError, StorageError } from '../cache/errors.ts';
-import type { IndexStore } from '../cache/index-store.ts';
-import type { Space } from '../cache/space.ts';
-import type { Spool } from '../cache/spool.ts';
+import type { ContentCache } from '../cache/catalog/content-cache.ts';
+import type { Space } from '../cache/catalog/space.ts';
+import type { IndexStore } from '../cache/index/index-store.ts';
+import type { Spool } from '../cache/ingest/spool.ts';
+import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Clock } from '../clock.ts';
-import type { ManifestStore } from '../mirror/manifest-store.ts';
+import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName, type ImageName } from '../oci/image-name.ts';
 import { isDigest } from '../oci/reference.ts';
@@ -18,8 +18,8 @@ import type { Logger } from '../telemetry/log.ts';
 import { ImageError, LayoutError } from './errors.ts';
 import { type EventSink, eventsOf, PROGRESS_STEP_BYTES } from './events.ts';
 import { ImportedImages } from './imported-images.ts';
-import type { ListedImage } from './layout-index.ts';
-import { readLayout } from './layout-reader.ts';
+import type { ListedImage } from './layout/layout-index.ts';
+import { readLayout } from './layout/layout-reader.ts';
 import { imageOf, type RequestedImage, type UpstreamOf } from './requested-image.ts';
 
 export interface ImportContext {

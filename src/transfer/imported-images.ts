@@ -1,7 +1,7 @@
 /** Makes images out of content that has come: what they need is looked up, then recorded, their tag last. */
-import type { ContentCache } from '../cache/content-cache.ts';
+import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { Clock } from '../clock.ts';
-import type { Manifest, ManifestStore } from '../mirror/manifest-store.ts';
+import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import {
   type Descriptor,

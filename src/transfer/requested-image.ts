@@ -1,5 +1,5 @@
 /** Which image of which upstream a name means. */
-import type { RepositoryKey } from '../cache/index-store.ts';
+import type { RepositoryKey } from '../cache/index/index-store.ts';
 import { formatImageName, type ImageName, parseImageName } from '../oci/image-name.ts';
 import { parseTag, type Reference, type Tag } from '../oci/reference.ts';
 import { ImageError, printable } from './errors.ts';

@@ -4,13 +4,13 @@
  * All of it through the mirror, so that clients who pull it meanwhile and this share every fetch. What is here is not
  * fetched again, and what has come is held until the image is whole: a cache that is too small is found out.
  */
-import type { ContentCache } from '../cache/content-cache.ts';
+import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { Clock } from '../clock.ts';
-import type { BlobMirror } from '../mirror/blob-mirror.ts';
-import type { DiscoveryMirror, ReferrersRequest } from '../mirror/discovery-mirror.ts';
+import type { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
-import type { ManifestMirror, OpenManifest } from '../mirror/manifest-mirror.ts';
-import type { ManifestStore } from '../mirror/manifest-store.ts';
+import type { DiscoveryMirror, ReferrersRequest } from '../mirror/manifests/discovery-mirror.ts';
+import type { ManifestMirror, OpenManifest } from '../mirror/manifests/manifest-mirror.ts';
+import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import { type Digest, digestOf } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';

@@ -1,5 +1,5 @@
 /** Fetches images completely, before anybody asks for them: because somebody says so, or by a schedule. */
-import { ContentError, StorageError } from '../cache/errors.ts';
+import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
 import { UpstreamError } from '../upstream/errors.ts';

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { access, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { ContentStore } from '../../src/cache/content-store.ts';
+import type { ContentStore } from '../../src/cache/store/content-store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { readRange } from '../helpers/readers.ts';
 import { tempDir } from '../helpers/temp-dir.ts';

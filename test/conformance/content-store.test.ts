@@ -1,5 +1,5 @@
-import { nodeFileSystem } from '../../src/cache/file-system.ts';
-import { FsStore } from '../../src/cache/fs-store.ts';
+import { nodeFileSystem } from '../../src/cache/store/file-system.ts';
+import { FsStore } from '../../src/cache/store/fs-store.ts';
 import { MemoryStore } from '../helpers/memory-store.ts';
 import { contentStoreSuite } from './content-store.suite.ts';
 

@@ -8,7 +8,7 @@ import type {
   RepositoryKey,
   TagKey,
   TagRecord,
-} from '../../src/cache/index-store.ts';
+} from '../../src/cache/index/index-store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Repository, Tag } from '../../src/oci/reference.ts';
 import { cleanUp } from '../helpers/cleanup.ts';

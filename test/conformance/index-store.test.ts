@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { StorageError } from '../../src/cache/errors.ts';
-import { LevelIndex } from '../../src/cache/level-index.ts';
+import { LevelIndex } from '../../src/cache/index/level-index.ts';
+import { StorageError } from '../../src/cache/store/errors.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { indexStoreSuite } from './index-store.suite.ts';

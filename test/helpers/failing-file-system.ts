@@ -1,6 +1,6 @@
 /** The real file system, failing on command: the only seam at which tests make a disk fail. */
 import type { FileHandle } from 'node:fs/promises';
-import { type FileSystem, nodeFileSystem } from '../../src/cache/file-system.ts';
+import { type FileSystem, nodeFileSystem } from '../../src/cache/store/file-system.ts';
 
 type Operation = 'open' | 'read' | 'write' | 'sync' | 'rename' | 'mkdir';
 

@@ -1,6 +1,6 @@
 /** A content store without a disk: the second implementation that keeps the interface honest. */
 import { readFile, unlink } from 'node:fs/promises';
-import type { ContentStore, StoredContent, StoredReader } from '../../src/cache/content-store.ts';
+import type { ContentStore, StoredContent, StoredReader } from '../../src/cache/store/content-store.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 
 export class MemoryStore implements ContentStore {

@@ -1,5 +1,5 @@
 /** Reads content the way a reply does. */
-import type { ContentReader } from '../../src/cache/content-store.ts';
+import type { ContentReader } from '../../src/cache/store/content-store.ts';
 
 /** All bytes from `start` to `end`, in pieces of at most `step`. */
 export async function readRange(

@@ -3,7 +3,7 @@ import { buffer } from 'node:stream/consumers';
 import { type Header, pack } from 'tar-stream';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
-import { type LayoutLimits, type LayoutSink, readLayout } from '../../src/transfer/layout-reader.ts';
+import { type LayoutLimits, type LayoutSink, readLayout } from '../../src/transfer/layout/layout-reader.ts';
 
 export interface TestEntry extends Partial<Header> {
   name: string;

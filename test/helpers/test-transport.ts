@@ -1,7 +1,7 @@
 /** A transport with the limits and the identity of these tests, closed when the test has ended. */
 import type { TestContext } from 'node:test';
 import { Metrics } from '../../src/telemetry/metrics.ts';
-import { Transport, type TransportSettings } from '../../src/upstream/transport.ts';
+import { Transport, type TransportSettings } from '../../src/upstream/network/transport.ts';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { request } from 'undici';
-import { nodeFileSystem } from '../../src/cache/file-system.ts';
+import { nodeFileSystem } from '../../src/cache/store/file-system.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { diskUse } from '../helpers/disk-use.ts';
 import { noise, type TestImage } from '../helpers/images.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import * as fc from 'fast-check';
-import { parseChallenges } from '../../src/upstream/challenge.ts';
+import { parseChallenges } from '../../src/upstream/auth/challenge.ts';
 
 const MAX_HEADER_LENGTH = 32 * 1024;
 /** Linear reading takes a few milliseconds; reading the rest again for every word takes thousands. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { ContentReader } from '../../src/cache/content-store.ts';
-import type { Ingest, IngestWriter } from '../../src/cache/ingest.ts';
-import { Spool } from '../../src/cache/spool.ts';
+import type { Ingest, IngestWriter } from '../../src/cache/ingest/ingest.ts';
+import { Spool } from '../../src/cache/ingest/spool.ts';
+import type { ContentReader } from '../../src/cache/store/content-store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { FailingFileSystem } from '../helpers/failing-file-system.ts';
 import { noise } from '../helpers/images.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { nextPage } from '../../src/upstream/link.ts';
+import { nextPage } from '../../src/upstream/client/link.ts';
 
 const query = fc.dictionary(fc.stringMatching(/^[a-z]{1,5}$/), fc.string({ unit: 'binary', maxLength: 8 }), {
   maxKeys: 3,

@@ -8,7 +8,7 @@ import { request } from 'undici';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { parseImageName } from '../../src/oci/image-name.ts';
 import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
-import { writeLayout } from '../../src/transfer/layout-writer.ts';
+import { writeLayout } from '../../src/transfer/layout/layout-writer.ts';
 import { buildImage, noise } from '../helpers/images.ts';
 import { startRealMirror } from '../helpers/real-mirror.ts';
 import { pieces } from '../helpers/tars.ts';

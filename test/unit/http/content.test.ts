@@ -4,8 +4,8 @@ import { createServer, get, type IncomingMessage, type ServerResponse } from 'no
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import type { ContentReader } from '../../../src/cache/content-store.ts';
-import { ContentSender } from '../../../src/http/content.ts';
+import type { ContentReader } from '../../../src/cache/store/content-store.ts';
+import { ContentSender } from '../../../src/http/server/content-sender.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 
 const MIB = 1024 * 1024;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ContentError, StorageError } from '../../../src/cache/errors.ts';
-import { toRegistryError } from '../../../src/http/errors.ts';
+import { ContentError, StorageError } from '../../../src/cache/store/errors.ts';
+import { toRegistryError } from '../../../src/http/registry/errors.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { UpstreamError, type UpstreamErrorCode } from '../../../src/upstream/errors.ts';

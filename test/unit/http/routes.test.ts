@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseRequest, RequestParser, type RoutingTable } from '../../../src/http/routes.ts';
+import { parseRequest, RequestParser, type RoutingTable } from '../../../src/http/registry/routes.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 
 const SHA = `sha256:${'a'.repeat(64)}`;

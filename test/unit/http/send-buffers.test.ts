@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SendBuffers } from '../../../src/http/send-buffers.ts';
+import { SendBuffers } from '../../../src/http/server/send-buffers.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

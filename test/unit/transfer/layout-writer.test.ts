@@ -5,7 +5,11 @@ import { extract, type Header } from 'tar-stream';
 import { type Digest, digestOf } from '../../../src/oci/digest.ts';
 import { parseImageName } from '../../../src/oci/image-name.ts';
 import { LayoutError } from '../../../src/transfer/errors.ts';
-import { type LayoutContents, type LayoutImage, writeLayout } from '../../../src/transfer/layout-writer.ts';
+import {
+  type LayoutContents,
+  type LayoutImage,
+  writeLayout,
+} from '../../../src/transfer/layout/layout-writer.ts';
 import { buildImage, noise, type TestImage } from '../../helpers/images.ts';
 import { pieces } from '../../helpers/tars.ts';
 

@@ -6,7 +6,7 @@ import {
   isSpecialHost,
   publicLookup,
   SpecialAddressError,
-} from '../../../src/upstream/address-rule.ts';
+} from '../../../src/upstream/network/address-rule.ts';
 
 const PUBLIC_IPV4 = '198.41.0.4';
 const PUBLIC_IPV6 = '2001:503:ba3e::2:30';

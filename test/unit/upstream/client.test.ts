@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { suite, type TestContext, test } from 'node:test';
 import { parseRepository, parseTag } from '../../../src/oci/reference.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
-import { UpstreamClient } from '../../../src/upstream/client.ts';
+import { UpstreamClient } from '../../../src/upstream/client/client.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 import { errorReply, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { acrCredentials, ecrCredentials } from '../../../src/upstream/cloud-credentials.ts';
+import { acrCredentials, ecrCredentials } from '../../../src/upstream/auth/cloud-credentials.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 
 const HOST = '1234.dkr.ecr.eu-west-2.amazonaws.com';

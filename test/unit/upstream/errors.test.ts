@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { SpecialAddressError } from '../../../src/upstream/address-rule.ts';
 import { toUpstreamError, UpstreamError } from '../../../src/upstream/errors.ts';
+import { SpecialAddressError } from '../../../src/upstream/network/address-rule.ts';
 
 function failure(code: string, message = 'low-level words'): Error {
   return Object.assign(new Error(message), { code });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { proxyForAll, proxyFromEnvironment } from '../../../src/upstream/proxy-rule.ts';
+import { proxyForAll, proxyFromEnvironment } from '../../../src/upstream/network/proxy-rule.ts';
 
 const PROXY = 'http://proxy.corp:3128';
 

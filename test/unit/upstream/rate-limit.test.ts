@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { explainRefusal, parseRateLimit, parseRetryAfter } from '../../../src/upstream/rate-limit.ts';
+import { explainRefusal, parseRateLimit, parseRetryAfter } from '../../../src/upstream/limits/rate-limit.ts';
 
 const NOW = Date.UTC(2026, 0, 1);
 const DAY = 24 * 3600 * 1000;

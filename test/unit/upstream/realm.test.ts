@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { isRealmAllowed } from '../../../src/upstream/realm.ts';
+import { isRealmAllowed } from '../../../src/upstream/auth/realm.ts';
 
 const HUB = 'https://registry-1.docker.io/v2/';
 

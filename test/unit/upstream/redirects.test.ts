@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { isRedirect, redirectTarget } from '../../../src/upstream/redirects.ts';
+import { isRedirect, redirectTarget } from '../../../src/upstream/network/redirects.ts';
 
 const REGISTRY = 'https://quay.io/v2/org/app/blobs/sha256:abc';
 const PRIVATE = [

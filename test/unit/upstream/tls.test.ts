@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'node:tls';
 import { UpstreamError } from '../../../src/upstream/errors.ts';
-import type { Reply, Transport, TransportSettings } from '../../../src/upstream/transport.ts';
+import type { Reply, Transport, TransportSettings } from '../../../src/upstream/network/transport.ts';
 import { type Certificate, selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { startTransport } from '../../helpers/test-transport.ts';

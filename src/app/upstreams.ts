@@ -1,0 +1,139 @@
+/** From the configuration of the upstreams to what the mirror asks. */
+import { readFile } from 'node:fs/promises';
+import type { Clock } from '../clock.ts';
+import type { Config, UpstreamConfig } from '../config/schema.ts';
+import { type Environment, Secret } from '../config/secrets.ts';
+import type { FreshnessPolicy } from '../mirror/freshness.ts';
+import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
+import { imagePattern, type Repository } from '../oci/reference.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { acrCredentials, ecrCredentials } from '../upstream/auth/cloud-credentials.ts';
+import { helperCredentials } from '../upstream/auth/credential-helper.ts';
+import type { CredentialProvider } from '../upstream/auth/credentials.ts';
+import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
+import { UpstreamClient } from '../upstream/client/client.ts';
+import { Seal, SealableUpstream } from '../upstream/client/sealed.ts';
+import { PullQuota } from '../upstream/limits/pull-quota.ts';
+import { ResilientUpstream } from '../upstream/limits/resilience.ts';
+import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
+import type { Identity } from '../upstream/network/transport.ts';
+
+export interface UpstreamsContext {
+  environment: Environment;
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+  identity: Identity;
+}
+
+/** All of them sealed: nothing is opened before the seal is. */
+export function createUpstreams(
+  config: Config,
+  context: UpstreamsContext,
+): { upstreamByName: ReadonlyMap<string, MirroredUpstream>; seal: Seal } {
+  const upstreams = [...config.upstreams].map(([name, upstream]) => {
+    const client = new SealableUpstream(name, () => createUpstream(name, upstream, context));
+    return { client, segments: upstream.segments, freshnessFor: freshnessFor(upstream) };
+  });
+  return {
+    upstreamByName: new Map(upstreams.map((upstream) => [upstream.client.name, upstream])),
+    seal: new Seal(upstreams.map(({ client }) => client)),
+  };
+}
+
+async function createUpstream(
+  name: string,
+  config: UpstreamConfig,
+  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; identity: Identity },
+): Promise<ResilientUpstream> {
+  const { ca, clientCertificate } = config;
+  const settings = {
+    name,
+    realmHosts: config.realmHosts,
+    credentials: credentialProvider(name, config, context),
+    ...(ca === undefined ? {} : { ca: await readFile(ca, 'utf8') }),
+    ...(clientCertificate === undefined
+      ? {}
+      : { clientCertificate: await readCertificate(clientCertificate) }),
+    proxyFor: proxyRule(config, context.environment),
+    allowPrivateAddresses: config.allowPrivateAddresses,
+    maxConnections: config.maxConnections,
+    connectTimeoutMs: config.connectTimeout,
+    headersTimeoutMs: config.headersTimeout,
+    bodyTimeoutMs: config.bodyTimeout,
+  };
+  const urls = [config.url, ...config.fallbackUrls];
+  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
+  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
+  return new ResilientUpstream(name, clients, { ...context, quota, random: Math.random });
+}
+
+async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
+  return { cert: await readFile(paths.cert, 'utf8'), key: await readFile(paths.key, 'utf8') };
+}
+
+function credentialProvider(
+  name: string,
+  { credentials, url, aliases }: UpstreamConfig,
+  { environment, clock }: { environment: Environment; clock: Clock },
+): CredentialProvider {
+  if (credentials === 'none') return async () => undefined;
+  const { host } = new URL(url);
+  if ('dockerConfig' in credentials) {
+    const file = new Secret({ file: credentials.dockerConfig }, environment);
+    return dockerConfigCredentials({
+      read: () => file.read(),
+      hosts: [...new Set([name, host, ...aliases])],
+      helper: (helper, server) => helperCredentials(helper, server, { environment, clock }),
+    });
+  }
+  if ('helper' in credentials) {
+    const server = name === 'docker.io' ? serverOf(name) : host;
+    return helperCredentials(credentials.helper, server, { environment, clock });
+  }
+  const cloud = { clock, importPackage: (specifier: string) => import(specifier) as Promise<unknown> };
+  if ('ecr' in credentials) return ecrCredentials({ host, region: credentials.ecr.region }, cloud);
+  if ('acr' in credentials) return acrCredentials(cloud);
+  if ('identityToken' in credentials) {
+    const token = new Secret(credentials.identityToken, environment);
+    return async () => ({ identityToken: await token.read() });
+  }
+  const { username } = credentials;
+  const user =
+    typeof username === 'string' ? { read: async () => username } : new Secret(username, environment);
+  const password = new Secret(credentials.password, environment);
+  return async () => ({ username: await user.read(), password: await password.read() });
+}
+
+function proxyRule({ proxy }: UpstreamConfig, environment: Environment): ProxyRule {
+  if (proxy === undefined) return proxyFromEnvironment(environment);
+  if (proxy === 'none') return () => undefined;
+  if (typeof proxy === 'string') return proxyForAll(proxy);
+  const password = new Secret(proxy.password, environment);
+  return proxyForAll(proxy.url, () => password.read());
+}
+
+/** The first of `repositories` that matches goes before what holds for all. */
+function freshnessFor({ freshness }: UpstreamConfig): (repository: Repository) => FreshnessPolicy {
+  const common = freshnessPolicy(freshness);
+  const policies = freshness.repositories.map(({ match, ...own }) => {
+    const known = Object.entries(own).filter(([, value]) => value !== undefined);
+    return {
+      match: imagePattern(match),
+      policy: freshnessPolicy({ ...freshness, ...Object.fromEntries(known) }),
+    };
+  });
+  return (repository) => policies.find(({ match }) => match.test(repository))?.policy ?? common;
+}
+
+function freshnessPolicy(settings: UpstreamConfig['freshness']): FreshnessPolicy {
+  return {
+    tagTtlMs: settings.tagTtl,
+    immutableTags: settings.immutableTags,
+    staleWhileRevalidateMs: settings.staleWhileRevalidate,
+    staleIfErrorMs: settings.staleIfError,
+    onTagDeleted: settings.onTagDeleted,
+    negativeTtlMs: settings.negativeTtl,
+  };
+}

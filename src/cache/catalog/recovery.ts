@@ -1,0 +1,237 @@
+/**
+ * Opens the cache directory and makes index and content agree, whatever became of them.
+ *
+ *     format   the version of all this; a newer one is not touched
+ *     pid      who has the directory; still there at a start, it tells that he did not end in order
+ *     index/   LevelDB, whose lock is what keeps a second server out
+ *     blobs/   the content (fs-store), the truth
+ *     ingest/  what is on its way in (spool)
+ */
+import { join } from 'node:path';
+import { pid } from 'node:process';
+import { type Digest, digestAlgorithm, digestOf } from '../../oci/digest.ts';
+import { childrenOf, MANIFEST_MAX_BYTES, parseManifest } from '../../oci/manifest.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { ContentRecord, IndexChange } from '../index/index-store.ts';
+import { LevelIndex } from '../index/level-index.ts';
+import type { ContentReader, ContentStore } from '../store/content-store.ts';
+import { errnoOf, StorageError } from '../store/errors.ts';
+import type { FileSystem } from '../store/file-system.ts';
+import type { Contents } from './inventory.ts';
+
+const FORMAT = 1;
+const BATCH = 1000;
+const FILES_AT_A_TIME = 32;
+
+export interface CacheDirectory {
+  index: LevelIndex;
+  contents: Contents;
+  /** Manifests were found of which nobody knows any more which tags mean them, and whose they are. */
+  manifestsWithoutOwner: boolean;
+  /** Closes the index and lets go of the directory. */
+  close: () => Promise<void>;
+}
+
+interface Surroundings {
+  store: ContentStore;
+  fileSystem: FileSystem;
+  logger: Logger;
+}
+
+/** @throws {StorageError} it is of a newer format, another server has it, or the disk does not work */
+export async function openCacheDirectory(
+  directory: string,
+  surroundings: Surroundings,
+): Promise<CacheDirectory> {
+  const { fileSystem: fs, store, logger } = surroundings;
+  const pidFile = join(directory, 'pid');
+  await fs.mkdir(directory, { recursive: true });
+  const known = await knowsFormat(directory, fs);
+  const opened = await openIndex(directory, pidFile, surroundings);
+  let { index } = opened;
+  try {
+    const endedInOrder = (await read(pidFile, fs)) === undefined;
+    await fs.writeFile(pidFile, String(pid));
+    let contents = known ? await readContents(index) : undefined;
+    const rebuilt = contents === undefined;
+    if (contents === undefined) {
+      await index.close();
+      await setAside(directory, surroundings);
+      index = await LevelIndex.open(join(directory, 'index'));
+      contents = { digests: [], records: [] };
+    }
+    const agreed = endedInOrder && !opened.repaired && !rebuilt && contents.digests.length > 0;
+    const found = agreed ? { contents, manifests: 0 } : await reconcile(index, store, contents, logger);
+    await fs.writeFile(join(directory, 'format'), `${FORMAT}\n`);
+    return {
+      index,
+      contents: found.contents,
+      manifestsWithoutOwner: found.manifests > 0,
+      close: async () => {
+        await index.close();
+        await fs.unlink(pidFile);
+      },
+    };
+  } catch (error) {
+    await index.close();
+    throw error instanceof StorageError ? error : new StorageError('open', error);
+  }
+}
+
+/** @returns false if the index is older than all formats. @throws {StorageError} the directory's format is newer */
+async function knowsFormat(directory: string, fs: FileSystem): Promise<boolean> {
+  const text = await read(join(directory, 'format'), fs);
+  if (text === undefined) return (await read(join(directory, 'index', 'CURRENT'), fs)) === undefined;
+  const format = Number(text);
+  if (format === FORMAT) return true;
+  const hint = `: ${directory} is of format ${text.trim().slice(0, 20)}, and this version knows ${FORMAT}: run the version that wrote it, or choose another cache.directory`;
+  throw new StorageError('open', Object.assign(new Error('unknown format'), { code: 'FORMAT' }), hint);
+}
+
+async function openIndex(
+  directory: string,
+  pidFile: string,
+  surroundings: Surroundings,
+): Promise<{ index: LevelIndex; repaired: boolean }> {
+  const { fileSystem, logger } = surroundings;
+  const path = join(directory, 'index');
+  try {
+    return { index: await LevelIndex.open(path), repaired: false };
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+    if (error.errno === 'LEVEL_LOCKED') {
+      const owner = (await read(pidFile, fileSystem)) ?? 'unknown';
+      throw new StorageError(
+        'open',
+        error.cause,
+        `: ${directory} is in use by another Millpond, process ${owner}`,
+      );
+    }
+    logger.error({ err: error }, 'the index cannot be opened: repairing it');
+    try {
+      await LevelIndex.repair(path);
+      return { index: await LevelIndex.open(path), repaired: true };
+    } catch (cause) {
+      logger.error({ err: cause }, 'the index cannot be repaired');
+      await setAside(directory, surroundings);
+      return { index: await LevelIndex.open(path), repaired: true };
+    }
+  }
+}
+
+/** @returns undefined if it is damaged */
+async function readContents(index: LevelIndex): Promise<Contents | undefined> {
+  const contents: Contents = { digests: [], records: [] };
+  try {
+    for await (const batch of index.contents()) {
+      for (const [digest, record] of batch) {
+        contents.digests.push(digest);
+        contents.records.push(record);
+      }
+    }
+  } catch (error) {
+    if (error instanceof StorageError) return undefined;
+    throw error;
+  }
+  return contents;
+}
+
+/** An index that is of no use is kept once, for who wants to look at it. */
+async function setAside(directory: string, { fileSystem, logger }: Surroundings): Promise<void> {
+  const aside = join(directory, 'index.damaged');
+  await fileSystem.rm(aside, { recursive: true, force: true });
+  try {
+    await fileSystem.rename(join(directory, 'index'), aside);
+    logger.error({ aside }, 'the index was set aside, and is built anew from the content');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw new StorageError('rename', error);
+  }
+}
+
+/** Forgets records without content, takes up content without record. */
+async function reconcile(
+  index: LevelIndex,
+  store: ContentStore,
+  { digests, records }: Contents,
+  logger: Logger,
+): Promise<{ contents: Contents; manifests: number }> {
+  const lost = new Set(digests);
+  const unknown: Digest[] = [];
+  for await (const digest of store.list()) if (!lost.delete(digest)) unknown.push(digest);
+
+  const adopted: [Digest, ContentRecord][] = [];
+  const left = unknown.values();
+  const lane = async () => {
+    for (const digest of left) {
+      const record = await recordOf(store, digest);
+      if (record !== undefined) adopted.push([digest, record]);
+    }
+  };
+  await Promise.all(Array.from({ length: FILES_AT_A_TIME }, lane));
+
+  const changes = [
+    ...[...lost].map((digest): IndexChange => ({ delete: 'content', digest })),
+    ...adopted.map(([digest, value]): IndexChange => ({ put: 'content', digest, value })),
+  ];
+  for (let at = 0; at < changes.length; at += BATCH) await index.write(changes.slice(at, at + BATCH));
+  const manifests = adopted.filter(([, { mediaType }]) => mediaType !== undefined).length;
+  if (changes.length > 0) {
+    const removed = unknown.length - adopted.length;
+    logger.warn(
+      { adopted: adopted.length, manifests, lost: lost.size, removed },
+      'index and content did not agree: content without record was taken up, records without content forgotten',
+    );
+  }
+  const known = records.map((record, at): [Digest | undefined, ContentRecord] => [digests[at], record]);
+  const all = [...known, ...adopted]
+    .filter((entry): entry is [Digest, ContentRecord] => entry[0] !== undefined && !lost.has(entry[0]))
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    contents: { digests: all.map(([digest]) => digest), records: all.map(([, record]) => record) },
+    manifests,
+  };
+}
+
+/**
+ * What can be told of content that has no record. Content that looks like a manifest is read, and removed if it is not
+ * what its digest says; other content is checked when it is first opened.
+ *
+ * @throws {StorageError}
+ */
+export async function recordOf(store: ContentStore, digest: Digest): Promise<ContentRecord | undefined> {
+  const stored = await store.stat(digest);
+  const reader = await store.open(digest);
+  if (stored === undefined || reader === undefined) return undefined;
+  const { size, allocated, storedAt } = stored;
+  const record = { size, allocated, usedAt: Math.round(storedAt) };
+  try {
+    const start = await readUpTo(reader, 1);
+    if (size > MANIFEST_MAX_BYTES || start[0] !== 0x7b) return record;
+    const bytes = await readUpTo(reader, size);
+    if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
+      await store.delete(digest);
+      return undefined;
+    }
+    const parsed = parseManifest(bytes);
+    return parsed === undefined
+      ? record
+      : { ...record, mediaType: parsed.mediaType, children: childrenOf(parsed) };
+  } finally {
+    await reader.close();
+  }
+}
+
+async function readUpTo(reader: ContentReader, end: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(Math.min(end, reader.size));
+  for (let at = 0; at < bytes.length; ) at += await reader.read(bytes.subarray(at), at, bytes.length);
+  return bytes;
+}
+
+async function read(path: string, fs: FileSystem): Promise<string | undefined> {
+  try {
+    return await fs.readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw new StorageError('open', error);
+  }
+}

@@ -1,0 +1,171 @@
+/** The operations API: what the command line, and scripts, can ask of a running mirror. JSON, errors too. */
+import { Readable } from 'node:stream';
+import Router from '@koa/router';
+import type { Context, Middleware } from 'koa';
+import type { ScrubEvent } from '../../cache/catalog/scrub.ts';
+import type { ImagePosition, Images } from '../../mirror/manifests/images.ts';
+import type { ImageName } from '../../oci/image-name.ts';
+import { parseImageName } from '../../oci/image-name.ts';
+import { imagePattern, type Reference } from '../../oci/reference.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { Status } from './status.ts';
+
+const IMAGES_A_PAGE = 500;
+
+export interface ApiContext {
+  logger: Logger;
+  status: () => Promise<Status>;
+  images: Images;
+  /** The name of the configured upstream that a host in an image name means. */
+  upstreamOf: (host: string) => string | undefined;
+  /** Until the next start, which goes by the configuration. */
+  setSealed: (sealed: boolean) => Promise<void>;
+  /** @returns undefined if one is running already */
+  scrub: (signal: AbortSignal) => AsyncGenerator<ScrubEvent> | undefined;
+}
+
+/** What a request to the API did wrong. */
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+  readonly status: number;
+
+  constructor(status: 400 | 403 | 404 | 409, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export function apiRoutes(api: ApiContext): Router {
+  const router = new Router({ prefix: '/api' });
+  router.use(answerErrors(api.logger), refuseWebPages());
+
+  router.get('/status', async (ctx) => {
+    ctx.body = await api.status();
+  });
+
+  router.get('/images', async (ctx) => {
+    const query = new URLSearchParams(ctx.querystring);
+    const images = [];
+    let next: ImagePosition | undefined;
+    const listed = api.images.list(
+      imagePattern(query.get('pattern') ?? '*'),
+      parseCursor(query.get('cursor') ?? undefined),
+    );
+    for await (const [position, image] of listed) {
+      images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
+      if (images.length < IMAGES_A_PAGE) continue;
+      next = position;
+      break;
+    }
+    ctx.body = { images, ...(next === undefined ? {} : { next: formatCursor(next) }) };
+  });
+
+  router.delete('/images/*name', async (ctx) => {
+    const { name, upstream } = imageOf(ctx.params['name'], api);
+    const reference: Reference | undefined = name.digest ?? name.tag;
+    if (reference === undefined)
+      throw new ApiError(400, 'name a tag or a digest: it is not clear what to remove');
+    const removal = await api.images.remove({ upstream, repository: name.repository }, reference);
+    if (removal === undefined)
+      throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} here`);
+    ctx.body = removal;
+  });
+
+  for (const [path, sealed] of [
+    ['/seal', true],
+    ['/unseal', false],
+  ] as const) {
+    router.post(path, async (ctx) => {
+      await api.setSealed(sealed);
+      ctx.body = { sealed };
+    });
+  }
+
+  router.post('/scrub', async (ctx) => {
+    const events = api.scrub(abortSignalOf(ctx));
+    if (events === undefined) throw new ApiError(409, 'a scrub is running already');
+    await sendEvents(ctx, events, api.logger);
+  });
+  return router;
+}
+
+function imageOf(text: string | undefined, api: ApiContext): { name: ImageName; upstream: string } {
+  const name = parseImageName(text ?? '');
+  if (name === undefined)
+    throw new ApiError(400, `${text} is no image name, such as docker.io/library/alpine:3.20`);
+  const upstream = api.upstreamOf(name.host);
+  if (upstream === undefined) throw new ApiError(404, `${name.host} is not one of the configured upstreams`);
+  return { name, upstream };
+}
+
+/** Answers line by line; what goes wrong after the first becomes the last line. A client that leaves ends it. */
+export async function sendEvents(
+  ctx: Context,
+  events: AsyncGenerator<{ event: string }>,
+  logger: Logger,
+): Promise<void> {
+  // Begun before anything can go wrong with the reply, so that its end is run, too.
+  const first = await events.next();
+  ctx.res.once('close', () => void events.return(undefined));
+  async function* lines() {
+    try {
+      for (let next = first; next.done !== true; next = await events.next()) {
+        yield `${JSON.stringify(next.value)}\n`;
+      }
+    } catch (error) {
+      logger.error({ err: error, path: ctx.path }, 'operation failed');
+      yield `${JSON.stringify({ event: 'error', message: messageOf(error) })}\n`;
+    }
+  }
+  ctx.type = 'application/x-ndjson';
+  ctx.body = Readable.from(lines());
+}
+
+export function abortSignalOf(ctx: Context): AbortSignal {
+  const abort = new AbortController();
+  ctx.res.once('close', () => abort.abort(new Error('the client has left')));
+  return abort.signal;
+}
+
+export function answerErrors(logger: Logger): Middleware {
+  return async (ctx, next) => {
+    try {
+      await next();
+    } catch (error) {
+      ctx.status = error instanceof ApiError ? error.status : 500;
+      if (ctx.status === 500) logger.error({ err: error, path: ctx.path }, 'operation failed');
+      ctx.body = { error: messageOf(error) };
+    }
+  };
+}
+
+/** A page of some web site, opened on a machine that reaches the mirror, must not be able to command it. */
+export function refuseWebPages(): Middleware {
+  return async (ctx, next) => {
+    const site = ctx.get('Sec-Fetch-Site');
+    if (ctx.get('Origin') !== '' || (site !== '' && site !== 'none' && site !== 'same-origin')) {
+      throw new ApiError(403, 'requests from web pages are refused');
+    }
+    await next();
+  };
+}
+
+function parseCursor(cursor: string | undefined): ImagePosition | undefined {
+  if (cursor === undefined) return undefined;
+  try {
+    const position: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString('utf8'));
+    if (typeof position === 'object' && position !== null && ('tag' in position || 'digest' in position))
+      return position as ImagePosition;
+  } catch {
+    // told below
+  }
+  throw new ApiError(400, 'the cursor is not one that this mirror gave');
+}
+
+function formatCursor(position: ImagePosition): string {
+  return Buffer.from(JSON.stringify(position)).toString('base64url');
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

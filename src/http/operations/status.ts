@@ -1,0 +1,75 @@
+/** What `millpond status` shows; all of it out of the metrics, which already know. */
+import type { Metrics } from '../../telemetry/metrics.ts';
+
+export interface Status {
+  version: string;
+  sealed: boolean;
+  store: { bytes: number; capacityBytes: number; objects: number; evictions: number };
+  /** Since the start. */
+  requests: {
+    total: number;
+    hitRate: number | null;
+    bytes: number;
+    byteHitRate: number | null;
+  };
+  upstreams: {
+    name: string;
+    up: boolean;
+    requests: number;
+    rateLimit: { limit: number | null; remaining: number | null };
+  }[];
+}
+
+interface Metric {
+  get(): Promise<{ values: { value: number; labels: Partial<Record<string, string | number>> }[] }>;
+}
+
+const FROM_CACHE = ['hit', 'revalidated', 'stale', 'collapsed'];
+
+export async function readStatus(
+  metrics: Metrics,
+  facts: { version: string; sealed: boolean; upstreams: Iterable<string> },
+): Promise<Status> {
+  const requests = await shares(metrics.requests);
+  const bytes = await shares(metrics.responseBytes);
+  const upstreams = [...facts.upstreams].map(async (upstream) => ({
+    name: upstream,
+    up: (await value(metrics.upstreamUp, upstream)) !== 0,
+    requests: (await value(metrics.upstreamRequests, upstream)) ?? 0,
+    rateLimit: {
+      limit: await value(metrics.upstreamRateLimit, upstream),
+      remaining: await value(metrics.upstreamRateLimitRemaining, upstream),
+    },
+  }));
+  return {
+    version: facts.version,
+    sealed: facts.sealed,
+    store: {
+      bytes: (await value(metrics.storeBytes)) ?? 0,
+      capacityBytes: (await value(metrics.storeCapacity)) ?? 0,
+      objects: (await value(metrics.storeObjects)) ?? 0,
+      evictions: (await value(metrics.evictions)) ?? 0,
+    },
+    requests: { total: requests.total, hitRate: requests.rate, bytes: bytes.total, byteHitRate: bytes.rate },
+    upstreams: await Promise.all(upstreams),
+  };
+}
+
+/** The hit rate as the README defines it. */
+async function shares(metric: Metric): Promise<{ total: number; rate: number | null }> {
+  let [hits, total] = [0, 0];
+  for (const { labels, value: count } of (await metric.get()).values) {
+    if (labels['cache'] === 'none') continue;
+    total += count;
+    if (FROM_CACHE.includes(String(labels['cache']))) hits += count;
+  }
+  return { total, rate: total === 0 ? null : hits / total };
+}
+
+/** The sum over all labels, or over those of one upstream; null if there is nothing to be added up. */
+async function value(metric: Metric, upstream?: string): Promise<number | null> {
+  const values = (await metric.get()).values.filter(
+    ({ labels }) => upstream === undefined || labels['upstream'] === upstream,
+  );
+  return values.length === 0 ? null : values.reduce((sum, one) => sum + one.value, 0);
+}

@@ -1,0 +1,140 @@
+/** The part of the operations API that moves images in and out: warm, export, import. */
+import type { IncomingMessage } from 'node:http';
+import { pipeline } from 'node:stream/promises';
+import Router from '@koa/router';
+import type { Context } from 'koa';
+import * as z from 'zod';
+import { errnoOf } from '../../cache/store/errors.ts';
+import { parseDigest } from '../../oci/digest.ts';
+import { parseImageName } from '../../oci/image-name.ts';
+import { isPlatform } from '../../oci/platform.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import { ImageError } from '../../transfer/errors.ts';
+import type { Exporting, ExportRequest } from '../../transfer/export.ts';
+import type { Importing } from '../../transfer/import.ts';
+import type { Warming } from '../../transfer/warm.ts';
+import { ApiError, abortSignalOf, answerErrors, refuseWebPages, sendEvents } from './api.ts';
+
+export interface TransferContext {
+  warming: Warming;
+  exporting: Exporting;
+  importing: Importing;
+  logger: Logger;
+  /** A client that moves no byte for this long is cut. */
+  clientTimeoutMs: number;
+}
+
+/** The digests of an earlier archive are the most of it: two hundred thousand of them. */
+const JSON_MAX_BYTES = 16 * 1024 * 1024;
+
+const PLATFORMS = z.array(z.string().refine(isPlatform, 'no platform, such as linux/amd64')).default([]);
+
+const IMAGES = z.array(z.string()).min(1, 'name at least one image');
+
+const WARM = z.strictObject({ images: IMAGES, platforms: PLATFORMS, referrers: z.boolean().default(true) });
+
+const EXPORT = z.strictObject({
+  images: IMAGES,
+  platforms: PLATFORMS,
+  since: z
+    .array(z.string())
+    .default([])
+    .transform((digests) => new Set(digests.flatMap((digest) => parseDigest(digest) ?? []))),
+});
+
+export function transferRoutes(context: TransferContext): Router {
+  const { warming, importing, logger, clientTimeoutMs } = context;
+  const router = new Router({ prefix: '/api' });
+  router.use(answerErrors(logger), refuseWebPages());
+
+  router.post('/warm', async (ctx) => {
+    const wanted = checked(WARM, await readJson(ctx.req, clientTimeoutMs));
+    await sendEvents(ctx, warming.begin(wanted, abortSignalOf(ctx)), logger);
+  });
+
+  router.get('/export', async (ctx) => {
+    const query = new URLSearchParams(ctx.querystring);
+    const [images, platforms] = [query.getAll('image'), query.getAll('platform')];
+    await sendArchive(ctx, checked(EXPORT, { images, platforms }), context);
+  });
+
+  router.post('/export', async (ctx) => {
+    await sendArchive(ctx, checked(EXPORT, await readJson(ctx.req, clientTimeoutMs)), context);
+  });
+
+  router.post('/import', async (ctx) => {
+    const given = new URLSearchParams(ctx.querystring).get('name');
+    const name = given === null ? undefined : parseImageName(given);
+    if (given !== null && name === undefined)
+      throw new ApiError(400, `${given} is no image name, such as docker.io/library/alpine:3.20`);
+    const archive = unlessStalled(ctx.req, clientTimeoutMs);
+    await sendEvents(ctx, importing.begin({ archive, name }), logger);
+  });
+  return router;
+}
+
+async function sendArchive(
+  ctx: Context,
+  request: ExportRequest,
+  { exporting, logger, clientTimeoutMs }: TransferContext,
+): Promise<void> {
+  using archive = await exporting.prepare(request).catch((error: unknown) => {
+    if (error instanceof ImageError) throw new ApiError(error.code === 'bad-name' ? 400 : 404, error.message);
+    throw error;
+  });
+  ctx.respond = false; // what goes wrong from now on cuts the reply
+  ctx.res.writeHead(200, {
+    'Content-Type': 'application/x-tar',
+    'Millpond-Content-Bytes': String(archive.contentBytes),
+  });
+  ctx.res.setTimeout(clientTimeoutMs, () => {
+    logger.warn({ path: ctx.path }, 'export cut: its client has stopped reading');
+    ctx.res.destroy();
+  });
+  try {
+    await pipeline(archive.tar, ctx.res);
+  } catch (error) {
+    if (errnoOf(error) === 'ERR_STREAM_PREMATURE_CLOSE') return; // the client left
+    logger.error({ err: error, path: ctx.path }, 'export broken off');
+  }
+}
+
+/** @throws {ApiError} */
+function checked<T>(schema: z.ZodType<T>, data: unknown): T {
+  const { data: value, error } = schema.safeParse(data);
+  if (error === undefined) return value;
+  const problems = error.issues.map(({ path, message }) => `${path.join('.') || 'the body'}: ${message}`);
+  throw new ApiError(400, problems.join('; '));
+}
+
+/** @throws {ApiError} it is no JSON, or too long */
+async function readJson(request: IncomingMessage, stallMs: number): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of unlessStalled(request, stallMs)) {
+    length += chunk.length;
+    if (length > JSON_MAX_BYTES) throw new ApiError(400, `the body is longer than ${JSON_MAX_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch {
+    throw new ApiError(400, 'the body is no JSON');
+  }
+}
+
+/** The body of a request; its connection is cut when nothing comes for `stallMs` though we wait for it. */
+async function* unlessStalled(request: IncomingMessage, stallMs: number): AsyncGenerator<Buffer, void> {
+  const cut = () => request.destroy(new Error(`the client sent nothing for ${stallMs} ms`));
+  let timer = setTimeout(cut, stallMs);
+  try {
+    // Not destroyed when it is left early: there is a reply to be sent on the same connection.
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+      clearTimeout(timer);
+      yield chunk as Buffer;
+      timer = setTimeout(cut, stallMs);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,88 @@
+/** One log line and one count for every request on the registry side, when its reply has ended or broken off. */
+import { randomBytes } from 'node:crypto';
+import type { Middleware } from 'koa';
+import type { DestinationStream } from 'pino';
+import { errnoOf } from '../../cache/store/errors.ts';
+import type { Clock } from '../../clock.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import { type RequestLine, RequestLog } from '../../telemetry/request-log.ts';
+import { ClientGoneError } from '../server/content-sender.ts';
+import type { PullState } from './pull-state.ts';
+import type { PullReply } from './reply-head.ts';
+
+export function accessLog(options: {
+  logger: Logger;
+  metrics: Metrics;
+  clock: Clock;
+  /** Where `logger` writes, too. */
+  destination: DestinationStream;
+}): Middleware<PullState> {
+  const { logger, metrics, clock } = options;
+  const lines = new RequestLog({ logger, destination: options.destination, now: () => clock.now() });
+  // Random once, then counted: an identifier has to be unlike all others, not to be guessed, and this saves 1 µs of 30.
+  const prefix = randomBytes(6).toString('hex');
+  let requests = 0;
+  return async (ctx, next) => {
+    const startedAt = clock.now();
+    requests += 1;
+    ctx.state.requestId = `${prefix}-${requests}`;
+    ctx.state.bytes = 0;
+    let repliedAt: number | undefined;
+    ctx.state.onHeaders = () => {
+      repliedAt ??= clock.now();
+    };
+    ctx.res.on('close', () => {
+      const seconds = Math.max(0, clock.now() - startedAt) / 1000;
+      const firstByteSeconds = Math.max(0, (repliedAt ?? startedAt) - startedAt) / 1000;
+      count(metrics, ctx, seconds, firstByteSeconds);
+      writeLine({ logger, lines }, ctx, seconds, firstByteSeconds);
+    });
+    await next();
+    ctx.state.onHeaders();
+  };
+}
+
+function count(metrics: Metrics, ctx: PullReply, seconds: number, firstByte: number): void {
+  const { kind, upstream, outcome, bytes } = ctx.state;
+  if (kind === undefined || upstream === undefined) return; // pings and refused requests are no traffic of the cache
+  const cache = outcome ?? 'none';
+  const code = ctx.res.statusCode;
+  metrics.replies.add({ upstream, kind, method: ctx.method, cache, code }, bytes, seconds, firstByte);
+}
+
+function writeLine(
+  { logger, lines }: { logger: Logger; lines: RequestLog },
+  ctx: PullReply,
+  seconds: number,
+  firstByte: number,
+): void {
+  const { requestId, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
+  const line: RequestLine = {
+    requestId,
+    client: ctx.req.socket.remoteAddress,
+    method: ctx.method,
+    kind,
+    upstream,
+    repository,
+    reference,
+    status: ctx.res.statusCode,
+    cache: outcome,
+    bytes,
+    durationMs: Math.round(seconds * 1000),
+    firstByteMs: Math.round(firstByte * 1000),
+    path: kind === undefined ? ctx.req.url?.slice(0, 300) : undefined,
+    // The reply was cut, by the client or by us, and he got less than its Content-Length.
+    aborted: ctx.res.writableFinished ? undefined : true,
+    err: error instanceof Error && !(error instanceof ClientGoneError) ? error.message : undefined,
+  };
+  if (isOurFault(error)) logger.error({ ...line, err: error }, 'request failed');
+  else lines.write(line);
+}
+
+/** An error that none of the typed ones describes is a defect, and the only one whose stack is worth a line. */
+function isOurFault(error: unknown): boolean {
+  if (error === undefined) return false;
+  const expected = ['RegistryError', 'UpstreamError', 'ContentError', 'StorageError', 'ClientGoneError'];
+  return !(error instanceof Error && (expected.includes(error.name) || errnoOf(error) === 'ECONNRESET'));
+}

@@ -1,0 +1,88 @@
+/** From any error to what the client sees: mapped once, here. */
+import type { Middleware } from 'koa';
+import { ContentError, StorageError } from '../../cache/store/errors.ts';
+import { type OciErrorCode, RegistryError } from '../../oci/errors.ts';
+import type { RequestKind } from '../../telemetry/metrics.ts';
+import { UpstreamError } from '../../upstream/errors.ts';
+import { ClientGoneError } from '../server/content-sender.ts';
+import type { PullState } from './pull-state.ts';
+import { commonHeaders, type PullReply, setHeaders } from './reply-head.ts';
+
+const UNKNOWN_BY_KIND: Record<RequestKind, OciErrorCode> = {
+  // Not NAME_UNKNOWN: containers/image takes only MANIFEST_UNKNOWN for "this image has no signature".
+  manifest: 'MANIFEST_UNKNOWN',
+  blob: 'BLOB_UNKNOWN',
+  tags: 'NAME_UNKNOWN',
+  // oras takes NAME_UNKNOWN for a failure, anything else for "no referrers API".
+  referrers: 'MANIFEST_UNKNOWN',
+};
+
+export function toRegistryError(error: unknown, kind: RequestKind): RegistryError {
+  if (error instanceof RegistryError) return error;
+  if (error instanceof UpstreamError) return fromUpstream(error, kind);
+  if (error instanceof ContentError) {
+    const message = `wrong content: ${error.message}`;
+    return new RegistryError('UNAVAILABLE', { message, detail: { digest: error.digest }, cause: error });
+  }
+  if (error instanceof StorageError) {
+    return new RegistryError('UNKNOWN', { message: error.message, cause: error });
+  }
+  return new RegistryError('UNKNOWN', { cause: error });
+}
+
+function fromUpstream(error: UpstreamError, kind: RequestKind): RegistryError {
+  const { message, code, upstreamCode, retryAfterMs } = error;
+  const detail = { upstream: error.upstream, ...(upstreamCode === undefined ? {} : { upstreamCode }) };
+  const common = { message, detail, cause: error };
+  switch (code) {
+    case 'not-found':
+    case 'sealed':
+      return new RegistryError(UNKNOWN_BY_KIND[kind], common);
+    case 'denied':
+      return new RegistryError('DENIED', common);
+    case 'rate-limited': {
+      const seconds = Math.max(1, Math.ceil((retryAfterMs ?? 60_000) / 1000));
+      return new RegistryError('TOOMANYREQUESTS', { ...common, headers: { 'Retry-After': String(seconds) } });
+    }
+    case 'timeout':
+      return new RegistryError('UNAVAILABLE', { ...common, status: 504 });
+    case 'unavailable':
+    case 'invalid-response':
+      return new RegistryError('UNAVAILABLE', common);
+  }
+}
+
+/** Answers errors as registry JSON; once the headers are out, the only honest answer is to cut the connection. */
+export function answerErrors(): Middleware<PullState> {
+  return async (ctx, next) => {
+    try {
+      await next();
+    } catch (error) {
+      ctx.state.error = error;
+      if (ctx.res.headersSent || error instanceof ClientGoneError) {
+        ctx.respond = false;
+        ctx.res.destroy();
+        return;
+      }
+      ctx.respond = true; // a handler may have meant to write the reply itself
+      sendError(ctx, toRegistryError(error, ctx.state.kind ?? 'manifest'));
+    }
+  };
+}
+
+function sendError(ctx: PullReply, error: RegistryError): void {
+  const { code, message, status, detail, headers } = error;
+  // Whatever describes the content does not describe the error.
+  for (const name of ctx.res.getHeaderNames()) ctx.res.removeHeader(name);
+  setHeaders(ctx, commonHeaders(ctx));
+  ctx.status = status;
+  if (ctx.state.kind !== undefined && ctx.state.outcome === undefined) {
+    ctx.set('Cache-Status', `millpond; fwd=uri-miss; detail=${code}`);
+  }
+  ctx.set(headers);
+  ctx.body = JSON.stringify({
+    errors: [{ code, message, detail: { ...detail, requestId: ctx.state.requestId } }],
+  });
+  // Without this exact type dockerd shows the raw body instead of the message.
+  ctx.res.setHeader('Content-Type', 'application/json');
+}

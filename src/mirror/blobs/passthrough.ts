@@ -1,0 +1,85 @@
+/**
+ * A blob that goes from upstream straight to one client, because the disk would not take it.
+ *
+ * The promise is the same as with the disk: the last bytes are held back until the digest of the whole has matched.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { assertDigest, type HashedPrefix, releasableEnd } from '../../cache/ingest/ingest.ts';
+import type { ContentReader } from '../../cache/store/content-store.ts';
+import { ContentError } from '../../cache/store/errors.ts';
+import { type Digest, digestAlgorithm } from '../../oci/digest.ts';
+import type { BlobFetch } from './blob-fetch.ts';
+
+/** Reads front to back only: each read must begin where the one before it ended. */
+export class Passthrough implements ContentReader {
+  readonly size: number;
+  readonly #digest: Digest;
+  readonly #chunks: AsyncGenerator<Buffer, void, undefined>;
+  readonly #hash: Hash;
+  /** End of what has been hashed. */
+  #hashed: number;
+  /** Hashed, wanted, not handed out yet: never more than the held-back bytes and one chunk. */
+  #pending: Buffer[] = [];
+  #verified = false;
+  readonly #abort: AbortController;
+
+  /**
+   * @param fetch begins where `prefix` ends
+   * @param abort ends `fetch`
+   */
+  constructor(digest: Digest, size: number, fetch: BlobFetch, abort: AbortController, prefix?: HashedPrefix) {
+    this.size = size;
+    this.#digest = digest;
+    this.#abort = abort;
+    this.#chunks = fetch.chunks();
+    this.#hash = prefix?.hash ?? createHash(digestAlgorithm(digest));
+    this.#hashed = prefix?.length ?? 0;
+  }
+
+  async read(target: Buffer, position: number, end: number): Promise<number> {
+    if (position >= end) return 0;
+    for (;;) {
+      const limit = releasableEnd(position, end, this.#hashed, this.#verified);
+      if (limit > position) return this.#take(target, limit - position);
+      await this.#advance(position, end);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort(new Error('the reader is closed'));
+    await this.#chunks.return();
+  }
+
+  async #advance(position: number, end: number): Promise<void> {
+    const { value: chunk } = await this.#chunks.next();
+    if (chunk === undefined) return this.#verify();
+    this.#hash.update(chunk);
+    const first = Math.max(0, position - this.#hashed);
+    const last = Math.min(chunk.length, end - this.#hashed);
+    if (last > first) this.#pending.push(chunk.subarray(first, last));
+    this.#hashed += chunk.length;
+    if (this.#hashed > this.size)
+      throw new ContentError('size-mismatch', this.#digest, this.size, this.#hashed);
+  }
+
+  #verify(): void {
+    if (this.#hashed < this.size) throw new ContentError('truncated', this.#digest, this.size, this.#hashed);
+    assertDigest(this.#hash, this.#digest);
+    this.#verified = true;
+  }
+
+  #take(target: Buffer, most: number): number {
+    let taken = 0;
+    const wanted = Math.min(target.length, most);
+    while (taken < wanted) {
+      const chunk = this.#pending[0];
+      if (chunk === undefined) break;
+      const part = chunk.subarray(0, wanted - taken);
+      target.set(part, taken);
+      taken += part.length;
+      if (part.length === chunk.length) this.#pending.shift();
+      else this.#pending[0] = chunk.subarray(part.length);
+    }
+    return taken;
+  }
+}

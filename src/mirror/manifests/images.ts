@@ -1,0 +1,217 @@
+/** The images that are held, by the names under which they were pulled: to be listed and to be forgotten. */
+import type { ContentCache } from '../../cache/catalog/content-cache.ts';
+import type { Inventory } from '../../cache/catalog/inventory.ts';
+import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { formatImageName } from '../../oci/image-name.ts';
+import { MANIFEST_MAX_BYTES, parseManifest, platformOf } from '../../oci/manifest.ts';
+import type { Reference, Tag } from '../../oci/reference.ts';
+import { isDigest } from '../../oci/reference.ts';
+import type { ManifestStore } from './manifest-store.ts';
+
+export interface CachedImage {
+  /** `docker.io/library/alpine:3.20`, or with `@sha256:…` where it was pulled by digest only. */
+  name: string;
+  upstream: string;
+  repository: string;
+  tag?: Tag;
+  digest: Digest;
+  /** Those of which the manifest is here, such as `linux/amd64`. */
+  platforms: string[];
+  /** Bytes of all of it that is here; images may share some. */
+  size: number;
+  /** Milliseconds since the epoch. */
+  usedAt: number;
+}
+
+/** Where a listing goes on. */
+export type ImagePosition = { tag: TagKey } | { digest: Digest; repository: RepositoryKey };
+
+export interface Removal {
+  /** Manifests and blobs that nothing needs any more, and that are gone. */
+  objects: number;
+  /** Bytes that have become free. */
+  bytes: number;
+}
+
+export interface ImagesContext {
+  cache: ContentCache;
+  index: IndexStore;
+  inventory: Inventory;
+  manifests: ManifestStore;
+}
+
+export class Images {
+  readonly #context: ImagesContext;
+
+  constructor(context: ImagesContext) {
+    this.#context = context;
+  }
+
+  /**
+   * Images with a tag by their names, then those that were pulled by digest only.
+   *
+   * @param matching names must match it
+   * @param after only those behind this place
+   * @throws {StorageError}
+   */
+  async *list(matching: RegExp, after?: ImagePosition): AsyncIterable<[ImagePosition, CachedImage]> {
+    for await (const position of this.#positions(after)) {
+      const [key, tag, digest] =
+        'tag' in position
+          ? [position.tag, position.tag.tag, await this.#meaning(position.tag)]
+          : [position.repository, undefined, position.digest];
+      if (digest === undefined || this.#context.cache.get(digest)?.mediaType === undefined) continue;
+      const { upstream, repository } = key;
+      const name = formatImageName({
+        host: upstream,
+        repository,
+        ...(tag === undefined ? { digest } : { tag }),
+      });
+      if (!matching.test(name)) continue;
+      const image = { name, upstream, repository, ...(tag === undefined ? {} : { tag }), digest };
+      yield [position, { ...image, ...(await this.#describe(digest)) }];
+    }
+  }
+
+  /**
+   * Forgets what a repository calls `reference`, and removes what nothing needs any more.
+   *
+   * @returns undefined if there is no such image
+   * @throws {StorageError}
+   */
+  async remove(key: RepositoryKey, reference: Reference): Promise<Removal | undefined> {
+    const { index, inventory, cache } = this.#context;
+    const [meant, others] = await this.#tagsOf(key, reference);
+    const digests = new Set(isDigest(reference) ? [reference] : meant.map(([, digest]) => digest));
+    const known = meant.length > 0 || (isDigest(reference) && (await index.link(key, reference)));
+    if (!known) return undefined;
+    const changes = meant.map(([tag]): IndexChange => ({ delete: 'tag', key: tag }));
+
+    const unneeded = new Set<Digest>();
+    /** What this repository has no more reason to serve, needed or not. */
+    const gone = new Set<Digest>();
+    const affected = [...digests].flatMap((digest) => inventory.closure(digest));
+    const parents = inventory.parentsOf(affected);
+    const listing = (digest: Digest, except: ReadonlySet<Digest>) =>
+      (parents.get(digest) ?? []).filter((parent) => !except.has(parent));
+    for (const digest of digests) {
+      if (others.has(digest) || listing(digest, unneeded).length > 0) continue;
+      for (const at of inventory.closure(digest)) {
+        const isNeeded =
+          at === digest
+            ? await this.#isElsewhere(digest, key)
+            : listing(at, unneeded).length > 0 || (await this.#isTagged(at));
+        if (!isNeeded) unneeded.add(at);
+        else if (at !== digest && (await this.#isNeededIn(key, at, listing(at, gone)))) continue;
+        gone.add(at);
+      }
+    }
+    const kept = [...gone].filter((digest) => !unneeded.has(digest));
+    await index.write([...changes, ...kept.map((digest): IndexChange => ({ delete: 'link', key, digest }))]);
+    return { objects: unneeded.size, bytes: await cache.remove([...unneeded]) };
+  }
+
+  async *#positions(after?: ImagePosition): AsyncIterable<ImagePosition> {
+    if (after === undefined || 'tag' in after) {
+      for await (const [key] of this.#context.index.tags(undefined, after?.tag)) {
+        // What a client insists on is the same image once more.
+        if (key.accept === '') yield { tag: key };
+      }
+    }
+    yield* this.#untagged(after !== undefined && 'digest' in after ? after : undefined);
+  }
+
+  async *#untagged(after?: { digest: Digest; repository: RepositoryKey }): AsyncIterable<ImagePosition> {
+    const { index, inventory } = this.#context;
+    const listed = new Set<Digest>();
+    const manifests: Digest[] = [];
+    for (const [digest, { mediaType, children = [] }] of inventory.oldestFirst()) {
+      if (mediaType !== undefined) manifests.push(digest);
+      for (const child of children) listed.add(child);
+    }
+    for (const digest of manifests.toSorted()) {
+      if (listed.has(digest) || digest < (after?.digest ?? '')) continue;
+      for await (const [repository, { expanded }] of index.links(digest)) {
+        const isBehind = digest !== after?.digest || formatted(repository) > formatted(after.repository);
+        if (!expanded || !isBehind || (await this.#isTaggedIn(repository, digest))) continue;
+        yield { digest, repository };
+      }
+    }
+  }
+
+  async #meaning(key: TagKey): Promise<Digest | undefined> {
+    return (await this.#context.index.tag(key))?.digest;
+  }
+
+  async #describe(digest: Digest): Promise<Pick<CachedImage, 'platforms' | 'size' | 'usedAt'>> {
+    const { cache, inventory } = this.#context;
+    const size = inventory.closure(digest).reduce((sum, at) => sum + (cache.get(at)?.size ?? 0), 0);
+    const usedAt = cache.get(digest)?.usedAt ?? 0;
+    return { platforms: await this.#platforms(digest), size, usedAt };
+  }
+
+  async #platforms(digest: Digest): Promise<string[]> {
+    const { cache, manifests } = this.#context;
+    const manifest = await manifests.peek(digest);
+    const parsed = manifest && parseManifest(manifest.bytes, manifest.mediaType);
+    if (parsed === undefined) return [];
+    const held = parsed.manifests.filter((listed) => cache.get(listed.digest) !== undefined);
+    if (held.length > 0) return held.flatMap(({ platform }) => platform ?? []);
+    const [config] = parsed.blobs;
+    // That of an artifact is whatever it likes, and of any size.
+    if (config === undefined || (cache.get(config.digest)?.size ?? Infinity) > MANIFEST_MAX_BYTES) return [];
+    const bytes = await cache.read(config.digest);
+    try {
+      const platform = platformOf(JSON.parse(bytes?.toString('utf8') ?? ''));
+      return platform === undefined ? [] : [platform];
+    } catch {
+      return [];
+    }
+  }
+
+  /** The tags of a repository that are meant by `reference`, and what the others mean. */
+  async #tagsOf(key: RepositoryKey, reference: Reference): Promise<[[TagKey, Digest][], Set<Digest>]> {
+    const meant: [TagKey, Digest][] = [];
+    const others = new Set<Digest>();
+    for await (const [tag, { digest }] of this.#context.index.tags(key)) {
+      if (tag.tag === reference || digest === reference) meant.push([tag, digest]);
+      else others.add(digest);
+    }
+    return [meant, others];
+  }
+
+  async #isNeededIn(key: RepositoryKey, digest: Digest, listing: readonly Digest[]): Promise<boolean> {
+    if (await this.#isTaggedIn(key, digest)) return true;
+    for (const parent of listing) {
+      if ((await this.#context.index.link(key, parent)) !== undefined) return true;
+    }
+    return false;
+  }
+
+  async #isElsewhere(digest: Digest, here: RepositoryKey): Promise<boolean> {
+    for await (const [key, { expanded }] of this.#context.index.links(digest)) {
+      if (expanded && formatted(key) !== formatted(here)) return true;
+    }
+    return false;
+  }
+
+  async #isTagged(digest: Digest): Promise<boolean> {
+    if (this.#context.cache.get(digest)?.mediaType === undefined) return false;
+    for await (const [key] of this.#context.index.links(digest)) {
+      if (await this.#isTaggedIn(key, digest)) return true;
+    }
+    return false;
+  }
+
+  async #isTaggedIn(repository: RepositoryKey, digest: Digest): Promise<boolean> {
+    for await (const [, record] of this.#context.index.tags(repository)) {
+      if (record.digest === digest) return true;
+    }
+    return false;
+  }
+}
+
+function formatted({ upstream, repository }: RepositoryKey): string {
+  return `${upstream}/${repository}`;
+}

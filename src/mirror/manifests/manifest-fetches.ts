@@ -1,0 +1,158 @@
+/**
+ * Asks upstream for manifests, and stores what comes. For the same manifest it is asked once, however many clients ask
+ * at the same time, and not again at once for one that it does not have.
+ */
+import { LRUCache } from 'lru-cache';
+import type { RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
+import type { StorageFaults } from '../../cache/store/storage-faults.ts';
+import type { Clock } from '../../clock.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { parseManifest } from '../../oci/manifest.ts';
+import { isDigest, type Reference, type Repository } from '../../oci/reference.ts';
+import { SingleFlight } from '../../single-flight.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import { UpstreamError } from '../../upstream/errors.ts';
+import type { Upstream } from '../../upstream/upstream.ts';
+import type { FreshnessPolicy } from '../freshness.ts';
+import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
+
+/** The repository that is asked, and for how long its answers count. */
+export interface ManifestOrigin {
+  upstream: Upstream;
+  repository: Repository;
+  freshness: FreshnessPolicy;
+}
+
+export interface ManifestHeaders {
+  digest: Digest;
+  mediaType: string;
+  /** Bytes of the manifest. */
+  size: number;
+}
+
+export interface FetchedManifest {
+  manifest: Manifest;
+  /** False if the disk did not take it. */
+  stored: boolean;
+  /** Somebody else's fetch brought it. */
+  joined: boolean;
+}
+
+export interface ManifestFetchContext {
+  manifests: ManifestStore;
+  faults: StorageFaults;
+  metrics: Metrics;
+  clock: Clock;
+}
+
+const REMEMBERED_MISSING = 10_000;
+
+export class ManifestFetches {
+  readonly #context: ManifestFetchContext;
+  readonly #fetches = new SingleFlight<{ manifest: Manifest; stored: boolean }>();
+  readonly #heads = new SingleFlight<ManifestHeaders | undefined>();
+  readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({
+    max: REMEMBERED_MISSING,
+  });
+
+  constructor(context: ManifestFetchContext) {
+    this.#context = context;
+  }
+
+  /**
+   * @param accept the media types that the answer is for; empty for whatever upstream prefers
+   * @returns undefined if upstream's reply to HEAD does not say all that ours must: then a GET has to do
+   * @throws {UpstreamError}
+   */
+  head(origin: ManifestOrigin, reference: Reference, accept: string): Promise<ManifestHeaders | undefined> {
+    const { upstream, repository } = origin;
+    return this.#heads.run(flightKey(keyOf(origin), reference, accept), () =>
+      this.#rememberingMissing(origin, reference, async () => {
+        const head = await upstream.headManifest(repository, reference, acceptOption(accept));
+        const digest = isDigest(reference) ? reference : head.digest;
+        const { mediaType, size } = head;
+        if (digest === undefined || mediaType === undefined || size === undefined) return undefined;
+        return { digest, mediaType, size };
+      }),
+    ).result;
+  }
+
+  /**
+   * @param tag is recorded with the manifest
+   * @param options as {@link Upstream.fetchManifest} takes them
+   * @throws {UpstreamError}
+   */
+  async fetch(
+    origin: ManifestOrigin,
+    reference: Reference,
+    tag?: TagKey,
+    options: { canWait?: boolean } = {},
+  ): Promise<FetchedManifest> {
+    const accept = tag?.accept ?? '';
+    const { result, joined } = this.#fetches.run(flightKey(keyOf(origin), reference, accept), () =>
+      this.#rememberingMissing(origin, reference, () => this.#fetchAndStore(origin, reference, tag, options)),
+    );
+    return { ...(await result), joined };
+  }
+
+  async #fetchAndStore(
+    origin: ManifestOrigin,
+    reference: Reference,
+    tag: TagKey | undefined,
+    options: { canWait?: boolean },
+  ): Promise<{ manifest: Manifest; stored: boolean }> {
+    const { manifests, faults, clock, metrics } = this.#context;
+    const { upstream, repository } = origin;
+    const confirmedAt = clock.now();
+    const fetched = await upstream.fetchManifest(repository, reference, {
+      ...acceptOption(tag?.accept ?? ''),
+      ...options,
+    });
+    const parsed = parseManifest(fetched.bytes, fetched.mediaType);
+    if (parsed === undefined) {
+      metrics.contentRejected.inc({ upstream: upstream.name, reason: 'not-a-manifest' });
+      const what = `${repository}:${reference} is no manifest of a known type (${fetched.mediaType})`;
+      throw new UpstreamError('invalid-response', upstream.name, what);
+    }
+    const manifest = { digest: fetched.digest, mediaType: parsed.mediaType, bytes: fetched.bytes };
+    const change: TagChange | undefined = tag === undefined ? undefined : { key: tag, confirmedAt };
+    const stored = await faults.tolerate(async () => {
+      await manifests.put(keyOf(origin), manifest, parsed, change);
+      return true;
+    });
+    return { manifest, stored: stored === true };
+  }
+
+  async #rememberingMissing<T>(
+    origin: ManifestOrigin,
+    reference: Reference,
+    ask: () => Promise<T>,
+  ): Promise<T> {
+    const { clock } = this.#context;
+    const key = flightKey(keyOf(origin), reference, '');
+    const missing = this.#missing.get(key);
+    if (missing !== undefined && clock.now() < missing.until) throw missing.error;
+    try {
+      return await ask();
+    } catch (error) {
+      if (error instanceof UpstreamError && error.code === 'not-found') {
+        this.#missing.set(key, { error, until: clock.now() + origin.freshness.negativeTtlMs });
+      }
+      throw error;
+    }
+  }
+}
+
+export function keyOf({ upstream, repository }: ManifestOrigin): RepositoryKey {
+  return { upstream: upstream.name, repository };
+}
+
+/** What two questions have in common that are one. */
+export function flightKey(key: RepositoryKey, reference: Reference, accept: string): string {
+  return `${key.upstream}/${key.repository} ${reference} ${accept}`;
+}
+
+/** For a question to upstream. */
+export function acceptOption(accept: string): { accept?: string } {
+  return accept === '' ? {} : { accept };
+}

@@ -1,0 +1,111 @@
+/**
+ * Manifests that we hold: in the content store as they came, the recent ones also in memory.
+ *
+ * Storing one records what it lists, which is what gives its repository leave to serve those digests.
+ */
+import { LRUCache } from 'lru-cache';
+import type { ContentCache } from '../../cache/catalog/content-cache.ts';
+import type { Space } from '../../cache/catalog/space.ts';
+import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
+import type { Spool } from '../../cache/ingest/spool.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { childrenOf, type Descriptor, type ParsedManifest, parseManifest } from '../../oci/manifest.ts';
+
+const MEMORY_BYTES = 64 * 1024 * 1024;
+
+export interface Manifest {
+  digest: Digest;
+  mediaType: string;
+  /** Exactly as upstream sent them. */
+  bytes: Buffer;
+}
+
+export interface ManifestStoreContext {
+  cache: ContentCache;
+  space: Space;
+  index: IndexStore;
+  spool: Spool;
+}
+
+export class ManifestStore {
+  readonly #context: ManifestStoreContext;
+  readonly #recent = new LRUCache<Digest, Manifest>({
+    maxSize: MEMORY_BYTES,
+    sizeCalculation: (manifest) => manifest.bytes.length + 1,
+  });
+
+  constructor(context: ManifestStoreContext) {
+    this.#context = context;
+  }
+
+  /** @throws {StorageError} */
+  async get(digest: Digest): Promise<Manifest | undefined> {
+    const manifest = await this.peek(digest);
+    if (manifest !== undefined) this.#context.cache.touch(digest);
+    return manifest;
+  }
+
+  /** The same, but it is no use of it. @throws {StorageError} */
+  async peek(digest: Digest): Promise<Manifest | undefined> {
+    const { cache } = this.#context;
+    const mediaType = cache.get(digest)?.mediaType;
+    if (mediaType === undefined) return undefined;
+    const recent = this.#recent.get(digest);
+    if (recent !== undefined) return recent;
+    const bytes = await cache.read(digest);
+    if (bytes === undefined) return undefined;
+    const manifest = { digest, mediaType, bytes };
+    this.#recent.set(digest, manifest);
+    return manifest;
+  }
+
+  /**
+   * Stores a verified manifest, and the tag that was asked for in the same step: a tag never moves before its
+   * manifest is here.
+   *
+   * @throws {StorageError}
+   */
+  async put(key: RepositoryKey, manifest: Manifest, parsed: ParsedManifest, tag?: TagChange): Promise<void> {
+    const { cache, space, spool } = this.#context;
+    const { digest, mediaType, bytes } = manifest;
+    using _reservation = await space.reserve(bytes.length);
+    const path = await spool.put(bytes);
+    const changes = changesOf(key, manifest, parsed, tag);
+    const children = childrenOf(parsed);
+    try {
+      await cache.commit({ digest, path, mediaType, children }, changes);
+    } catch (error) {
+      await spool.discard(path);
+      throw error;
+    }
+    this.#recent.set(digest, manifest);
+  }
+
+  /** Gives a repository leave, and a tag, for a manifest that is here and for what it lists. @throws {StorageError} */
+  async link(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
+    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+    if (parsed !== undefined) await this.#context.index.write(changesOf(key, manifest, parsed, tag));
+  }
+}
+
+export interface TagChange {
+  key: TagKey;
+  /** When upstream said what the tag means; milliseconds since the epoch. */
+  confirmedAt: number;
+}
+
+function changesOf(
+  key: RepositoryKey,
+  { digest, mediaType, bytes }: Manifest,
+  { manifests, blobs }: ParsedManifest,
+  tag: TagChange | undefined,
+): IndexChange[] {
+  const link = (listed: Descriptor): IndexChange => {
+    return { put: 'link', key, digest: listed.digest, value: { size: listed.size } };
+  };
+  const own: IndexChange = { put: 'link', key, digest, value: { size: bytes.length, expanded: true } };
+  const links = [...manifests.map(link), ...blobs.map(link), own];
+  if (tag === undefined) return links;
+  const value = { digest, mediaType, size: bytes.length, confirmedAt: tag.confirmedAt };
+  return [...links, { put: 'tag', key: tag.key, value }];
+}

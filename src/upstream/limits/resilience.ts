@@ -1,0 +1,247 @@
+/**
+ * What is done about an upstream in trouble: retries, the next URL, a breaker, and leaving it alone when it asks for it.
+ *
+ * | what happened | retried here | counts towards the breaker |
+ * |---|---|---|
+ * | no connection, or it broke | yes, with backoff | yes |
+ * | a timeout | no: waiting longer is what the client would not do | opens it at once |
+ * | 5xx | yes, with backoff | no: an answer costs no time |
+ * | 429 | no; nobody asks the same kind of thing until Retry-After, or for some seconds | no |
+ * | anything else it says | no | no |
+ */
+import type { Clock } from '../../clock.ts';
+import type { Digest } from '../../oci/digest.ts';
+import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
+import { UpstreamError } from '../errors.ts';
+import type {
+  FetchedBlob,
+  FetchedManifest,
+  FetchedReferrers,
+  FetchedTags,
+  ManifestHead,
+  Upstream,
+} from '../upstream.ts';
+import type { PullQuota } from './pull-quota.ts';
+
+const RETRIES = 2;
+const FIRST_BACKOFF_MS = 100;
+/** Failures in a row without any answer that open the breaker. */
+const BREAKER_THRESHOLD = 3;
+const FIRST_COOLDOWN_MS = 5_000;
+const LONGEST_COOLDOWN_MS = 60_000;
+
+export interface ResilienceContext {
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+  /** From 0 up to 1; spreads retries that would otherwise come all at once. */
+  random: () => number;
+  /** Absent: there is no limit of pulls. */
+  quota?: PullQuota;
+}
+
+export class ResilientUpstream implements Upstream {
+  readonly name: string;
+  readonly #endpoints: readonly { upstream: Upstream; breaker: Breaker }[];
+  readonly #context: ResilienceContext;
+  readonly #heldByKind = new Map<RequestKind, number>();
+
+  /** @param endpoints clients of the same registry at its several URLs, in the order in which they are tried */
+  constructor(name: string, endpoints: readonly Upstream[], context: ResilienceContext) {
+    this.name = name;
+    this.#context = context;
+    this.#endpoints = endpoints.map((upstream) => ({ upstream, breaker: new Breaker(name, context) }));
+    this.#publish();
+  }
+
+  headManifest(
+    repository: Repository,
+    reference: Reference,
+    options: { accept?: string; signal?: AbortSignal } = {},
+  ): Promise<ManifestHead> {
+    return this.#ask('manifest', options.signal, (to) => to.headManifest(repository, reference, options));
+  }
+
+  async fetchManifest(
+    repository: Repository,
+    reference: Reference,
+    { canWait = false, ...options }: { accept?: string; canWait?: boolean; signal?: AbortSignal } = {},
+  ): Promise<FetchedManifest> {
+    if (canWait) this.#keepReserve();
+    return this.#ask('manifest', options.signal, (to) => to.fetchManifest(repository, reference, options));
+  }
+
+  headBlob(
+    repository: Repository,
+    digest: Digest,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<{ size?: number }> {
+    return this.#ask('blob', options.signal, (to) => to.headBlob(repository, digest, options));
+  }
+
+  fetchBlob(
+    repository: Repository,
+    digest: Digest,
+    options: { from?: number; to?: number; signal?: AbortSignal } = {},
+  ): Promise<FetchedBlob> {
+    return this.#ask('blob', options.signal, (to) => to.fetchBlob(repository, digest, options));
+  }
+
+  fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#ask('tags', undefined, (to) => to.fetchTags(repository, query));
+  }
+
+  fetchReferrers(
+    repository: Repository,
+    digest: Digest,
+    query: ListQuery,
+  ): Promise<FetchedReferrers | undefined> {
+    return this.#ask('referrers', undefined, (to) => to.fetchReferrers(repository, digest, query));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#endpoints.map(({ upstream }) => upstream.close()));
+  }
+
+  async #ask<T>(
+    kind: RequestKind,
+    signal: AbortSignal | undefined,
+    ask: (to: Upstream) => Promise<T>,
+  ): Promise<T> {
+    const { clock, random } = this.#context;
+    this.#refuseIfHeld(kind);
+    for (let round = 0; ; round += 1) {
+      const outcome = await this.#tryEach(kind, signal, ask);
+      if ('answer' in outcome) return outcome.answer;
+      if (round === RETRIES || !outcome.worthRetrying || signal?.aborted === true) throw outcome.failure;
+      await clock.sleep(FIRST_BACKOFF_MS * 3 ** round * (0.5 + random()), signal);
+    }
+  }
+
+  async #tryEach<T>(
+    kind: RequestKind,
+    signal: AbortSignal | undefined,
+    ask: (to: Upstream) => Promise<T>,
+  ): Promise<{ answer: T } | { failure: UpstreamError; worthRetrying: boolean }> {
+    let failure: UpstreamError | undefined;
+    let worthRetrying = false;
+    for (const { upstream, breaker } of this.#endpoints) {
+      const refusal = breaker.refusal();
+      if (refusal !== undefined) {
+        failure ??= refusal;
+        continue;
+      }
+      try {
+        const answer = await ask(upstream);
+        breaker.answered();
+        this.#publish();
+        return { answer };
+      } catch (error) {
+        if (signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
+        if (!isOutage(error)) {
+          breaker.answered();
+          this.#publish();
+          this.#holdIfAsked(kind, error);
+          throw error;
+        }
+        breaker.failed(error);
+        this.#publish();
+        failure = error;
+        worthRetrying = error.code === 'unavailable';
+      }
+    }
+    if (failure === undefined) throw new Error(`${this.name} has no URL`);
+    return { failure, worthRetrying };
+  }
+
+  #refuseIfHeld(kind: RequestKind): void {
+    const left = (this.#heldByKind.get(kind) ?? 0) - this.#context.clock.now();
+    if (left <= 0) return;
+    const message = `asked to be left alone for another ${Math.ceil(left / 1000)} s (429)`;
+    throw new UpstreamError('rate-limited', this.name, message, { status: 429, retryAfterMs: left });
+  }
+
+  #keepReserve(): void {
+    const shortage = this.#context.quota?.shortage();
+    if (shortage === undefined) return;
+    const message = `says that ${shortage.remaining} pulls are left, which are kept for what is not cached (rateLimit.reserve)`;
+    throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
+  }
+
+  #holdIfAsked(kind: RequestKind, error: unknown): void {
+    if (
+      !(error instanceof UpstreamError) ||
+      error.code !== 'rate-limited' ||
+      error.retryAfterMs === undefined
+    )
+      return;
+    const { clock, logger } = this.#context;
+    this.#heldByKind.set(kind, clock.now() + error.retryAfterMs);
+    const { retryAfterMs } = error;
+    logger.warn(
+      { err: error, upstream: this.name, kind, retryAfterMs },
+      'upstream limits us and is left alone',
+    );
+  }
+
+  #publish(): void {
+    const isUp = this.#endpoints.some(({ breaker }) => !breaker.isOpen);
+    this.#context.metrics.upstreamUp.set({ upstream: this.name }, isUp ? 1 : 0);
+  }
+}
+
+function isOutage(error: unknown): error is UpstreamError {
+  return error instanceof UpstreamError && (error.code === 'unavailable' || error.code === 'timeout');
+}
+
+/** Lets nobody wait for an upstream that gave no answer to those before; one at a time tries again, now and then. */
+class Breaker {
+  readonly #name: string;
+  readonly #context: ResilienceContext;
+  #failures = 0;
+  #cooldownMs = FIRST_COOLDOWN_MS;
+  /** Milliseconds since the epoch; undefined while closed. */
+  #openUntil: number | undefined;
+
+  constructor(name: string, context: ResilienceContext) {
+    this.#name = name;
+    this.#context = context;
+  }
+
+  get isOpen(): boolean {
+    return this.#openUntil !== undefined;
+  }
+
+  /** Why the upstream is not to be asked now. When it is time to try again, exactly one caller gets leave. */
+  refusal(): UpstreamError | undefined {
+    if (this.#openUntil === undefined) return undefined;
+    const now = this.#context.clock.now();
+    const left = this.#openUntil - now;
+    // The clock may have been turned back: no wait is longer than the longest.
+    if (left > 0 && left <= LONGEST_COOLDOWN_MS) {
+      const message = `gave no answer lately, and is asked again in ${Math.ceil(left / 1000)} s`;
+      return new UpstreamError('unavailable', this.#name, message);
+    }
+    this.#openUntil = now + this.#cooldownMs; // for everybody but this caller
+    return undefined;
+  }
+
+  answered(): void {
+    if (this.isOpen) this.#context.logger.info({ upstream: this.#name }, 'upstream answers again');
+    this.#failures = 0;
+    this.#cooldownMs = FIRST_COOLDOWN_MS;
+    this.#openUntil = undefined;
+  }
+
+  failed(error: UpstreamError): void {
+    if (error.status !== undefined) return; // it did answer
+    this.#failures = error.code === 'timeout' ? BREAKER_THRESHOLD : this.#failures + 1;
+    if (this.#failures < BREAKER_THRESHOLD) return;
+    if (!this.isOpen)
+      this.#context.logger.warn({ err: error, upstream: this.#name }, 'upstream gives no answer');
+    else this.#cooldownMs = Math.min(this.#cooldownMs * 2, LONGEST_COOLDOWN_MS);
+    this.#openUntil = this.#context.clock.now() + this.#cooldownMs * (0.75 + this.#context.random() / 4);
+  }
+}
