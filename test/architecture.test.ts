@@ -11,15 +11,16 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   app: ['config', 'http', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
   cli: ['config', 'transfer', 'oci'],
   config: ['telemetry', 'oci'],
-  http: ['transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
-  transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry'],
-  mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight'],
+  http: ['transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock', 'request-context'],
+  transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry', 'request-context'],
+  mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],
-  upstream: ['telemetry', 'oci', 'clock'],
+  upstream: ['telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   telemetry: ['oci'],
   oci: [],
   clock: [],
   'single-flight': [],
+  'request-context': [],
 };
 
 /** Lines: a file that passes this is asking to be two. */

@@ -17,6 +17,7 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, OCI_INDEX, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import type { ListQuery, Reference, Tag } from '../oci/reference.ts';
+import type { RequestContext } from '../request-context.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ImageError, noPlatform } from './errors.ts';
@@ -37,6 +38,9 @@ export interface ImageWarmingContext {
   logger: Logger;
 }
 
+/** The request that asked for it, which can break it off. */
+export type AbortableContext = RequestContext & { readonly signal: AbortSignal };
+
 const MANIFESTS_AT_A_TIME = 4;
 const BLOBS_AT_A_TIME = 4;
 const BUFFER_BYTES = 256 * 1024;
@@ -50,6 +54,7 @@ export class ImageWarming implements Disposable {
   readonly #context: ImageWarmingContext;
   readonly #image: RequestedImage;
   readonly #upstream: MirroredUpstream;
+  readonly #request: RequestContext;
   readonly #signal: AbortSignal;
   readonly #onProgress: (bytes: number, totalBytes: number) => void;
   readonly #manifests = new Set<Digest>();
@@ -62,8 +67,8 @@ export class ImageWarming implements Disposable {
 
   constructor(
     context: ImageWarmingContext,
+    request: AbortableContext,
     image: RequestedImage,
-    signal: AbortSignal,
     onProgress: (bytes: number, totalBytes: number) => void,
   ) {
     const upstream = context.upstreamByName.get(image.key.upstream);
@@ -71,7 +76,8 @@ export class ImageWarming implements Disposable {
     this.#context = context;
     this.#image = image;
     this.#upstream = upstream;
-    this.#signal = signal;
+    this.#request = request;
+    this.#signal = request.signal;
     this.#onProgress = onProgress;
   }
 
@@ -109,7 +115,14 @@ export class ImageWarming implements Disposable {
     this.#signal.throwIfAborted();
     const { client } = this.#upstream;
     const { repository } = this.#image.key;
-    return this.#context.manifests.open({ upstream: client, freshness, repository, reference, head });
+    return this.#context.manifests.open({
+      context: this.#request,
+      upstream: client,
+      freshness,
+      repository,
+      reference,
+      head,
+    });
   }
 
   /** Adds a manifest and all that it lists to what the image needs. */
@@ -172,6 +185,7 @@ export class ImageWarming implements Disposable {
       if (pages.length === MAX_REFERRER_PAGES)
         throw new UpstreamError('invalid-response', upstream.name, 'its list of referrers has no end');
       const question: ReferrersRequest = {
+        context: this.#request,
         upstream,
         freshness: this.#asking,
         repository,
@@ -232,7 +246,13 @@ export class ImageWarming implements Disposable {
     const { client, segments } = this.#upstream;
     const { blobs } = this.#context;
     const { repository } = this.#image.key;
-    const { content, outcome } = await blobs.open({ upstream: client, segments, repository, digest });
+    const { content, outcome } = await blobs.open({
+      context: this.#request,
+      upstream: client,
+      segments,
+      repository,
+      digest,
+    });
     const close = () => void content.close().catch(() => undefined);
     this.#signal.addEventListener('abort', close); // a read may be waiting for upstream
     let at = 0;

@@ -1,13 +1,15 @@
 /** Fetches images completely, before anybody asks for them: because somebody says so, or by a schedule. */
+import { randomUUID } from 'node:crypto';
 import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
+import type { RequestContext } from '../request-context.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ImageError } from './errors.ts';
 import { type EventSink, eventsOf } from './events.ts';
 import { inLanes } from './lanes.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
-import { ImageWarming, type ImageWarmingContext } from './warm-image.ts';
+import { type AbortableContext, ImageWarming, type ImageWarmingContext } from './warm-image.ts';
 
 export interface WarmContext extends ImageWarmingContext {
   upstreamOf: UpstreamOf;
@@ -51,9 +53,10 @@ export class Warming {
     this.#context = context;
   }
 
-  /** The events drive nothing: it goes on until all images are done, or `signal` ends it. */
-  begin(request: WarmRequest, signal: AbortSignal): AsyncGenerator<WarmEvent> {
-    const either = AbortSignal.any([signal, this.#abort.signal]);
+  /** The events drive nothing: it goes on until all images are done, or the signal of `context` ends it. */
+  begin(request: WarmRequest, context: RequestContext): AsyncGenerator<WarmEvent> {
+    const signals = context.signal === undefined ? [] : [context.signal];
+    const either = { ...context, signal: AbortSignal.any([...signals, this.#abort.signal]) };
     return eventsOf<WarmEvent>((sink) => {
       const running = this.#warm(request, either, sink).finally(() => this.#running.delete(running));
       this.#running.add(running);
@@ -77,7 +80,8 @@ export class Warming {
   async #drain(request: WarmRequest): Promise<void> {
     const { logger } = this.#context;
     try {
-      for await (const event of this.begin(request, this.#abort.signal)) {
+      const context: RequestContext = { id: randomUUID(), identity: { kind: 'mirror' } };
+      for await (const event of this.begin(request, context)) {
         if (event.event === 'done') logger.info(event, 'scheduled warming done');
       }
     } catch (error) {
@@ -85,16 +89,16 @@ export class Warming {
     }
   }
 
-  async #warm(request: WarmRequest, signal: AbortSignal, sink: EventSink<WarmEvent>): Promise<void> {
+  async #warm(request: WarmRequest, context: AbortableContext, sink: EventSink<WarmEvent>): Promise<void> {
     const { logger } = this.#context;
     let [images, failed] = [0, 0];
     await inLanes(new Set(request.images), IMAGES_AT_A_TIME, async (text) => {
-      signal.throwIfAborted();
+      context.signal.throwIfAborted();
       let label = text;
       try {
         const image = requestedImage(text, this.#context.upstreamOf);
         label = formatImageName(image.name);
-        const done = await this.#warmImage(image, label, request, signal, sink);
+        const done = await this.#warmImage(image, label, request, context, sink);
         images += 1;
         logger.info(done, 'warmed');
         sink.push({ event: 'image', outcome: 'done', ...done });
@@ -112,13 +116,13 @@ export class Warming {
     image: RequestedImage,
     label: string,
     request: WarmRequest,
-    signal: AbortSignal,
+    context: AbortableContext,
     sink: EventSink<WarmEvent>,
   ) {
     const tell = (bytes: number, totalBytes: number) =>
       sink.progress(label, { event: 'progress', image: label, bytes, totalBytes });
     tell(0, 0);
-    using warming = new ImageWarming(this.#context, image, signal, tell);
+    using warming = new ImageWarming(this.#context, context, image, tell);
     const digest = await warming.run(request);
     const { fetchedBytes, presentBytes } = warming;
     return { image: label, digest, fetchedBytes, presentBytes };

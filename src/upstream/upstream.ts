@@ -2,6 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { Digest } from '../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../oci/reference.ts';
+import type { RequestContext } from '../request-context.ts';
 
 export interface ManifestHead {
   /** Absent where upstream does not say. */
@@ -41,35 +42,34 @@ export interface FetchedReferrers {
   next?: ListQuery;
 }
 
-/** What every question takes. */
-export interface AskOptions {
-  signal?: AbortSignal;
-}
-
-/** All methods throw {UpstreamError}. */
+/** All methods throw {UpstreamError}, and end early when the signal of their context aborts. */
 export interface Upstream {
   readonly name: string;
   headManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options?: AskOptions & { accept?: string },
+    options?: { accept?: string },
   ): Promise<ManifestHead>;
   /** @param options.canWait something else can be served: then the pulls that are kept in reserve are not spent on it */
   fetchManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options?: AskOptions & { accept?: string; canWait?: boolean },
+    options?: { accept?: string; canWait?: boolean },
   ): Promise<FetchedManifest>;
-  headBlob(repository: Repository, digest: Digest, options?: AskOptions): Promise<{ size?: number }>;
+  headBlob(context: RequestContext, repository: Repository, digest: Digest): Promise<{ size?: number }>;
   /** @param options.from,options.to begin here, end before there; upstream may ignore it */
   fetchBlob(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
-    options?: AskOptions & { from?: number; to?: number },
+    options?: { from?: number; to?: number },
   ): Promise<FetchedBlob>;
-  fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags>;
+  fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags>;
   /** @returns undefined if this upstream has no referrers API */
   fetchReferrers(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
     query: ListQuery,

@@ -22,6 +22,7 @@ export interface MirrorOptions {
   warm?: Record<string, unknown>[];
   server?: Record<string, unknown>;
   cache?: Record<string, unknown>;
+  log?: Record<string, unknown>;
   environment?: Record<string, string>;
   directory?: string;
   clock?: FakeClock;
@@ -71,6 +72,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,
       warm: options.warm ?? [],
+      log: options.log ?? {},
       upstreams,
     }),
   );

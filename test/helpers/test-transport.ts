@@ -1,5 +1,6 @@
 /** A transport with the limits and the identity of these tests, closed when the test has ended. */
 import type { TestContext } from 'node:test';
+import { createLogger } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import { Transport, type TransportSettings } from '../../src/upstream/network/transport.ts';
 import { cleanUp } from './cleanup.ts';
@@ -20,6 +21,7 @@ export function startTransport(
       ...settings,
     },
     {
+      logger: silentLogger(),
       metrics: new Metrics({ version: 'test', processMetrics: false }),
       clock: new FakeClock(),
       identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
@@ -27,4 +29,8 @@ export function startTransport(
   );
   cleanUp(t, () => transport.close());
   return transport;
+}
+
+export function silentLogger() {
+  return createLogger({ level: 'silent', destination: { write: () => undefined }, now: () => 0 });
 }

@@ -1,4 +1,5 @@
 /** The operations API: what the command line, and scripts, can ask of a running mirror. JSON, errors too. */
+import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import Router from '@koa/router';
 import type { Context, Middleware } from 'koa';
@@ -7,6 +8,7 @@ import type { ImagePosition, Images } from '../../mirror/manifests/images.ts';
 import type { ImageName } from '../../oci/image-name.ts';
 import { parseImageName } from '../../oci/image-name.ts';
 import { imagePattern, type Reference } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Status } from './status.ts';
 
@@ -82,7 +84,7 @@ export function apiRoutes(api: ApiContext): Router {
   }
 
   router.post('/scrub', async (ctx) => {
-    const events = api.scrub(abortSignalOf(ctx));
+    const events = api.scrub(contextOf(ctx).signal);
     if (events === undefined) throw new ApiError(409, 'a scrub is running already');
     await sendEvents(ctx, events, api.logger);
   });
@@ -121,10 +123,10 @@ export async function sendEvents(
   ctx.body = Readable.from(lines());
 }
 
-export function abortSignalOf(ctx: Context): AbortSignal {
+export function contextOf(ctx: Context): RequestContext & { signal: AbortSignal } {
   const abort = new AbortController();
   ctx.res.once('close', () => abort.abort(new Error('the client has left')));
-  return abort.signal;
+  return { id: randomUUID(), identity: { kind: 'operator' }, signal: abort.signal };
 }
 
 export function answerErrors(logger: Logger): Middleware {

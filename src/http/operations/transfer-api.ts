@@ -13,7 +13,7 @@ import { ImageError } from '../../transfer/errors.ts';
 import type { Exporting, ExportRequest } from '../../transfer/export.ts';
 import type { Importing } from '../../transfer/import.ts';
 import type { Warming } from '../../transfer/warm.ts';
-import { ApiError, abortSignalOf, answerErrors, refuseWebPages, sendEvents } from './api.ts';
+import { ApiError, answerErrors, contextOf, refuseWebPages, sendEvents } from './api.ts';
 
 export interface TransferContext {
   warming: Warming;
@@ -49,7 +49,7 @@ export function transferRoutes(context: TransferContext): Router {
 
   router.post('/warm', async (ctx) => {
     const wanted = checked(WARM, await readJson(ctx.req, clientTimeoutMs));
-    await sendEvents(ctx, warming.begin(wanted, abortSignalOf(ctx)), logger);
+    await sendEvents(ctx, warming.begin(wanted, contextOf(ctx)), logger);
   });
 
   router.get('/export', async (ctx) => {

@@ -8,6 +8,7 @@ import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { type RequestLine, RequestLog } from '../../telemetry/request-log.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
+import { ClientRequest } from './client-request.ts';
 import type { PullState } from './pull-state.ts';
 import type { PullReply } from './reply-head.ts';
 
@@ -26,7 +27,7 @@ export function accessLog(options: {
   return async (ctx, next) => {
     const startedAt = clock.now();
     requests += 1;
-    ctx.state.requestId = `${prefix}-${requests}`;
+    ctx.state.context = new ClientRequest(`${prefix}-${requests}`, ctx.res);
     ctx.state.bytes = 0;
     let repliedAt: number | undefined;
     ctx.state.onHeaders = () => {
@@ -57,9 +58,9 @@ function writeLine(
   seconds: number,
   firstByte: number,
 ): void {
-  const { requestId, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
+  const { context, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
   const line: RequestLine = {
-    requestId,
+    requestId: context.id,
     client: ctx.req.socket.remoteAddress,
     method: ctx.method,
     kind,

@@ -81,7 +81,7 @@ function sendError(ctx: PullReply, error: RegistryError): void {
   }
   ctx.set(headers);
   ctx.body = JSON.stringify({
-    errors: [{ code, message, detail: { ...detail, requestId: ctx.state.requestId } }],
+    errors: [{ code, message, detail: { ...detail, requestId: ctx.state.context.id } }],
   });
   // Without this exact type dockerd shows the raw body instead of the message.
   ctx.res.setHeader('Content-Type', 'application/json');

@@ -1,9 +1,10 @@
 /** What the parts of the registry side tell each other about one request. */
 import type { CacheOutcome } from '../../mirror/outcome.ts';
+import type { RequestContext } from '../../request-context.ts';
 import type { RequestKind } from '../../telemetry/metrics.ts';
 
 export interface PullState {
-  requestId: string;
+  context: RequestContext;
   /** To be called when the headers of the reply go out before its handler is done. */
   onHeaders: () => void;
   /** Absent for what is no pull: pings and refused requests. */

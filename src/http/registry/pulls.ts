@@ -106,7 +106,15 @@ async function answerManifest(
       ? mayRevalidate(req.socket.remoteAddress)
       : false;
   const freshness = wantsToKnow ? asking(policy) : policy;
-  const manifest = await manifests.open({ upstream: client, freshness, repository, reference, accept, head });
+  const manifest = await manifests.open({
+    context: state.context,
+    upstream: client,
+    freshness,
+    repository,
+    reference,
+    accept,
+    head,
+  });
   const { digest, bytes, size } = manifest;
   state.outcome = manifest.outcome;
   const headers = commonHeaders(ctx);
@@ -144,7 +152,7 @@ async function answerBlob(
   { client, segments }: MirroredUpstream,
   { blobs, sender, accelRedirect }: PullContext,
 ): Promise<void> {
-  const request = { upstream: client, segments, repository, digest };
+  const request = { context: ctx.state.context, upstream: client, segments, repository, digest };
   const unchanged = matches(ctx.req.headers['if-none-match'], digest);
   if (ctx.method === 'HEAD' || unchanged) {
     const { size, outcome } = await blobs.stat(request);
@@ -204,7 +212,12 @@ async function answerTags(
     sendJson(ctx, Buffer.from(JSON.stringify({ name: repository, tags: [] })), 'application/json');
     return;
   }
-  const { body, next } = await discovery.tags({ upstream: client, repository, query });
+  const { body, next } = await discovery.tags({
+    context: ctx.state.context,
+    upstream: client,
+    repository,
+    query,
+  });
   setOutcome(ctx, 'bypass');
   if (next !== undefined) setNextLink(ctx, next);
   sendJson(ctx, body, 'application/json');
@@ -217,7 +230,7 @@ async function answerReferrers(
   { discovery }: PullContext,
 ): Promise<void> {
   const freshness = freshnessFor(repository);
-  const request = { upstream: client, freshness, repository, digest, query };
+  const request = { context: ctx.state.context, upstream: client, freshness, repository, digest, query };
   const { referrers, outcome, warning } = await discovery.referrers(request);
   setOutcome(ctx, outcome, warning);
   if (referrers === undefined) {

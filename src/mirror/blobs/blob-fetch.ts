@@ -7,6 +7,7 @@ import { ContentError } from '../../cache/store/errors.ts';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from '../../upstream/errors.ts';
 import type { FetchedBlob, Upstream } from '../../upstream/upstream.ts';
@@ -16,6 +17,8 @@ const MAX_FRUITLESS_ATTEMPTS = 4;
 const BACKOFF_MS = 200;
 
 export interface BlobFetchRequest {
+  /** Its signal ends the fetch. */
+  context: RequestContext;
   upstream: Upstream;
   repository: Repository;
   digest: Digest;
@@ -25,7 +28,6 @@ export interface BlobFetchRequest {
   from: number;
   /** Where to end, exclusive; undefined: at the end of the blob. */
   to?: number;
-  signal: AbortSignal;
 }
 
 export interface BlobFetchContext {
@@ -64,16 +66,15 @@ export class BlobFetch {
    * @throws {ContentError} upstream's length is not the manifest's
    */
   static async start(request: BlobFetchRequest, context: BlobFetchContext): Promise<BlobFetch> {
-    const { upstream, repository, digest, expectedSize, from, to, signal } = request;
+    const { context: asker, upstream, repository, digest, expectedSize, from, to } = request;
     // Everything is here already, and a Range that begins at the end cannot be satisfied.
     if (from > 0 && from === expectedSize) return new BlobFetch(request, context, undefined, expectedSize);
-    const first = await upstream.fetchBlob(repository, digest, rangeOptions(from, to, signal));
+    const first = await upstream.fetchBlob(asker, repository, digest, rangeOptions(from, to));
     try {
       if (expectedSize !== undefined && first.size !== undefined && first.size !== expectedSize) {
         throw new ContentError('size-mismatch', digest, expectedSize, first.size);
       }
-      const size =
-        expectedSize ?? first.size ?? (await upstream.headBlob(repository, digest, { signal })).size;
+      const size = expectedSize ?? first.size ?? (await upstream.headBlob(asker, repository, digest)).size;
       return new BlobFetch(request, context, first, size);
     } catch (error) {
       abandon(first);
@@ -83,7 +84,8 @@ export class BlobFetch {
 
   /** @throws {UpstreamError} upstream broke off and could not be resumed */
   async *chunks(): AsyncGenerator<Buffer, void, undefined> {
-    const { signal, upstream } = this.#request;
+    const { context, upstream } = this.#request;
+    const { signal } = context;
     let fruitless = 0;
     let blob = this.#first;
     this.#first = undefined;
@@ -97,7 +99,7 @@ export class BlobFetch {
           throw new UpstreamError('unavailable', upstream.name, 'the reply ended early');
         }
       } catch (error) {
-        if (signal.aborted) throw signal.reason;
+        if (signal?.aborted === true) throw signal.reason;
         const failure = toUpstreamError(error, upstream.name);
         if (this.end === undefined || !isPassing(failure)) throw failure;
         fruitless = this.#position > before ? 0 : fruitless + 1;
@@ -116,10 +118,10 @@ export class BlobFetch {
   }
 
   async #resume(): Promise<FetchedBlob> {
-    const { upstream, repository, digest, to, signal } = this.#request;
+    const { context, upstream, repository, digest, to } = this.#request;
     this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
     // Asks the registry, not the redirect's target: that URL's signature may have expired.
-    const blob = await upstream.fetchBlob(repository, digest, rangeOptions(this.#position, to, signal));
+    const blob = await upstream.fetchBlob(context, repository, digest, rangeOptions(this.#position, to));
     if (blob.size === undefined || blob.size === this.size) return blob;
     abandon(blob);
     const what = 'the length of a blob changed between two replies';
@@ -140,8 +142,8 @@ export class BlobFetch {
   }
 }
 
-function rangeOptions(from: number, to: number | undefined, signal: AbortSignal) {
-  return to === undefined ? { from, signal } : { from, to, signal };
+function rangeOptions(from: number, to: number | undefined) {
+  return to === undefined ? { from } : { from, to };
 }
 
 /** Drops the connection of a reply that is not wanted to its end. */

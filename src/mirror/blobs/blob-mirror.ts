@@ -11,6 +11,7 @@ import type { ContentReader } from '../../cache/store/content-store.ts';
 import { StorageError } from '../../cache/store/errors.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
+import { detached, type RequestContext } from '../../request-context.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { Upstream } from '../../upstream/upstream.ts';
@@ -20,6 +21,7 @@ import { Fill, type FillContext } from './fill.ts';
 import { Passthrough } from './passthrough.ts';
 
 export interface BlobRequest {
+  context: RequestContext;
   upstream: Upstream;
   /** Ranges of a large cold blob that are fetched at one time. */
   segments: number;
@@ -143,9 +145,9 @@ export class BlobMirror {
   }
 
   #start(request: BlobRequest, expectedSize: number | undefined): Fill {
-    const { upstream, digest, segments } = request;
+    const { context, upstream, digest, segments } = request;
     const fill = new Fill(
-      { upstream, key: keyOf(request), digest, expectedSize, segments },
+      { context, upstream, key: keyOf(request), digest, expectedSize, segments },
       this.#context,
       () => {
         this.#fillByDigest.delete(digest);
@@ -167,9 +169,10 @@ export class BlobMirror {
     return 'revalidated';
   }
 
-  #confirm({ upstream, repository, digest }: BlobRequest): Promise<{ size?: number }> {
+  #confirm({ context, upstream, repository, digest }: BlobRequest): Promise<{ size?: number }> {
     const flight = `${upstream.name}/${repository}@${digest}`;
-    return this.#confirmations.run(flight, () => upstream.headBlob(repository, digest)).result;
+    return this.#confirmations.run(flight, () => upstream.headBlob(detached(context), repository, digest))
+      .result;
   }
 
   async #expectedSize(request: BlobRequest): Promise<number | undefined> {
@@ -191,12 +194,12 @@ export class BlobMirror {
   }
 
   async #passthrough(request: BlobRequest, prefix?: HashedPrefix): Promise<ContentReader> {
-    const { upstream, repository, digest } = request;
+    const { context, upstream, repository, digest } = request;
     const abort = new AbortController();
     const expectedSize = await this.#expectedSize(request);
     const from = prefix?.length ?? 0;
     const fetch = await BlobFetch.start(
-      { upstream, repository, digest, expectedSize, from, signal: abort.signal },
+      { context: detached(context, abort.signal), upstream, repository, digest, expectedSize, from },
       this.#context,
     );
     if (fetch.size === undefined) {

@@ -13,6 +13,7 @@ import { ContentError, StorageError } from '../../cache/store/errors.ts';
 import type { StorageFaults } from '../../cache/store/storage-faults.ts';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
+import { detached, type RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { Upstream } from '../../upstream/upstream.ts';
@@ -30,6 +31,8 @@ export interface FillContext {
 }
 
 export interface FillRequest {
+  /** Of the request that began it. */
+  context: RequestContext;
   upstream: Upstream;
   key: RepositoryKey;
   digest: Digest;
@@ -161,7 +164,12 @@ export class Fill {
       if (failure instanceof StorageError) faults.report(failure);
       else
         logger.warn(
-          { err: failure, upstream: this.request.upstream.name, digest: this.request.digest },
+          {
+            requestId: this.request.context.id,
+            err: failure,
+            upstream: this.request.upstream.name,
+            digest: this.request.digest,
+          },
           'fetch failed',
         );
       if (failure instanceof ContentError) {
@@ -250,10 +258,10 @@ export class Fill {
 
   #startFetch(from: number, to: number | undefined): Promise<BlobFetch> {
     const { upstream, key, digest, expectedSize } = this.request;
-    const { signal } = this.#abort;
+    const context = detached(this.request.context, this.#abort.signal);
     const range = to === undefined ? { from } : { from, to };
     const { repository } = key;
-    return BlobFetch.start({ upstream, repository, digest, expectedSize, signal, ...range }, this.#context);
+    return BlobFetch.start({ context, upstream, repository, digest, expectedSize, ...range }, this.#context);
   }
 
   /** @param reservation to be watched if the length is not known */

@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Repository } from '../../oci/reference.ts';
+import { detached, type RequestContext } from '../../request-context.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
@@ -13,12 +14,14 @@ import type { CacheOutcome } from '../outcome.ts';
 const REFERRERS_MEMORY_BYTES = 16 * 1024 * 1024;
 
 export interface TagsRequest {
+  context: RequestContext;
   upstream: Upstream;
   repository: Repository;
   query: ListQuery;
 }
 
 export interface ReferrersRequest {
+  context: RequestContext;
   upstream: Upstream;
   freshness: FreshnessPolicy;
   repository: Repository;
@@ -54,9 +57,9 @@ export class DiscoveryMirror {
   }
 
   /** Always asks: who lists tags wants to see the one that was pushed just now. @throws {UpstreamError} */
-  tags({ upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
+  tags({ context, upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
     const key = `${upstream.name}/${repository}?${query}`;
-    return this.#tagFetches.run(key, () => upstream.fetchTags(repository, query)).result;
+    return this.#tagFetches.run(key, () => upstream.fetchTags(detached(context), repository, query)).result;
   }
 
   /**
@@ -66,7 +69,7 @@ export class DiscoveryMirror {
    * @throws {UpstreamError}
    */
   async referrers(request: ReferrersRequest): Promise<OpenReferrers> {
-    const { upstream, repository, digest, query, freshness } = request;
+    const { context, upstream, repository, digest, query, freshness } = request;
     const key = `${upstream.name}/${repository}@${digest}?${query}`;
     const known = this.#referrers.get(key);
     const age = known === undefined ? Number.POSITIVE_INFINITY : this.#clock.now() - known.confirmedAt;
@@ -76,7 +79,7 @@ export class DiscoveryMirror {
     try {
       const { result, joined } = this.#referrersFetches.run(key, async () => {
         const confirmedAt = this.#clock.now();
-        const referrers = await upstream.fetchReferrers(repository, digest, query);
+        const referrers = await upstream.fetchReferrers(detached(context), repository, digest, query);
         const current = { referrers, confirmedAt };
         this.#referrers.set(key, current);
         return current;
@@ -87,7 +90,7 @@ export class DiscoveryMirror {
       if (!passing || known === undefined || age >= freshness.tagTtlMs + freshness.staleIfErrorMs)
         throw error;
       this.#logger.warn(
-        { err: error, upstream: upstream.name, repository, digest },
+        { requestId: context.id, err: error, upstream: upstream.name, repository, digest },
         'serving stale referrers',
       );
       return { referrers: known.referrers, outcome: 'stale', warning: error.message };

@@ -9,6 +9,7 @@ import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { parseManifest } from '../../oci/manifest.ts';
 import { isDigest, type Reference, type Repository } from '../../oci/reference.ts';
+import { detached, type RequestContext } from '../../request-context.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
@@ -16,8 +17,9 @@ import type { Upstream } from '../../upstream/upstream.ts';
 import type { FreshnessPolicy } from '../freshness.ts';
 import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
 
-/** The repository that is asked, and for how long its answers count. */
+/** The repository that is asked, for whom, and for how long its answers count. */
 export interface ManifestOrigin {
+  context: RequestContext;
   upstream: Upstream;
   repository: Repository;
   freshness: FreshnessPolicy;
@@ -65,10 +67,15 @@ export class ManifestFetches {
    * @throws {UpstreamError}
    */
   head(origin: ManifestOrigin, reference: Reference, accept: string): Promise<ManifestHeaders | undefined> {
-    const { upstream, repository } = origin;
+    const { context, upstream, repository } = origin;
     return this.#heads.run(flightKey(keyOf(origin), reference, accept), () =>
       this.#rememberingMissing(origin, reference, async () => {
-        const head = await upstream.headManifest(repository, reference, acceptOption(accept));
+        const head = await upstream.headManifest(
+          detached(context),
+          repository,
+          reference,
+          acceptOption(accept),
+        );
         const digest = isDigest(reference) ? reference : head.digest;
         const { mediaType, size } = head;
         if (digest === undefined || mediaType === undefined || size === undefined) return undefined;
@@ -102,9 +109,9 @@ export class ManifestFetches {
     options: { canWait?: boolean },
   ): Promise<{ manifest: Manifest; stored: boolean }> {
     const { manifests, faults, clock, metrics } = this.#context;
-    const { upstream, repository } = origin;
+    const { context, upstream, repository } = origin;
     const confirmedAt = clock.now();
-    const fetched = await upstream.fetchManifest(repository, reference, {
+    const fetched = await upstream.fetchManifest(detached(context), repository, reference, {
       ...acceptOption(tag?.accept ?? ''),
       ...options,
     });

@@ -11,6 +11,7 @@ import { StorageError } from '../../cache/store/errors.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { acceptedManifestTypes } from '../../oci/manifest.ts';
 import { isDigest, type Reference, type Tag } from '../../oci/reference.ts';
+import { detached } from '../../request-context.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
@@ -127,7 +128,7 @@ export class ManifestMirror {
     const flight = flightKey(key, tag, accept);
     const revalidate = () => this.#revalidate(request, key, record, freshness);
     if (freshness === 'stale-while-revalidate') {
-      this.#inBackground(this.#revalidations.run(flight, revalidate));
+      this.#inBackground(request, this.#revalidations.run(flight, revalidate));
       const warning = `past its TTL, and being asked about; served as it was ${since(record)}`;
       return this.#serve(request, { record, outcome: 'stale', warning });
     }
@@ -179,6 +180,7 @@ export class ManifestMirror {
     try {
       const confirmedAt = clock.now();
       const { digest } = await request.upstream.headManifest(
+        detached(request.context),
         request.repository,
         key.tag,
         acceptOption(key.accept),
@@ -208,7 +210,10 @@ export class ManifestMirror {
   ): Promise<TagMeaning> {
     switch (afterFailedRevalidation(freshness, error.code, request.freshness)) {
       case 'serve-stale': {
-        this.#context.logger.warn({ err: error, ...key }, 'serving a stale tag');
+        this.#context.logger.warn(
+          { requestId: request.context.id, err: error, ...key },
+          'serving a stale tag',
+        );
         const warning = `${error.message}; served as it was ${since(record)}`;
         const meaning: TagMeaning = { record, outcome: 'stale', warning };
         if (error.code === 'rate-limited') this.#postpone(request, key, meaning, error.retryAfterMs ?? 0);
@@ -223,11 +228,15 @@ export class ManifestMirror {
   }
 
   /** Nobody waits for it, so its failure is only logged; a success is seen by the next who asks. */
-  #inBackground({ result, joined }: { result: Promise<TagMeaning>; joined: boolean }): void {
+  #inBackground(
+    { context: { id: requestId } }: ManifestRequest,
+    { result, joined }: { result: Promise<TagMeaning>; joined: boolean },
+  ): void {
     if (joined) return;
     const ended = result.then(
       () => undefined,
-      (error: unknown) => this.#context.logger.warn({ err: error }, 'a tag could not be revalidated'),
+      (error: unknown) =>
+        this.#context.logger.warn({ requestId, err: error }, 'a tag could not be revalidated'),
     );
     this.#background.add(ended);
     void ended.then(() => this.#background.delete(ended));

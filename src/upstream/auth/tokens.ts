@@ -6,6 +6,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Repository } from '../../oci/reference.ts';
+import { detached, type RequestContext } from '../../request-context.ts';
 import { UpstreamError } from '../errors.ts';
 import { readBody, replyError } from '../network/replies.ts';
 import { discard, type Reply, type Transport } from '../network/transport.ts';
@@ -62,12 +63,12 @@ export class Tokens {
   }
 
   /** What to send at first: undefined where the registry is yet to be heard. @throws {UpstreamError} */
-  async known(repository: Repository): Promise<string | undefined> {
+  async known(context: RequestContext, repository: Repository): Promise<string | undefined> {
     const demand = this.#demandByRepository.get(repository);
     if (demand === undefined) return this.#readyToken();
     if (demand === 'basic') return this.#basic();
     try {
-      return await this.#token(demand);
+      return await this.#token(context, demand);
     } catch (error) {
       // The registry may want something else by now: nvcr.io's old token server answered 401 to a refresh.
       this.#demandByRepository.delete(repository);
@@ -85,12 +86,13 @@ export class Tokens {
    * @throws {UpstreamError}
    */
   async answer(
+    context: RequestContext,
     reply: Reply,
     repository: Repository,
     rejected: string | undefined,
   ): Promise<string | undefined> {
     const challenges = parseChallenges(reply.headers['www-authenticate']);
-    if (challenges.length === 0) challenges.push(...(await this.#challengesOfPing()));
+    if (challenges.length === 0) challenges.push(...(await this.#challengesOfPing(context)));
     const bearer = challenges.find(
       ({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'),
     );
@@ -98,7 +100,7 @@ export class Tokens {
       const ready = await this.#readyToken(rejected !== undefined);
       if (ready !== undefined) return ready === rejected ? undefined : ready;
       const realm = this.#realm(bearer, reply.url, repository);
-      const authorization = await this.#token(realm, rejected);
+      const authorization = await this.#token(context, realm, rejected);
       // Not before it has proved good, or one wrong challenge would be the end of this repository.
       this.#demandByRepository.set(repository, realm);
       return authorization;
@@ -110,13 +112,17 @@ export class Tokens {
   }
 
   /** A token without credentials for a host that a redirect led to; used for one request, and forgotten. */
-  async anonymous(reply: Reply, repository: Repository): Promise<string | undefined> {
+  async anonymous(
+    context: RequestContext,
+    reply: Reply,
+    repository: Repository,
+  ): Promise<string | undefined> {
     const bearer = parseChallenges(reply.headers['www-authenticate']).find(
       ({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'),
     );
     if (bearer === undefined) return undefined;
-    return (await this.#fetch(this.#realm(bearer, reply.url, repository), reply.url, undefined))
-      .authorization;
+    const realm = this.#realm(bearer, reply.url, repository);
+    return (await this.#fetch(context, realm, reply.url, undefined)).authorization;
   }
 
   async #credentials(refused = false): Promise<Credentials | undefined> {
@@ -142,27 +148,32 @@ export class Tokens {
   }
 
   /** @param rejected an authorization that is no good any more */
-  async #token(realm: Realm, rejected?: string): Promise<string> {
+  async #token(context: RequestContext, realm: Realm, rejected?: string): Promise<string> {
     const credentials = await this.#credentials();
     try {
-      return await this.#tokenWith(realm, credentials, rejected);
+      return await this.#tokenWith(context, realm, credentials, rejected);
     } catch (error) {
       if (!(error instanceof UpstreamError) || error.code !== 'denied') throw error;
       // A helper's answer may have been from yesterday.
       const renewed = await this.#credentials(true);
       if (fingerprint(renewed) === fingerprint(credentials)) throw error;
-      return this.#tokenWith(realm, renewed, rejected);
+      return this.#tokenWith(context, realm, renewed, rejected);
     }
   }
 
-  async #tokenWith(realm: Realm, credentials: Credentials | undefined, rejected?: string): Promise<string> {
+  async #tokenWith(
+    context: RequestContext,
+    realm: Realm,
+    credentials: Credentials | undefined,
+    rejected?: string,
+  ): Promise<string> {
     const key = `${keyOf(realm)} ${fingerprint(credentials)}`;
     const token = this.#tokenByRealm.get(key);
     const isGood = token !== undefined && this.#clock.now() < token.expiresAt - RENEW_EARLY_MS;
     if (isGood && token.authorization !== rejected) return token.authorization;
     let running = this.#runningByRealm.get(key);
     if (running === undefined) {
-      running = this.#fetch(realm, new URL(this.#settings.url), credentials)
+      running = this.#fetch(detached(context), realm, new URL(this.#settings.url), credentials)
         .then((fetched) => {
           this.#tokenByRealm.set(key, fetched);
           return fetched;
@@ -173,17 +184,22 @@ export class Tokens {
     return (await running).authorization;
   }
 
-  async #fetch(realm: Realm, challenger: URL, credentials: Credentials | undefined): Promise<Token> {
+  async #fetch(
+    context: RequestContext,
+    realm: Realm,
+    challenger: URL,
+    credentials: Credentials | undefined,
+  ): Promise<Token> {
     const { name, realmHosts } = this.#settings;
     if (!isRealmAllowed(realm.url, challenger, realmHosts)) {
       const what = `its token server ${realm.url.host} is on a foreign host; if it is the right one, add it to realmHosts`;
       throw new UpstreamError('invalid-response', name, what);
     }
     this.#transport.assertPublic(realm.url);
-    const refreshToken = await this.#refreshToken(credentials);
+    const refreshToken = await this.#refreshToken(context, credentials);
     const reply =
-      (refreshToken === undefined ? undefined : await this.#post(realm, refreshToken)) ??
-      (await this.#get(realm, credentials));
+      (refreshToken === undefined ? undefined : await this.#post(context, realm, refreshToken)) ??
+      (await this.#get(context, realm, credentials));
     if (reply.status === 404 || reply.status === 410) {
       await discard(reply);
       // It is the token server that is not there, not the content: no cached tag is to be forgotten for this.
@@ -194,17 +210,20 @@ export class Tokens {
     return this.#parse(await readBody(reply, TOKEN_BODY_MAX_BYTES, name));
   }
 
-  async #refreshToken(credentials: Credentials | undefined): Promise<string | undefined> {
+  async #refreshToken(
+    context: RequestContext,
+    credentials: Credentials | undefined,
+  ): Promise<string | undefined> {
     if (credentials === undefined) return undefined;
     if ('identityToken' in credentials) return credentials.identityToken;
-    return 'entraToken' in credentials ? this.#exchange(credentials.entraToken) : undefined;
+    return 'entraToken' in credentials ? this.#exchange(context, credentials.entraToken) : undefined;
   }
 
   /** Azure/acr, docs/AAD-OAuth.md: "Calling POST /oauth2/exchange to get an ACR refresh token". */
-  async #exchange(entraToken: string): Promise<string> {
+  async #exchange(context: RequestContext, entraToken: string): Promise<string> {
     const { name, url } = this.#settings;
     const form = { grant_type: 'access_token', service: new URL(url).host, access_token: entraToken };
-    const reply = await this.#sendForm(new URL(`${url}/oauth2/exchange`), form);
+    const reply = await this.#sendForm(context, new URL(`${url}/oauth2/exchange`), form);
     if (reply.status !== 200) throw await replyError(reply, name, 'its /oauth2/exchange', this.#clock.now());
     const token = stringField(await readBody(reply, TOKEN_BODY_MAX_BYTES, name), 'refresh_token');
     if (token === undefined) {
@@ -213,18 +232,19 @@ export class Tokens {
     return token;
   }
 
-  #sendForm(url: URL, form: Record<string, string>): Promise<Reply> {
+  #sendForm(context: RequestContext, url: URL, form: Record<string, string>): Promise<Reply> {
     const headers = { Accept: 'application/json', 'Content-Type': 'application/x-www-form-urlencoded' };
     const body = new URLSearchParams(form).toString();
-    return this.#transport.send({ method: 'POST', url, headers, kind: 'token', body });
+    return this.#transport.send({ context, method: 'POST', url, headers, kind: 'token', body });
   }
 
-  #get(realm: Realm, credentials: Credentials | undefined): Promise<Reply> {
+  #get(context: RequestContext, realm: Realm, credentials: Credentials | undefined): Promise<Reply> {
     const url = new URL(realm.url);
     if (realm.service !== undefined) url.searchParams.set('service', realm.service);
     url.searchParams.set('scope', realm.scope);
     const headers = credentials === undefined ? {} : { Authorization: basicAuthorization(credentials) };
     return this.#transport.send({
+      context,
       method: 'GET',
       url,
       headers: { Accept: 'application/json', ...headers },
@@ -233,8 +253,8 @@ export class Tokens {
   }
 
   /** @returns undefined if the token server does not do OAuth2: then a GET has to do */
-  async #post(realm: Realm, refreshToken: string): Promise<Reply | undefined> {
-    const reply = await this.#sendForm(realm.url, {
+  async #post(context: RequestContext, realm: Realm, refreshToken: string): Promise<Reply | undefined> {
+    const reply = await this.#sendForm(context, realm.url, {
       grant_type: 'refresh_token',
       refresh_token: refreshToken,
       client_id: CLIENT_ID,
@@ -270,9 +290,9 @@ export class Tokens {
   }
 
   /** gcr.io sends some 401s without a challenge; the ping has one. */
-  async #challengesOfPing(): Promise<Challenge[]> {
+  async #challengesOfPing(context: RequestContext): Promise<Challenge[]> {
     const url = new URL(`${this.#settings.url}/v2/`);
-    const reply = await this.#transport.send({ method: 'GET', url, headers: {}, kind: 'token' });
+    const reply = await this.#transport.send({ context, method: 'GET', url, headers: {}, kind: 'token' });
     await discard(reply);
     return parseChallenges(reply.headers['www-authenticate']);
   }

@@ -4,6 +4,7 @@ import type { Clock } from '../../clock.ts';
 import { type Digest, digestAlgorithm, digestOf, parseDigest } from '../../oci/digest.ts';
 import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../../oci/manifest.ts';
 import { isDigest, type ListQuery, type Reference, type Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
 import { type TokenSettings, Tokens } from '../auth/tokens.ts';
 import { toUpstreamError, UpstreamError } from '../errors.ts';
@@ -17,7 +18,6 @@ import {
   type TransportSettings,
 } from '../network/transport.ts';
 import type {
-  AskOptions,
   FetchedBlob,
   FetchedManifest,
   FetchedReferrers,
@@ -33,7 +33,8 @@ const FILTERS = /^[\w., -]{1,200}$/;
 
 export interface UpstreamSettings extends TransportSettings, TokenSettings {}
 
-interface Question extends AskOptions {
+interface Question {
+  context: RequestContext;
   method: 'GET' | 'HEAD';
   kind: RequestKind;
   repository: Repository;
@@ -63,14 +64,12 @@ export class UpstreamClient implements Upstream {
   }
 
   async headManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options: AskOptions & { accept?: string } = {},
+    { accept }: { accept?: string } = {},
   ): Promise<ManifestHead> {
-    const reply = await this.#ask({
-      ...manifestQuestion('HEAD', repository, reference, options.accept),
-      ...options,
-    });
+    const reply = await this.#ask(manifestQuestion(context, 'HEAD', repository, reference, accept));
     await discard(reply);
     const digest = parseDigest(single(reply.headers['docker-content-digest']) ?? '');
     const mediaType = mediaTypeOf(reply);
@@ -83,14 +82,12 @@ export class UpstreamClient implements Upstream {
   }
 
   async fetchManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options: AskOptions & { accept?: string } = {},
+    { accept }: { accept?: string } = {},
   ): Promise<FetchedManifest> {
-    const reply = await this.#ask({
-      ...manifestQuestion('GET', repository, reference, options.accept),
-      ...options,
-    });
+    const reply = await this.#ask(manifestQuestion(context, 'GET', repository, reference, accept));
     const bytes = await readBody(reply, MANIFEST_MAX_BYTES, this.name);
     this.#metrics.upstreamBytes.inc({ upstream: this.name, kind: 'manifest' }, bytes.length);
     // Upstream's own Docker-Content-Digest is not looked at: too many registries get it wrong.
@@ -103,11 +100,11 @@ export class UpstreamClient implements Upstream {
   }
 
   async headBlob(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
-    options: AskOptions = {},
   ): Promise<{ size?: number }> {
-    const question = { kind: 'blob', repository, path: `blobs/${digest}`, ...options } as const;
+    const question = { context, kind: 'blob', repository, path: `blobs/${digest}` } as const;
     const reply = await this.#exchange({ ...question, method: 'HEAD', keepToken: true });
     if (reply.status === 200) {
       await discard(reply);
@@ -127,21 +124,21 @@ export class UpstreamClient implements Upstream {
   }
 
   async fetchBlob(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
-    options: AskOptions & { from?: number; to?: number } = {},
+    { from = 0, to }: { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
-    const { from = 0, to, signal } = options;
     const range =
       from > 0 || to !== undefined ? `bytes=${from}-${to === undefined ? '' : to - 1}` : undefined;
     const reply = await this.#ask(
       {
+        context,
         method: 'GET',
         kind: 'blob',
         repository,
         path: `blobs/${digest}`,
         ...(range === undefined ? {} : { headers: { Range: range } }),
-        ...(signal === undefined ? {} : { signal }),
       },
       [200, 206],
     );
@@ -165,18 +162,27 @@ export class UpstreamClient implements Upstream {
     return { start: from, ranged: true, body, ...(sent.size === undefined ? {} : { size: sent.size }) };
   }
 
-  async fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
-    const reply = await this.#ask({ method: 'GET', kind: 'tags', repository, path: 'tags/list', query });
+  async fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    const reply = await this.#ask({
+      context,
+      method: 'GET',
+      kind: 'tags',
+      repository,
+      path: 'tags/list',
+      query,
+    });
     return { body: await this.#readList(reply, 'tags'), ...nextPage(reply.headers['link']) };
   }
 
   async fetchReferrers(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
     query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
     const headers = { Accept: OCI_INDEX };
     const reply = await this.#exchange({
+      context,
       method: 'GET',
       kind: 'referrers',
       repository,
@@ -214,35 +220,43 @@ export class UpstreamClient implements Upstream {
 
   /** Sends a question with what authorisation it takes: for each host that is led to, at most one token and replay more. */
   async #exchange({
+    context,
     method,
     kind,
     repository,
     path,
     query,
     headers,
-    signal,
     keepToken = false,
   }: Question): Promise<Reply> {
     const url = new URL(`${this.#url}/v2/${repository}/${path}`);
     if (query !== undefined) url.search = query;
     const send = (to: URL, authorization: string | undefined) =>
       this.#transport.send({
+        context,
         method,
         url: to,
         kind,
-        signal,
         headers: authorization === undefined ? { ...headers } : { ...headers, Authorization: authorization },
       });
-    const known = await this.#unlessAborted(this.#tokens.known(repository), signal);
+    const known = await this.#unlessAborted(this.#tokens.known(context, repository), context);
     let reply = await send(url, known);
     if (reply.status === 401 && reply.url.origin === url.origin && !(keepToken && known !== undefined)) {
-      const answer = await this.#answerTo(reply, this.#tokens.answer(reply, repository, known), signal);
+      const answer = await this.#answerTo(
+        reply,
+        this.#tokens.answer(context, reply, repository, known),
+        context,
+      );
       if (answer === undefined) return reply;
       reply = await send(url, answer);
     }
     if (reply.status === 401 && reply.url.origin !== url.origin) {
       // registry.k8s.io leads to registries that want a token of their own; ours is none of their business.
-      const anonymous = await this.#answerTo(reply, this.#tokens.anonymous(reply, repository), signal);
+      const anonymous = await this.#answerTo(
+        reply,
+        this.#tokens.anonymous(context, reply, repository),
+        context,
+      );
       if (anonymous === undefined) return reply;
       reply = await send(reply.url, anonymous);
     }
@@ -253,10 +267,10 @@ export class UpstreamClient implements Upstream {
   async #answerTo(
     reply: Reply,
     authorization: Promise<string | undefined>,
-    signal: AbortSignal | undefined,
+    context: RequestContext,
   ): Promise<string | undefined> {
     try {
-      const answer = await this.#unlessAborted(authorization, signal);
+      const answer = await this.#unlessAborted(authorization, context);
       if (answer !== undefined) await discard(reply);
       return answer;
     } catch (error) {
@@ -266,7 +280,7 @@ export class UpstreamClient implements Upstream {
   }
 
   /** A token is fetched for all who need it, so that goes on; only who is broken off waits for it no longer. */
-  async #unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  async #unlessAborted<T>(promise: Promise<T>, { signal }: RequestContext): Promise<T> {
     if (signal === undefined) return promise;
     const { promise: aborted, reject } = Promise.withResolvers<never>();
     const abort = () => reject(toUpstreamError(signal.reason, this.name));
@@ -297,13 +311,14 @@ export class UpstreamClient implements Upstream {
 }
 
 function manifestQuestion(
+  context: RequestContext,
   method: 'GET' | 'HEAD',
   repository: Repository,
   reference: Reference,
   accept: string | undefined,
 ) {
   const headers = { Accept: accept ?? ACCEPT_ALL_MANIFESTS };
-  return { method, kind: 'manifest', repository, path: `manifests/${reference}`, headers } as const;
+  return { context, method, kind: 'manifest', repository, path: `manifests/${reference}`, headers } as const;
 }
 
 function mediaTypeOf(reply: Reply): string | undefined {

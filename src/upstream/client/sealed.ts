@@ -1,9 +1,9 @@
 /** The seal: while it is closed no upstream is asked, and no connection to one is open. */
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
 import { UpstreamError } from '../errors.ts';
 import type {
-  AskOptions,
   FetchedBlob,
   FetchedManifest,
   FetchedReferrers,
@@ -41,43 +41,51 @@ export class SealableUpstream implements Upstream {
   }
 
   async headManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options?: AskOptions & { accept?: string },
+    options?: { accept?: string },
   ): Promise<ManifestHead> {
-    return this.#asked().headManifest(repository, reference, options);
+    return this.#asked().headManifest(context, repository, reference, options);
   }
 
   async fetchManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options?: AskOptions & { accept?: string; canWait?: boolean },
+    options?: { accept?: string; canWait?: boolean },
   ): Promise<FetchedManifest> {
-    return this.#asked().fetchManifest(repository, reference, options);
+    return this.#asked().fetchManifest(context, repository, reference, options);
   }
 
-  async headBlob(repository: Repository, digest: Digest, options?: AskOptions): Promise<{ size?: number }> {
-    return this.#asked().headBlob(repository, digest, options);
+  async headBlob(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+  ): Promise<{ size?: number }> {
+    return this.#asked().headBlob(context, repository, digest);
   }
 
   async fetchBlob(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
-    options?: AskOptions & { from?: number; to?: number },
+    options?: { from?: number; to?: number },
   ): Promise<FetchedBlob> {
-    return this.#asked().fetchBlob(repository, digest, options);
+    return this.#asked().fetchBlob(context, repository, digest, options);
   }
 
-  async fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
-    return this.#asked().fetchTags(repository, query);
+  async fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#asked().fetchTags(context, repository, query);
   }
 
   async fetchReferrers(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
     query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
-    return this.#asked().fetchReferrers(repository, digest, query);
+    return this.#asked().fetchReferrers(context, repository, digest, query);
   }
 
   #asked(): Upstream {

@@ -12,6 +12,7 @@
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../errors.ts';
@@ -57,63 +58,60 @@ export class ResilientUpstream implements Upstream {
   }
 
   headManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    options: { accept?: string; signal?: AbortSignal } = {},
+    options: { accept?: string } = {},
   ): Promise<ManifestHead> {
-    return this.#ask('manifest', options.signal, (to) => to.headManifest(repository, reference, options));
+    return this.#ask(context, 'manifest', (to) => to.headManifest(context, repository, reference, options));
   }
 
   async fetchManifest(
+    context: RequestContext,
     repository: Repository,
     reference: Reference,
-    { canWait = false, ...options }: { accept?: string; canWait?: boolean; signal?: AbortSignal } = {},
+    { canWait = false, ...options }: { accept?: string; canWait?: boolean } = {},
   ): Promise<FetchedManifest> {
     if (canWait) this.#keepReserve();
-    return this.#ask('manifest', options.signal, (to) => to.fetchManifest(repository, reference, options));
+    return this.#ask(context, 'manifest', (to) => to.fetchManifest(context, repository, reference, options));
   }
 
-  headBlob(
-    repository: Repository,
-    digest: Digest,
-    options: { signal?: AbortSignal } = {},
-  ): Promise<{ size?: number }> {
-    return this.#ask('blob', options.signal, (to) => to.headBlob(repository, digest, options));
+  headBlob(context: RequestContext, repository: Repository, digest: Digest): Promise<{ size?: number }> {
+    return this.#ask(context, 'blob', (to) => to.headBlob(context, repository, digest));
   }
 
   fetchBlob(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
-    options: { from?: number; to?: number; signal?: AbortSignal } = {},
+    options: { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
-    return this.#ask('blob', options.signal, (to) => to.fetchBlob(repository, digest, options));
+    return this.#ask(context, 'blob', (to) => to.fetchBlob(context, repository, digest, options));
   }
 
-  fetchTags(repository: Repository, query: ListQuery): Promise<FetchedTags> {
-    return this.#ask('tags', undefined, (to) => to.fetchTags(repository, query));
+  fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#ask(context, 'tags', (to) => to.fetchTags(context, repository, query));
   }
 
   fetchReferrers(
+    context: RequestContext,
     repository: Repository,
     digest: Digest,
     query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
-    return this.#ask('referrers', undefined, (to) => to.fetchReferrers(repository, digest, query));
+    return this.#ask(context, 'referrers', (to) => to.fetchReferrers(context, repository, digest, query));
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#endpoints.map(({ upstream }) => upstream.close()));
   }
 
-  async #ask<T>(
-    kind: RequestKind,
-    signal: AbortSignal | undefined,
-    ask: (to: Upstream) => Promise<T>,
-  ): Promise<T> {
+  async #ask<T>(request: RequestContext, kind: RequestKind, ask: (to: Upstream) => Promise<T>): Promise<T> {
     const { clock, random } = this.#context;
+    const { signal } = request;
     this.#refuseIfHeld(kind);
     for (let round = 0; ; round += 1) {
-      const outcome = await this.#tryEach(kind, signal, ask);
+      const outcome = await this.#tryEach(request, kind, ask);
       if ('answer' in outcome) return outcome.answer;
       if (round === RETRIES || !outcome.worthRetrying || signal?.aborted === true) throw outcome.failure;
       await clock.sleep(FIRST_BACKOFF_MS * 3 ** round * (0.5 + random()), signal);
@@ -121,8 +119,8 @@ export class ResilientUpstream implements Upstream {
   }
 
   async #tryEach<T>(
+    request: RequestContext,
     kind: RequestKind,
-    signal: AbortSignal | undefined,
     ask: (to: Upstream) => Promise<T>,
   ): Promise<{ answer: T } | { failure: UpstreamError; worthRetrying: boolean }> {
     let failure: UpstreamError | undefined;
@@ -135,18 +133,18 @@ export class ResilientUpstream implements Upstream {
       }
       try {
         const answer = await ask(upstream);
-        breaker.answered();
+        breaker.answered(request);
         this.#publish();
         return { answer };
       } catch (error) {
-        if (signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
+        if (request.signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
         if (!isOutage(error)) {
-          breaker.answered();
+          breaker.answered(request);
           this.#publish();
-          this.#holdIfAsked(kind, error);
+          this.#holdIfAsked(request, kind, error);
           throw error;
         }
-        breaker.failed(error);
+        breaker.failed(request, error);
         this.#publish();
         failure = error;
         worthRetrying = error.code === 'unavailable';
@@ -170,7 +168,7 @@ export class ResilientUpstream implements Upstream {
     throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
   }
 
-  #holdIfAsked(kind: RequestKind, error: unknown): void {
+  #holdIfAsked({ id: requestId }: RequestContext, kind: RequestKind, error: unknown): void {
     if (
       !(error instanceof UpstreamError) ||
       error.code !== 'rate-limited' ||
@@ -181,7 +179,7 @@ export class ResilientUpstream implements Upstream {
     this.#heldByKind.set(kind, clock.now() + error.retryAfterMs);
     const { retryAfterMs } = error;
     logger.warn(
-      { err: error, upstream: this.name, kind, retryAfterMs },
+      { requestId, err: error, upstream: this.name, kind, retryAfterMs },
       'upstream limits us and is left alone',
     );
   }
@@ -228,19 +226,19 @@ class Breaker {
     return undefined;
   }
 
-  answered(): void {
-    if (this.isOpen) this.#context.logger.info({ upstream: this.#name }, 'upstream answers again');
+  answered({ id: requestId }: RequestContext): void {
+    if (this.isOpen) this.#context.logger.info({ requestId, upstream: this.#name }, 'upstream answers again');
     this.#failures = 0;
     this.#cooldownMs = FIRST_COOLDOWN_MS;
     this.#openUntil = undefined;
   }
 
-  failed(error: UpstreamError): void {
+  failed({ id: requestId }: RequestContext, error: UpstreamError): void {
     if (error.status !== undefined) return; // it did answer
     this.#failures = error.code === 'timeout' ? BREAKER_THRESHOLD : this.#failures + 1;
     if (this.#failures < BREAKER_THRESHOLD) return;
     if (!this.isOpen)
-      this.#context.logger.warn({ err: error, upstream: this.#name }, 'upstream gives no answer');
+      this.#context.logger.warn({ requestId, err: error, upstream: this.#name }, 'upstream gives no answer');
     else this.#cooldownMs = Math.min(this.#cooldownMs * 2, LONGEST_COOLDOWN_MS);
     this.#openUntil = this.#context.clock.now() + this.#cooldownMs * (0.75 + this.#context.random() / 4);
   }

@@ -2,6 +2,8 @@
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../clock.ts';
+import type { RequestContext } from '../../request-context.ts';
+import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from '../errors.ts';
 import type { PullQuota } from '../limits/pull-quota.ts';
@@ -26,6 +28,7 @@ export interface TransportSettings extends ConnectionSettings {
 
 export interface TransportContext {
   metrics: Metrics;
+  logger: Logger;
   clock: Clock;
   identity: Identity;
   /** Is told what the registry says of its limit. */
@@ -41,12 +44,12 @@ export interface Identity {
 }
 
 export interface Exchange {
+  context: RequestContext;
   /** A POST is not redirected: what it carries is for this one server. */
   method: 'GET' | 'HEAD' | 'POST';
   url: URL;
   headers: Record<string, string>;
   kind: RequestKind | 'token';
-  signal?: AbortSignal | undefined;
   body?: string;
 }
 
@@ -64,6 +67,7 @@ export interface Reply {
 export class Transport {
   readonly #settings: TransportSettings;
   readonly #metrics: Metrics;
+  readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #identity: Identity;
   readonly #quota: PullQuota | undefined;
@@ -79,6 +83,7 @@ export class Transport {
     const { url, clientCertificate } = settings;
     this.#settings = settings;
     this.#metrics = context.metrics;
+    this.#logger = context.logger;
     this.#clock = context.clock;
     this.#identity = context.identity;
     this.#quota = context.quota;
@@ -129,7 +134,7 @@ export class Transport {
     await Promise.all([this.#own.close(), this.#foreign.close()]);
   }
 
-  async #sendOnce({ method, url, headers, kind, signal, body }: Exchange): Promise<Reply> {
+  async #sendOnce({ context, method, url, headers, kind, body }: Exchange): Promise<Reply> {
     const { name: upstream } = this.#settings;
     const startedAt = this.#clock.now();
     let code = '0';
@@ -142,7 +147,7 @@ export class Transport {
           Via: this.#identity.via,
           ...headers,
         },
-        signal: signal ?? null,
+        signal: context.signal ?? null,
         body: body ?? null,
       });
       code = String(reply.statusCode);
@@ -154,8 +159,11 @@ export class Transport {
       throw toUpstreamError(error, upstream, url.host);
     } finally {
       this.#metrics.upstreamRequests.inc({ upstream, kind, method, code });
-      const seconds = Math.max(0, this.#clock.now() - startedAt) / 1000;
-      this.#metrics.upstreamRequestDuration.observe({ upstream, kind }, seconds);
+      const durationMs = Math.max(0, this.#clock.now() - startedAt);
+      this.#metrics.upstreamRequestDuration.observe({ upstream, kind }, durationMs / 1000);
+      // The path and the query may hold a signature that opens the blob to anybody.
+      const line = { requestId: context.id, upstream, kind, method, host: url.host, code, durationMs };
+      this.#logger.debug(line, 'upstream request');
     }
   }
 

@@ -8,6 +8,7 @@ import { Tokens } from '../../../src/upstream/auth/tokens.ts';
 import type { Reply } from '../../../src/upstream/network/transport.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { startTransport } from '../../helpers/test-transport.ts';
 
 const ENTRA = 'entra-token';
@@ -40,7 +41,7 @@ async function setUp(t: TestContext, exchangeStatus = 200) {
   const tokens = new Tokens(settings, transport, new FakeClock());
   const challenge = `Bearer realm="${url}/oauth2/token",service="${host}",scope="repository:${REPOSITORY}:pull"`;
   const refusal = { url: new URL(url), headers: { 'www-authenticate': challenge } } as unknown as Reply;
-  return { asked, host, answer: () => tokens.answer(refusal, REPOSITORY, undefined) };
+  return { asked, host, answer: () => tokens.answer(CONTEXT, refusal, REPOSITORY, undefined) };
 }
 
 test('an Entra token is exchanged at the registry, and what comes of it is the token for the pull', async (t) => {

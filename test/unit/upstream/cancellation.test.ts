@@ -7,6 +7,7 @@ import { UpstreamClient } from '../../../src/upstream/client/client.ts';
 import { ResilientUpstream } from '../../../src/upstream/limits/resilience.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
 
 /** More than it takes for an upstream that gives no answer to be left alone. */
@@ -45,13 +46,13 @@ test('requests that the mirror itself breaks off do not count as an outage of up
 
   for (let request = 0; request < CANCELLED; request += 1) {
     const abort = new AbortController();
-    const cancelled = upstream.fetchBlob(repository, digest, { signal: abort.signal });
+    const cancelled = upstream.fetchBlob({ ...CONTEXT, signal: abort.signal }, repository, digest);
     await registry.waitFor(() => registry.requests.length > request);
     abort.abort(new Error('nobody wants it any more'));
     await assert.rejects(cancelled, /nobody wants it any more/);
   }
   assert.equal(registry.requests.length, CANCELLED, 'and none is repeated');
 
-  const { body } = await upstream.fetchBlob(repository, digest);
+  const { body } = await upstream.fetchBlob(CONTEXT, repository, digest);
   assert.equal(Buffer.concat(await body.toArray()).toString(), 'layer');
 });

@@ -7,7 +7,9 @@ import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { UpstreamClient } from '../../../src/upstream/client/client.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { errorReply, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
+import { silentLogger } from '../../helpers/test-transport.ts';
 import { TokenServer } from '../../helpers/token-server.ts';
 
 const HOUR = 3_600_000;
@@ -35,7 +37,12 @@ function clientOf(t: TestContext, { url }: { url: string }) {
       headersTimeoutMs: TIMEOUT_MS,
       bodyTimeoutMs: TIMEOUT_MS,
     },
-    { metrics, clock, identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' } },
+    {
+      metrics,
+      logger: silentLogger(),
+      clock,
+      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
+    },
   );
   cleanUp(t, () => client.close());
   return { client, metrics, clock };
@@ -92,7 +99,7 @@ async function registryWithSlowTokens(t: TestContext) {
 suite('what a registry once demanded is not held against it', () => {
   test('a token server that has moved is found again by the same request', async (t) => {
     const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
-    await client.headBlob(REPOSITORY, digest);
+    await client.headBlob(CONTEXT, REPOSITORY, digest);
     const moved = new TokenServer({ service: 'moved', prefix: 'moved' });
     await moved.start();
     cleanUp(t, () => moved.close());
@@ -106,37 +113,41 @@ suite('what a registry once demanded is not held against it', () => {
       }
     });
     clock.advance(HOUR);
-    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+    assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
     assert.deepEqual([tokens.requests.length, moved.requests.length], [2, 1]);
   });
 
   test('what a registry wants is asked anew once its token server has failed', async (t) => {
     const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
-    await client.headBlob(REPOSITORY, digest);
+    await client.headBlob(CONTEXT, REPOSITORY, digest);
     await tokens.close();
     clock.advance(HOUR);
     registry.script({}, (reply) =>
       Object.assign(reply, { status: 200, headers: { 'content-length': '7' }, body: undefined }),
     );
-    await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'unavailable' });
-    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: 7 }, 'no token is wanted any more');
+    await assert.rejects(client.headBlob(CONTEXT, REPOSITORY, digest), { code: 'unavailable' });
+    assert.deepEqual(
+      await client.headBlob(CONTEXT, REPOSITORY, digest),
+      { size: 7 },
+      'no token is wanted any more',
+    );
   });
 
   test('one wrong challenge spoils one request', async (t) => {
     const { registry, digest, client } = await registryWithTokens(t);
     challengeWith(registry, 'https://elsewhere.example/token', { times: 1 });
-    await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'invalid-response' });
-    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+    await assert.rejects(client.headBlob(CONTEXT, REPOSITORY, digest), { code: 'invalid-response' });
+    assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
   });
 
   test('a refused refresh costs one more token call, and only once', async (t) => {
     const { tokens, digest, client, clock } = await registryWithTokens(t);
-    await client.headBlob(REPOSITORY, digest);
+    await client.headBlob(CONTEXT, REPOSITORY, digest);
     clock.advance(HOUR);
     tokens.refusal = { status: 403, body: '' };
     for (const calls of [2, 1, 1]) {
       const before = tokens.requests.length;
-      await assert.rejects(client.headBlob(REPOSITORY, digest), { code: 'denied' });
+      await assert.rejects(client.headBlob(CONTEXT, REPOSITORY, digest), { code: 'denied' });
       assert.equal(tokens.requests.length - before, calls);
     }
   });
@@ -149,11 +160,11 @@ test('a registry that gives blobs to GET but not to HEAD costs no token for each
     Object.assign(reply, errorReply(401, 'UNAUTHORIZED', challenge)),
   );
   for (let head = 0; head < 5; head += 1) {
-    assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+    assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
   }
   assert.equal(tokens.requests.length, 1);
   tokens.expireAll();
-  assert.deepEqual(await client.headBlob(REPOSITORY, digest), { size: LAYER.length });
+  assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
   assert.equal(tokens.requests.length, 2, 'a token that has ended is renewed all the same');
 });
 
@@ -168,16 +179,19 @@ test('a refused request gives its connection back, whatever becomes of its token
   challengeWith(registry, 'https://elsewhere.example/token');
   for (let request = 0; request < MAX_CONNECTIONS + 1; request += 1) {
     const repository = parseRepository(`org/app${request}`) ?? assert.fail();
-    await assert.rejects(client.fetchBlob(repository, digest), /elsewhere\.example is on a foreign host/);
+    await assert.rejects(
+      client.fetchBlob(CONTEXT, repository, digest),
+      /elsewhere\.example is on a foreign host/,
+    );
   }
 });
 
 test('a request that is broken off does not wait for its token, and leaves it to the others who do', async (t) => {
   const { registry, digest, client, asked, answer, tokenCalls } = await registryWithSlowTokens(t);
   const abort = new AbortController();
-  const cancelled = client.fetchBlob(REPOSITORY, digest, { signal: abort.signal });
+  const cancelled = client.fetchBlob({ ...CONTEXT, signal: abort.signal }, REPOSITORY, digest);
   await asked;
-  const other = client.fetchBlob(REPOSITORY, digest);
+  const other = client.fetchBlob(CONTEXT, REPOSITORY, digest);
   await registry.waitFor(() => registry.requests.length === 1);
   abort.abort(new Error('nobody wants it any more'));
   await assert.rejects(cancelled, /nobody wants it any more/);
@@ -201,7 +215,7 @@ test('a redirect whose body never ends is followed all the same', async (t) => {
     { times: 1 },
   );
   const { client } = clientOf(t, registry);
-  assert.deepEqual((await client.fetchManifest(REPOSITORY, TAG)).bytes, image.top.bytes);
+  assert.deepEqual((await client.fetchManifest(CONTEXT, REPOSITORY, TAG)).bytes, image.top.bytes);
 });
 
 test('only the registry itself, and not a CDN or token server, says how many pulls are left', async (t) => {
@@ -215,8 +229,8 @@ test('only the registry itself, and not a CDN or token server, says how many pul
   registry.script({ kind: 'manifest' }, ({ headers }) => void Object.assign(headers, budget('76;w=21600')));
   registry.script({ kind: 'cdn' }, ({ headers }) => void Object.assign(headers, budget('5000;w=60')));
   const { client, metrics } = clientOf(t, registry);
-  await client.fetchManifest(REPOSITORY, TAG);
-  await (await client.fetchBlob(REPOSITORY, digest)).body.toArray();
+  await client.fetchManifest(CONTEXT, REPOSITORY, TAG);
+  await (await client.fetchBlob(CONTEXT, REPOSITORY, digest)).body.toArray();
   const { values } = await metrics.upstreamRateLimitRemaining.get();
   assert.deepEqual(values, [{ value: 76, labels: { upstream: 'quay.io' } }]);
 });

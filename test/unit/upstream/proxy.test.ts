@@ -10,6 +10,7 @@ import { proxyForAll, proxyFromEnvironment } from '../../../src/upstream/network
 import type { Reply, Transport, TransportSettings } from '../../../src/upstream/network/transport.ts';
 import { selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { TestProxy, type TestProxyOptions } from '../../helpers/test-proxy.ts';
 import { startTransport } from '../../helpers/test-transport.ts';
 
@@ -23,6 +24,7 @@ function transport(t: TestContext, settings: Partial<TransportSettings>): Transp
 
 function get(through: Transport, url: string): Promise<Reply> {
   return through.send({
+    context: CONTEXT,
     method: 'GET',
     url: new URL(url),
     headers: { Authorization: 'Bearer t' },

@@ -8,6 +8,7 @@ import { UpstreamError } from '../../../src/upstream/errors.ts';
 import type { Reply, Transport, TransportSettings } from '../../../src/upstream/network/transport.ts';
 import { type Certificate, selfSigned } from '../../helpers/certificates.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { startTransport } from '../../helpers/test-transport.ts';
 
 function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
@@ -15,7 +16,7 @@ function transport(t: TestContext, settings: Partial<TransportSettings> & { url:
 }
 
 function get(through: Transport, url: string): Promise<Reply> {
-  return through.send({ method: 'GET', url: new URL(url), headers: {}, kind: 'blob' });
+  return through.send({ context: CONTEXT, method: 'GET', url: new URL(url), headers: {}, kind: 'blob' });
 }
 
 /** Starts `server`, and closes it after the test. @returns its URL, by the name that its certificate has */

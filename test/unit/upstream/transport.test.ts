@@ -5,6 +5,7 @@ import { UpstreamError } from '../../../src/upstream/errors.ts';
 import { assertIdentity, readBody, replyError } from '../../../src/upstream/network/replies.ts';
 import type { Reply, Transport, TransportSettings } from '../../../src/upstream/network/transport.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
+import { CONTEXT } from '../../helpers/request-context.ts';
 import { type Script, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
 import { startTransport } from '../../helpers/test-transport.ts';
 
@@ -18,7 +19,7 @@ function transport(t: TestContext, settings: Partial<TransportSettings> & { url:
 }
 
 function get(through: Transport, url: string, headers: Record<string, string> = {}): Promise<Reply> {
-  return through.send({ method: 'GET', url: new URL(url), headers, kind: 'blob' });
+  return through.send({ context: CONTEXT, method: 'GET', url: new URL(url), headers, kind: 'blob' });
 }
 
 function textBody(text: string) {
