@@ -222,6 +222,9 @@ export const configSchema = section({
     pin: list(imagePattern())
       .prefault([])
       .describe('Images that are never evicted, such as docker.io/library/alpine:*.'),
+    imported: oneOf(['keep', 'evict'])
+      .prefault('keep')
+      .describe('Imported images are kept until they are removed, or may be evicted like all others.'),
     scrubInterval: interval()
       .prefault('none')
       .describe('How often all stored content is read and checked by itself, such as 7d.'),

@@ -1,4 +1,5 @@
 /** Exports cached images as an image layout tar: complete ones only, held against eviction until it is written. */
+import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
@@ -13,6 +14,7 @@ import { referrerTags } from './referrer-tags.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
 
 export interface ExportContext {
+  catalog: Catalog;
   cache: ContentCache;
   index: IndexStore;
   manifests: ManifestStore;
@@ -123,7 +125,7 @@ class Selection implements Disposable {
     mayLack = false,
   ): Promise<Digest[]> {
     const digest = isDigest(reference) ? reference : await this.#meaning(key, reference);
-    const isKnown = digest !== undefined && (await this.#context.index.link(key, digest)) !== undefined;
+    const isKnown = digest !== undefined && (await this.#context.index.permission(key, digest)) !== undefined;
     const top = isKnown ? await this.#manifest(digest) : undefined;
     const label = formatImageName(name);
     if (top === undefined)
@@ -154,7 +156,7 @@ class Selection implements Disposable {
     }
     for (const blob of blobs) {
       this.#hold(blob.digest);
-      const size = this.#context.cache.get(blob.digest)?.size;
+      const size = (await this.#context.catalog.get(blob.digest))?.size;
       if (size !== undefined) into.tree.set(blob.digest, { digest: blob.digest, size, isManifest: false });
       else if (!isNondistributable(blob)) into.missing.push(`the blob ${blob.digest}`);
     }
@@ -171,7 +173,7 @@ class Selection implements Disposable {
   }
 
   #hold(digest: Digest): void {
-    this.#releases.push(this.#context.cache.hold(digest));
+    this.#releases.push(this.#context.catalog.hold(digest));
   }
 }
 

@@ -4,6 +4,7 @@
  * Invariant: content of which nothing is known yet belongs to no repository, so nobody is served it; an image's own
  * manifests are recorded, and its tag last of all, when everything that they list is here.
  */
+import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { Space } from '../cache/catalog/space.ts';
 import type { IndexStore } from '../cache/index/index-store.ts';
@@ -23,6 +24,7 @@ import { readLayout } from './layout/layout-reader.ts';
 import { imageOf, type RequestedImage, type UpstreamOf } from './requested-image.ts';
 
 export interface ImportContext {
+  catalog: Catalog;
   cache: ContentCache;
   space: Space;
   spool: Spool;
@@ -107,11 +109,11 @@ export class Importing {
     for (const digest of stored) {
       if (!needed.has(digest) && !(await this.#isOwned(digest))) unneeded.push(digest);
     }
-    if (unneeded.length > 0) await this.#context.cache.remove(unneeded);
+    if (unneeded.length > 0) await this.#context.catalog.remove(unneeded);
   }
 
   async #isOwned(digest: Digest): Promise<boolean> {
-    for await (const _link of this.#context.index.links(digest)) return true;
+    for await (const _permission of this.#context.index.permissions(digest)) return true;
     return false;
   }
 }
@@ -131,10 +133,10 @@ class ArchiveContent implements Disposable {
   }
 
   async blob(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void> {
-    const { cache } = this.#context;
-    this.#releases.push(cache.hold(digest));
+    const { catalog } = this.#context;
+    this.#releases.push(catalog.hold(digest));
     this.digests.add(digest);
-    if (cache.get(digest)?.size === size) {
+    if ((await catalog.get(digest))?.size === size) {
       this.presentBytes += size;
       return;
     }
@@ -150,16 +152,17 @@ class ArchiveContent implements Disposable {
   async #store(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void> {
     const { cache, space, spool } = this.#context;
     using _reservation = await space.reserve(size);
-    const { ingest, path } = await spool.openApart(digest);
+    const ingest = await spool.openApart(digest);
     try {
       ingest.setSize(size);
       const writer = ingest.writer(0);
       for await (const chunk of body) await writer.append(chunk);
       await ingest.verify();
       await ingest.sync();
-      await cache.commit({ digest, path, sums: ingest.sums() }, []);
+      const content = { digest, path: ingest.path, sums: ingest.sums(), origin: 'imported' } as const;
+      await cache.commit(content, []);
     } catch (error) {
-      await spool.discard(path);
+      await spool.discard(ingest.path);
       if (!(error instanceof ContentError)) throw error;
       const message = `the archive is damaged: what it calls ${digest} is something else; copy it again`;
       throw new LayoutError('wrong-digest', message, { cause: error });

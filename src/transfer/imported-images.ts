@@ -1,4 +1,5 @@
 /** Makes images out of content that has come: what they need is looked up, then recorded, their tag last. */
+import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { Clock } from '../clock.ts';
 import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
@@ -15,6 +16,7 @@ import { ImageError } from './errors.ts';
 import type { RequestedImage } from './requested-image.ts';
 
 export interface ImportedImagesContext {
+  catalog: Catalog;
   cache: ContentCache;
   manifests: ManifestStore;
   clock: Clock;
@@ -57,8 +59,9 @@ export class ImportedImages {
    * @throws {StorageError}
    */
   async take({ key, reference }: RequestedImage, top: Descriptor): Promise<{ platforms: string[] }> {
-    const { cache, manifests, clock } = this.#context;
+    const { catalog, manifests, clock } = this.#context;
     const held: (() => void)[] = [];
+    const needed = new Set<Digest>();
     try {
       const tree = await this.#tree(top, 0, new Map(), held);
       const missing = tree?.missing ?? [`its manifest ${top.digest}`];
@@ -68,13 +71,14 @@ export class ImportedImages {
         const tag = isTagged
           ? { key: { ...key, tag: reference, accept: '' }, confirmedAt: clock.now() }
           : undefined;
-        if (cache.get(manifest.digest)?.mediaType === undefined)
+        if ((await catalog.get(manifest.digest))?.mediaType === undefined)
           await manifests.put(key, manifest, parsed, tag);
-        else await manifests.link(key, manifest, tag);
-        this.needed.add(manifest.digest);
-        for (const { digest } of parsed.blobs) this.needed.add(digest);
+        else await manifests.permit(key, manifest, tag);
+        for (const { digest } of [manifest, ...parsed.blobs]) needed.add(digest);
       }
-      cache.touch(top.digest);
+      for (const digest of needed) this.needed.add(digest);
+      await catalog.setOrigin(needed, 'imported');
+      catalog.touch(top.digest);
       return { platforms: tree.platforms };
     } finally {
       for (const release of held) release();
@@ -94,7 +98,7 @@ export class ImportedImages {
     const root = depth > MAX_DEPTH ? undefined : await this.#read(descriptor, held);
     if (root === undefined) return undefined;
     const { manifests: listed, blobs } = root.parsed;
-    const tree: Tree = { manifests: new Set(), platforms: [], missing: this.#missing(blobs, held) };
+    const tree: Tree = { manifests: new Set(), platforms: [], missing: await this.#missing(blobs, held) };
     for (const child of listed) {
       const below = await this.#tree(child, depth + 1, known, held);
       if (below === undefined) continue; // a platform that was left out
@@ -110,20 +114,21 @@ export class ImportedImages {
     return tree;
   }
 
-  #missing(blobs: readonly Descriptor[], held: (() => void)[]): string[] {
-    const { cache } = this.#context;
-    return blobs
-      .filter((blob) => {
-        held.push(cache.hold(blob.digest));
-        return cache.get(blob.digest) === undefined && !isNondistributable(blob);
-      })
-      .map(({ digest }) => `blob ${digest}`);
+  async #missing(blobs: readonly Descriptor[], held: (() => void)[]): Promise<string[]> {
+    const { catalog } = this.#context;
+    const missing: string[] = [];
+    for (const blob of blobs) {
+      held.push(catalog.hold(blob.digest));
+      if ((await catalog.get(blob.digest)) === undefined && !isNondistributable(blob))
+        missing.push(`blob ${blob.digest}`);
+    }
+    return missing;
   }
 
   async #read({ digest, mediaType }: Descriptor, held: (() => void)[]): Promise<HeldManifest | undefined> {
-    const { cache, manifests } = this.#context;
-    held.push(cache.hold(digest));
-    const record = cache.get(digest);
+    const { catalog, cache, manifests } = this.#context;
+    held.push(catalog.hold(digest));
+    const record = await catalog.get(digest);
     if (record === undefined || record.size > MANIFEST_MAX_BYTES) return undefined;
     const bytes =
       record.mediaType === undefined ? await cache.read(digest) : (await manifests.peek(digest))?.bytes;

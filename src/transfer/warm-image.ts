@@ -4,7 +4,7 @@
  * All of it through the mirror, so that clients who pull it meanwhile and this share every fetch. What is here is not
  * fetched again, and what has come is held until the image is whole: a cache that is too small is found out.
  */
-import type { ContentCache } from '../cache/catalog/content-cache.ts';
+import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { Clock } from '../clock.ts';
 import type { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
@@ -27,7 +27,7 @@ import { cosignTags, fallbackTag } from './referrer-tags.ts';
 import type { RequestedImage } from './requested-image.ts';
 
 export interface ImageWarmingContext {
-  cache: ContentCache;
+  catalog: Catalog;
   manifests: ManifestMirror;
   manifestStore: ManifestStore;
   blobs: BlobMirror;
@@ -133,7 +133,7 @@ export class ImageWarming implements Disposable {
     if (this.#manifests.has(digest)) return;
     this.#manifests.add(digest);
     this.#hold(digest);
-    this.#requireStored(digest);
+    await this.#requireStored(digest);
     this.#totalBytes += size;
     if (outcome === 'miss' || outcome === 'updated') this.fetchedBytes += size;
     else this.presentBytes += size;
@@ -210,23 +210,23 @@ export class ImageWarming implements Disposable {
    * (distribution-spec, "Referrers Tag Schema").
    */
   async #keepReferrers(bytes: Buffer, tag: Tag): Promise<Digest | undefined> {
-    const { manifestStore, cache, clock } = this.#context;
+    const { manifestStore, catalog, clock } = this.#context;
     const { key } = this.#image;
     const parsed = parseManifest(bytes, OCI_INDEX);
     if (parsed?.mediaType !== OCI_INDEX || parsed.manifests.length === 0) return undefined;
     const manifest = { digest: digestOf(bytes), mediaType: OCI_INDEX, bytes };
     const change = { key: { ...key, tag, accept: '' }, confirmedAt: clock.now() };
-    if (cache.get(manifest.digest)?.mediaType === undefined)
+    if ((await catalog.get(manifest.digest))?.mediaType === undefined)
       await manifestStore.put(key, manifest, parsed, change);
-    else await manifestStore.link(key, manifest, change);
+    else await manifestStore.permit(key, manifest, change);
     return manifest.digest;
   }
 
   async #fetchBlob(blob: Descriptor): Promise<void> {
     const { digest, size } = blob;
-    const { cache } = this.#context;
-    if (cache.get(digest) !== undefined) {
-      cache.touch(digest);
+    const { catalog } = this.#context;
+    if ((await catalog.get(digest)) !== undefined) {
+      catalog.touch(digest);
       this.presentBytes += size;
       this.#tell();
       return;
@@ -270,19 +270,19 @@ export class ImageWarming implements Disposable {
       this.#signal.removeEventListener('abort', close);
       await content.close();
     }
-    await blobs.settled(digest);
-    this.#requireStored(digest);
+    await blobs.settled({ upstream: client, digest });
+    await this.#requireStored(digest);
     return outcome;
   }
 
-  #requireStored(digest: Digest): void {
-    if (this.#context.cache.get(digest) !== undefined) return;
+  async #requireStored(digest: Digest): Promise<void> {
+    if ((await this.#context.catalog.get(digest)) !== undefined) return;
     const message = `${digest} was fetched, but could not be stored: is cache.maxSize too small, or the disk full?`;
     throw new ImageError('not-stored', message);
   }
 
   #hold(digest: Digest): void {
-    this.#releases.push(this.#context.cache.hold(digest));
+    this.#releases.push(this.#context.catalog.hold(digest));
   }
 
   #tell(now = false): void {

@@ -137,6 +137,7 @@ test('with a damaged blob the image manifest that lists it is forgotten, and an 
   for (const { digest } of image.manifests) await mirror.get(`/v2/a/b/manifests/${digest}`);
   for (const blob of image.blobs) await mirror.get(`/v2/a/b/blobs/${digestOf(blob)}`);
   const [, layer = Buffer.alloc(0)] = image.blobs;
+  await mirror.idle();
   await flipBit(mirror, digestOf(layer), 100);
   await assertNotComplete(mirror.get(`/v2/a/b/blobs/${digestOf(layer)}`));
   await upstream.close();

@@ -42,6 +42,7 @@ for (const errno of ['ENOSPC', 'EIO', 'EROFS', 'EMFILE']) {
       assert.equal((await mirror.get(path)).headers['cache-status'], 'millpond; hit');
       assert.equal((await mirror.get('/v2/a/b/manifests/1')).headers['cache-status'], 'millpond; hit');
       assert.equal(upstream.requests.length, asked);
+      await mirror.idle();
       assert.deepEqual(await readdir(join(mirror.directory, 'data/ingest')), []);
     });
   }

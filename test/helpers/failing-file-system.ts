@@ -58,7 +58,7 @@ export class FailingFileSystem {
           if (property === 'writeFile') this.#check('write');
           if (property === 'writev') return this.#writev(target, args as [Buffer[], number]);
           if (property === 'datasync') this.#check('sync');
-          if (property === 'close' && !closed) {
+          if ((property === 'close' || property === Symbol.asyncDispose) && !closed) {
             closed = true;
             this.openFiles -= 1;
           }

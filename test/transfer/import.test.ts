@@ -318,17 +318,21 @@ test('docker save of Docker 25 is named by its containerd annotation, where ref.
   await pullImage(mirror, 'library/alpine', '3.20');
 });
 
-test('no room: a sealed mirror evicts nothing and says what would help; an open one evicts others, and never what has just come', async (t) => {
+test('no room: imported images stay, and the message says what would help; a mirror that may evict them does, and never what has just come', async (t) => {
   const archive = await archiveOf({ 'quay.io/org/app:1': buildImage({ seed: 'new', layers: [MIB, MIB] }) });
-  for (const sealed of [true, false]) {
-    const mirror = await sealedMirror(t, { sealed, cache: { maxSize: '4MiB', keepFree: '0B' } });
+  for (const [sealed, imported] of [
+    [true, 'evict'],
+    [false, 'keep'],
+    [false, 'evict'],
+  ] as const) {
+    const mirror = await sealedMirror(t, { sealed, cache: { maxSize: '4MiB', keepFree: '0B', imported } });
     const old = buildImage({ seed: 'old', layers: [MIB, 2 * MIB] });
     await importArchive(mirror, await archiveOf({ [NAME]: old }));
     mirror.clock.advance(60_000);
     const last = (await importArchive(mirror, archive)).at(-1);
-    if (sealed) {
+    if (sealed || imported === 'keep') {
       assert.equal(last?.event, 'error');
-      assert.match(String(last?.['message']), /raise cache\.maxSize/);
+      assert.match(String(last?.['message']), /raise cache\.maxSize, pin less, remove imported images/);
       await pullImage(mirror, 'library/alpine', '3.20');
       assert.equal(
         await isVisible(mirror, 'quay.io/org/app', buildImage({ seed: 'new', layers: [MIB, MIB] })),

@@ -24,6 +24,7 @@ suite('a valid configuration', () => {
       lowWatermark: 0.9,
       keepFree: 2 ** 30,
       pin: [],
+      imported: 'keep',
       scrubInterval: null,
     });
     assert.equal(config.defaultUpstream, 'docker.io');

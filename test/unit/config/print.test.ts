@@ -26,6 +26,7 @@ cache:
   lowWatermark: 0.9
   keepFree: 1GiB
   pin: []
+  imported: keep
   scrubInterval: none
 defaultUpstream: docker.io
 sealed: false
