@@ -48,6 +48,15 @@ for (const errno of ['ENOSPC', 'EIO', 'EROFS', 'EMFILE']) {
   }
 }
 
+test('a blob and a manifest are flushed to the disk, each before its record is written', async (t) => {
+  const { image, disk, mirror, path } = await setUp(t);
+  await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual(disk.flushed, ['new-1'], image.top.digest);
+  await mirror.get(path);
+  await mirror.idle();
+  assert.match(disk.flushed.join(' '), /^new-1 sha256-[0-9a-f]{64}\.[0-9a-f]{16}$/);
+});
+
 test('a disk that is full from the start: fwd=bypass', async (t) => {
   const { disk, mirror, path } = await setUp(t);
   disk.fail('open', 'ENOSPC');

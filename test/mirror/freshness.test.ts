@@ -305,3 +305,20 @@ for (const [networks, asked] of [
     assert.equal(upstream.count('manifest', 'HEAD'), asked);
   });
 }
+
+test('a tag that waits for a limit to pass is not served past staleIfError', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('library/alpine', 'latest');
+  const freshness = { tagTtl: '5m', staleIfError: '1m' };
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': { url: upstream.url, freshness } } });
+  await mirror.get(LATEST);
+  upstream.script({ kind: 'manifest' }, (reply) =>
+    Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', { 'retry-after': '300' })),
+  );
+  mirror.clock.advance(5 * 60_000 + 50_000);
+  assert.deepEqual((await mirror.get(LATEST)).body, image.top.bytes);
+  mirror.clock.advance(9000);
+  assert.equal((await mirror.get(LATEST)).headers['cache-status'], 'millpond; hit; detail=stale');
+  mirror.clock.advance(2000);
+  assert.equal((await mirror.get(LATEST)).status, 429);
+});

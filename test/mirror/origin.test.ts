@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { openStorage } from '../../src/app/storage.ts';
 import { nodeFileSystem } from '../../src/cache/store/file-system.ts';
 import { loadConfig } from '../../src/config/load.ts';
@@ -42,6 +43,16 @@ class MemoryOrigin implements BlobOrigin {
   }
 }
 
+/** Looks a permission up no sooner than it is told to. */
+class GatedPermissions extends Permissions {
+  gate: Promise<void> | undefined;
+
+  override async recorded(...asked: Parameters<Permissions['recorded']>) {
+    await this.gate;
+    return super.recorded(...asked);
+  }
+}
+
 async function setUp(t: TestContext, fileSystem = nodeFileSystem) {
   const cwd = await tempDir(t);
   const { cache: config } = await loadConfig({ cwd });
@@ -54,7 +65,8 @@ async function setUp(t: TestContext, fileSystem = nodeFileSystem) {
   const storage = await openStorage({ ...options, ...context });
   const shared = { ...storage, ...context };
   const origin = new MemoryOrigin();
-  const blobs = new BlobMirror({ ...shared, permissions: new Permissions(shared), originOf: () => origin });
+  const permissions = new GatedPermissions(shared);
+  const blobs = new BlobMirror({ ...shared, permissions, originOf: () => origin });
   cleanUp(t, async () => {
     await blobs.close();
     await storage[Symbol.asyncDispose]();
@@ -67,7 +79,7 @@ async function setUp(t: TestContext, fileSystem = nodeFileSystem) {
     repository: REPOSITORY,
     digest: digestOf(blob),
   };
-  return { blobs, origin, request };
+  return { blobs, origin, permissions, request };
 }
 
 test('a fill takes its bytes from an origin that is not an upstream, and stores them', async (t) => {
@@ -92,5 +104,23 @@ test('past a disk that fails, the bytes come from the same origin', async (t) =>
   assert.equal(outcome, 'bypass');
   assert.ok((await readRange(content, 0, blob.length)).equals(blob));
   await content.close();
+  assert.equal(origin.asked.length, 1);
+});
+
+test('a blob that a fill brought and stored while somebody was still looking is not fetched again', async (t) => {
+  const { blobs, origin, permissions, request } = await setUp(t);
+  const gate = Promise.withResolvers<void>();
+  permissions.gate = gate.promise;
+  const late = blobs.open(request); // has found nothing in the cache
+  for (let turn = 0; turn < 20; turn += 1) await setImmediate();
+  permissions.gate = undefined;
+  const { content } = await blobs.open(request);
+  await readRange(content, 0, blob.length);
+  await content.close();
+  await blobs.settled(request);
+  gate.resolve();
+  const found = await late;
+  assert.equal(found.outcome, 'hit');
+  await found.content.close();
   assert.equal(origin.asked.length, 1);
 });
