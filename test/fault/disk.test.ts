@@ -38,6 +38,7 @@ for (const errno of ['ENOSPC', 'EIO', 'EROFS', 'EMFILE']) {
       disk.heal();
       assert.ok((await mirror.get(path)).body.equals(blob));
       await mirror.get('/v2/a/b/manifests/1');
+      await mirror.idle();
       const asked = upstream.requests.length;
       assert.equal((await mirror.get(path)).headers['cache-status'], 'millpond; hit');
       assert.equal((await mirror.get('/v2/a/b/manifests/1')).headers['cache-status'], 'millpond; hit');
