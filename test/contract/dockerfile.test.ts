@@ -11,6 +11,7 @@ const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8');
 const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
   scripts: { start: string };
   bin: { millpond: string };
+  devDependencies: { node: string };
 };
 
 /** The configuration that the image contains. */
@@ -46,7 +47,7 @@ test('the image checks its health where the operations side answers', () => {
   assert.match(dockerfile, /^HEALTHCHECK .*\n.*http:\/\/127\.0\.0\.1:5001\/healthz/m);
 });
 
-test('the image starts what the package builds, on the official Node 24', () => {
+test('the image starts what the package builds, on the Node that it is developed with', () => {
   const flag = /^node (--\S+) src\/main\.ts serve$/.exec(packageJson.scripts.start)?.[1];
   assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${flag}", "${packageJson.bin.millpond}"]`));
   assert.match(
@@ -54,7 +55,8 @@ test('the image starts what the package builds, on the official Node 24', () => 
     new RegExp(`^#!/usr/bin/env -S node ${flag}\\n`),
   );
   const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map((match) => match[1]);
-  assert.deepEqual(bases, ['node:24-slim', 'node:24-slim']);
+  const base = `node:${packageJson.devDependencies.node.split('.')[0]}-slim`;
+  assert.deepEqual(bases, [base, base]);
 });
 
 test('every file that the image is built from exists', () => {
