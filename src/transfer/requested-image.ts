@@ -2,7 +2,8 @@
 import type { RepositoryKey } from '../cache/index/index-store.ts';
 import { formatImageName, type ImageName, parseImageName } from '../oci/image-name.ts';
 import { parseTag, type Reference, type Tag } from '../oci/reference.ts';
-import { ImageError, printable } from './errors.ts';
+import { ImageError } from './errors.ts';
+import { printable } from './layout/errors.ts';
 
 export interface RequestedImage {
   /** In full, with the name of its upstream, and either a tag or a digest. */

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { digestOf } from '../../src/oci/digest.ts';
 import { formatImageName, parseImageName } from '../../src/oci/image-name.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
-import { LayoutError } from '../../src/transfer/errors.ts';
+import { LayoutError } from '../../src/transfer/layout/errors.ts';
 import { type LayoutImage, writeLayout } from '../../src/transfer/layout/layout-writer.ts';
 import { noise } from '../helpers/images.ts';
 import { blobEntry, KeepingSink, layoutOf, pieces, readTar, tarOf } from '../helpers/tars.ts';

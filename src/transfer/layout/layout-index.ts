@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { parseDigest } from '../../oci/digest.ts';
 import { parseImageName } from '../../oci/image-name.ts';
 import { parseTag, type Tag } from '../../oci/reference.ts';
-import { LayoutError, printable } from '../errors.ts';
+import { LayoutError, printable } from './errors.ts';
 import { CONTAINERD_NAME, LAYOUT_VERSION, type LayoutImage, REF_NAME } from './layout-writer.ts';
 
 /** An image as an archive lists it. Without a name and a tag, only its digest is known. */

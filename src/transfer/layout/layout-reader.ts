@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { type Digest, digestAlgorithm, digestFrom, parseDigest } from '../../oci/digest.ts';
-import { HOW_TO_WRITE, LayoutError, printable } from '../errors.ts';
+import { HOW_TO_WRITE, LayoutError, printable } from './errors.ts';
 import { checkLayoutVersion, type ListedImage, listedImages, withRepoTags } from './layout-index.ts';
 import { type TarEntry, tarEntries } from './tar-entries.ts';
 

@@ -9,7 +9,7 @@ import { type Pack, pack } from 'tar-stream';
 import { type Digest, digestAlgorithm, digestHex } from '../../oci/digest.ts';
 import { formatImageName, type ImageName } from '../../oci/image-name.ts';
 import { type Descriptor, OCI_INDEX } from '../../oci/manifest.ts';
-import { LayoutError } from '../errors.ts';
+import { LayoutError } from './errors.ts';
 
 /** An image in an archive. */
 export interface LayoutImage {

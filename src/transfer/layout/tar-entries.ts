@@ -2,7 +2,7 @@
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { extract } from 'tar-stream';
-import { LayoutError } from '../errors.ts';
+import { LayoutError } from './errors.ts';
 
 export interface TarEntry {
   /** As it stands in the tar: nothing has checked it. */

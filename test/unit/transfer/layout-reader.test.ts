@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { formatImageName } from '../../../src/oci/image-name.ts';
-import { LayoutError, type LayoutErrorCode } from '../../../src/transfer/errors.ts';
+import { LayoutError, type LayoutErrorCode } from '../../../src/transfer/layout/errors.ts';
 import { readLayout } from '../../../src/transfer/layout/layout-reader.ts';
 import { noise } from '../../helpers/images.ts';
 import {

@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { extract, type Header } from 'tar-stream';
 import { type Digest, digestOf } from '../../../src/oci/digest.ts';
 import { parseImageName } from '../../../src/oci/image-name.ts';
-import { LayoutError } from '../../../src/transfer/errors.ts';
+import { LayoutError } from '../../../src/transfer/layout/errors.ts';
 import {
   type LayoutContents,
   type LayoutImage,
