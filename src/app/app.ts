@@ -37,9 +37,9 @@ import { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import { imagePattern } from '../oci/reference.ts';
 import { createLogger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import { Exporting } from '../transfer/export.ts';
-import { Importing } from '../transfer/import.ts';
-import { Warming } from '../transfer/warm.ts';
+import { Exporter } from '../transfer/exporter.ts';
+import { Importer } from '../transfer/importer.ts';
+import { Warmer } from '../transfer/warmer.ts';
 import { createUpstreams } from './upstreams.ts';
 
 /** What a crash can make us forget about the order of use. */
@@ -157,20 +157,20 @@ export async function startApp(options: AppOptions): Promise<App> {
   const { scrubInterval } = config.cache;
   if (scrubInterval !== null) stack.use(clock.every(scrubInterval, () => scrubbing.runInBackground()));
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);
-  const importing = new Importing({ ...shared, manifests: manifestStore, upstreamOf });
-  stack.defer(() => importing.close());
-  const warming = new Warming({
+  const importer = new Importer({ ...shared, manifests: manifestStore, upstreamOf });
+  stack.defer(() => importer.close());
+  const warmer = new Warmer({
     ...{ cache, manifests, manifestStore, blobs, discovery, upstreamByName, upstreamOf, clock, logger },
     sealed: () => seal.isClosed,
   });
-  stack.defer(() => warming.close());
+  stack.defer(() => warmer.close());
   const operationsApp = createOperationsApp({
     metrics,
     logger,
     transfer: {
-      warming,
-      exporting: new Exporting({ cache, index, manifests: manifestStore, upstreamOf }),
-      importing,
+      warmer,
+      exporter: new Exporter({ cache, index, manifests: manifestStore, upstreamOf }),
+      importer,
       logger,
       clientTimeoutMs: config.server.clientTimeout,
     },
@@ -202,8 +202,8 @@ export async function startApp(options: AppOptions): Promise<App> {
   logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
   for (const { every, ...images } of config.warm) {
     const request = { ...images, referrers: true };
-    warming.runInBackground(request);
-    stack.use(clock.every(every, () => warming.runInBackground(request)));
+    warmer.runInBackground(request);
+    stack.use(clock.every(every, () => warmer.runInBackground(request)));
   }
 
   const running = stack.move();

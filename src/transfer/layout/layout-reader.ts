@@ -47,12 +47,12 @@ export async function readLayout(
   sink: LayoutSink,
   limits: LayoutLimits = DEFAULT_LIMITS,
 ): Promise<ListedImage[]> {
-  const reading = new Reading(sink, limits);
-  for await (const entry of tarEntries(input)) await reading.take(entry);
-  return reading.finish();
+  const reader = new LayoutReader(sink, limits);
+  for await (const entry of tarEntries(input)) await reader.take(entry);
+  return reader.finish();
 }
 
-class Reading {
+class LayoutReader {
   readonly #sink: LayoutSink;
   readonly #limits: LayoutLimits;
   readonly #files = new Map<LayoutFile, Buffer>();

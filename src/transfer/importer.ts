@@ -48,7 +48,7 @@ export type ImportEvent =
   /** Bytes of content that came, and of content that was here already. */
   | { event: 'done'; images: number; failed: number; storedBytes: number; presentBytes: number };
 
-export class Importing {
+export class Importer {
   readonly #context: ImportContext;
   readonly #running = new Set<Promise<void>>();
 

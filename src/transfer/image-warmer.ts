@@ -26,7 +26,7 @@ import { inLanes } from './lanes.ts';
 import { cosignTags, fallbackTag } from './referrer-tags.ts';
 import type { RequestedImage } from './requested-image.ts';
 
-export interface ImageWarmingContext {
+export interface ImageWarmerContext {
   cache: ContentCache;
   manifests: ManifestMirror;
   manifestStore: ManifestStore;
@@ -47,11 +47,11 @@ const BUFFER_BYTES = 256 * 1024;
 /** An upstream may lead in a circle. */
 const MAX_REFERRER_PAGES = 100;
 
-export class ImageWarming implements Disposable {
+export class ImageWarmer implements Disposable {
   /** Bytes that came from upstream for this. */
   fetchedBytes = 0;
   presentBytes = 0;
-  readonly #context: ImageWarmingContext;
+  readonly #context: ImageWarmerContext;
   readonly #image: RequestedImage;
   readonly #upstream: MirroredUpstream;
   readonly #request: RequestContext;
@@ -66,7 +66,7 @@ export class ImageWarming implements Disposable {
   #toldBytes = 0;
 
   constructor(
-    context: ImageWarmingContext,
+    context: ImageWarmerContext,
     request: AbortableContext,
     image: RequestedImage,
     onProgress: (bytes: number, totalBytes: number) => void,

@@ -7,11 +7,11 @@ import type { RequestContext } from '../request-context.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ImageError } from './errors.ts';
 import { type EventSink, eventsOf } from './events.ts';
+import { type AbortableContext, ImageWarmer, type ImageWarmerContext } from './image-warmer.ts';
 import { inLanes } from './lanes.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
-import { type AbortableContext, ImageWarming, type ImageWarmingContext } from './warm-image.ts';
 
-export interface WarmContext extends ImageWarmingContext {
+export interface WarmContext extends ImageWarmerContext {
   upstreamOf: UpstreamOf;
 }
 
@@ -43,7 +43,7 @@ export type WarmEvent =
 /** With the blobs of each, no more than a dozen fetches at one time: clients come first. */
 const IMAGES_AT_A_TIME = 3;
 
-export class Warming {
+export class Warmer {
   readonly #context: WarmContext;
   readonly #abort = new AbortController();
   readonly #running = new Set<Promise<void>>();
@@ -122,9 +122,9 @@ export class Warming {
     const tell = (bytes: number, totalBytes: number) =>
       sink.progress(label, { event: 'progress', image: label, bytes, totalBytes });
     tell(0, 0);
-    using warming = new ImageWarming(this.#context, context, image, tell);
-    const digest = await warming.run(request);
-    const { fetchedBytes, presentBytes } = warming;
+    using warmer = new ImageWarmer(this.#context, context, image, tell);
+    const digest = await warmer.run(request);
+    const { fetchedBytes, presentBytes } = warmer;
     return { image: label, digest, fetchedBytes, presentBytes };
   }
 }

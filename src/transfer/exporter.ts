@@ -40,7 +40,7 @@ export interface Archive extends Disposable {
 const PIECE_BYTES = 64 * 1024;
 const NAMED_MISSING = 3;
 
-export class Exporting {
+export class Exporter {
   readonly #context: ExportContext;
 
   constructor(context: ExportContext) {
