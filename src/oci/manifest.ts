@@ -32,6 +32,9 @@ export const MANIFEST_MAX_BYTES = 8 * 1024 * 1024;
 /** A record is kept of everything that a manifest lists. Real ones list some dozens; a hostile one could list 70 000. */
 const MAX_DESCRIPTORS = 10_000;
 
+/** How many levels of indexes within indexes are followed. Real images have two; more is an attempt to keep us busy. */
+export const MAX_MANIFEST_DEPTH = 8;
+
 export interface Descriptor {
   mediaType: string;
   digest: Digest;

@@ -7,6 +7,7 @@ import {
   type Descriptor,
   isNondistributable,
   MANIFEST_MAX_BYTES,
+  MAX_MANIFEST_DEPTH,
   type ParsedManifest,
   parseManifest,
 } from '../oci/manifest.ts';
@@ -33,8 +34,6 @@ interface Tree {
   missing: string[];
 }
 
-/** An index of indexes of indexes is somebody's attempt to keep us busy. */
-const MAX_DEPTH = 8;
 const NAMED_MISSING = 3;
 
 export class ImportedImages {
@@ -91,7 +90,7 @@ export class ImportedImages {
     const { digest } = descriptor;
     if (known.has(digest)) return known.get(digest);
     known.set(digest, undefined);
-    const root = depth > MAX_DEPTH ? undefined : await this.#read(descriptor, held);
+    const root = depth > MAX_MANIFEST_DEPTH ? undefined : await this.#read(descriptor, held);
     if (root === undefined) return undefined;
     const { manifests: listed, blobs } = root.parsed;
     const tree: Tree = { manifests: new Set(), platforms: [], missing: this.#missing(blobs, held) };
