@@ -1,69 +1,58 @@
 /**
- * Fetches one image completely: what its tag means now, its manifests, what refers to them, then the blobs.
+ * Fetches one image completely: it asks what the tag means now, then fetches its manifests, what refers to them, and
+ * the blobs.
  *
- * All of it through the mirror, so that clients who pull it meanwhile and this share every fetch. What is here is not
- * fetched again, and what has come is held until the image is whole: a cache that is too small is found out.
+ * Everything goes through the mirror, so clients who pull the image meanwhile share every fetch. What is cached is not
+ * fetched again. What was fetched is held until the image is complete: otherwise a cache that is too small would evict
+ * the first layers for the last ones, and nobody would notice.
  */
-import type { ContentCache } from '../cache/catalog/content-cache.ts';
-import type { Clock } from '../clock.ts';
 import type { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
-import type { DiscoveryMirror, ReferrersRequest } from '../mirror/manifests/discovery-mirror.ts';
 import type { ManifestMirror, OpenManifest } from '../mirror/manifests/manifest-mirror.ts';
-import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
-import { type Digest, digestOf } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
-import { type Descriptor, isNondistributable, OCI_INDEX, parseManifest } from '../oci/manifest.ts';
+import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
-import type { ListQuery, Reference, Tag } from '../oci/reference.ts';
+import { isDigest, type Reference } from '../oci/reference.ts';
 import type { RequestContext } from '../request-context.ts';
-import type { Logger } from '../telemetry/log.ts';
-import { UpstreamError } from '../upstream/errors.ts';
-import { ImageError, noPlatform } from './errors.ts';
+import { ImageError, isAbsent, noPlatform, unlessAbsent } from './errors.ts';
 import { PROGRESS_STEP_BYTES } from './events.ts';
 import { inLanes } from './lanes.ts';
-import { cosignTags, fallbackTag } from './referrer-tags.ts';
+import { Referrers, type ReferrersContext } from './referrers.ts';
 import type { RequestedImage } from './requested-image.ts';
 
-export interface ImageWarmerContext {
-  cache: ContentCache;
+export interface ImageWarmerContext extends ReferrersContext {
   manifests: ManifestMirror;
-  manifestStore: ManifestStore;
   blobs: BlobMirror;
-  discovery: DiscoveryMirror;
   upstreamByName: ReadonlyMap<string, MirroredUpstream>;
   sealed: () => boolean;
-  clock: Clock;
-  logger: Logger;
 }
 
-/** The request that asked for it, which can break it off. */
+/** The request that asked for the image, and can stop the work. */
 export type AbortableContext = RequestContext & { readonly signal: AbortSignal };
 
 const MANIFESTS_AT_A_TIME = 4;
 const BLOBS_AT_A_TIME = 4;
 const BUFFER_BYTES = 256 * 1024;
-/** An upstream may lead in a circle. */
-const MAX_REFERRER_PAGES = 100;
 
 export class ImageWarmer implements Disposable {
-  /** Bytes that came from upstream for this. */
+  /** Bytes that were fetched from upstream because of this. */
   fetchedBytes = 0;
+  /** Bytes that were cached, or that another request was fetching already. */
   presentBytes = 0;
   readonly #context: ImageWarmerContext;
   readonly #image: RequestedImage;
   readonly #upstream: MirroredUpstream;
-  readonly #request: RequestContext;
-  readonly #signal: AbortSignal;
+  readonly #request: AbortableContext;
   readonly #onProgress: (bytes: number, totalBytes: number) => void;
   readonly #manifests = new Set<Digest>();
   readonly #blobs = new Map<Digest, Descriptor>();
   readonly #releases: (() => void)[] = [];
   #totalBytes = 0;
-  /** Of blobs that are under way. */
+  /** Bytes read so far of the blobs that are being fetched. */
   #readBytes = 0;
-  #toldBytes = 0;
+  #reportedBytes = 0;
 
   constructor(
     context: ImageWarmerContext,
@@ -72,12 +61,11 @@ export class ImageWarmer implements Disposable {
     onProgress: (bytes: number, totalBytes: number) => void,
   ) {
     const upstream = context.upstreamByName.get(image.key.upstream);
-    if (upstream === undefined) throw new Error(`${image.key.upstream} is no upstream`);
+    if (upstream === undefined) throw new Error(`${image.key.upstream} is not an upstream`);
     this.#context = context;
     this.#image = image;
     this.#upstream = upstream;
     this.#request = request;
-    this.#signal = request.signal;
     this.#onProgress = onProgress;
   }
 
@@ -86,18 +74,20 @@ export class ImageWarmer implements Disposable {
   }
 
   /**
-   * @returns what the name means
-   * @throws {ImageError | UpstreamError | ContentError | StorageError} why it is not all here
+   * @returns the digest that the name means
+   * @throws {ImageError | UpstreamError | ContentError | StorageError} the image is not complete, and why
    */
   async run({ platforms, referrers }: { platforms: readonly string[]; referrers: boolean }): Promise<Digest> {
     const { reference } = this.#image;
-    const top = await this.#open(reference, this.#asking);
-    if (top.outcome === 'stale' && !this.#context.sealed())
-      throw new ImageError('unconfirmed', `not confirmed: ${top.warning ?? 'upstream did not answer'}`);
+    const top = await this.#open(reference, this.#confirming);
+    if (top.outcome === 'stale' && !this.#context.sealed()) {
+      const message = `the tag could not be confirmed: ${top.warning ?? 'upstream did not answer'}; try again later`;
+      throw new ImageError('unconfirmed', message);
+    }
     const subjects: Digest[] = [top.digest];
     await this.#collect(top, { platforms, subjects });
-    if (referrers) await inLanes(subjects, MANIFESTS_AT_A_TIME, (subject) => this.#collectReferrers(subject));
-    this.#tell(true);
+    if (referrers) await this.#collectReferrers(subjects);
+    this.#report(true);
     await inLanes(this.#blobs.values(), BLOBS_AT_A_TIME, (blob) => this.#fetchBlob(blob));
     return top.digest;
   }
@@ -106,13 +96,13 @@ export class ImageWarmer implements Disposable {
     return this.#upstream.freshnessFor(this.#image.key.repository);
   }
 
-  /** A tag within its TTL is asked about all the same; one that never changes is not. */
-  get #asking(): FreshnessPolicy {
+  /** Asks upstream about a tag within its TTL too, but not about one that is configured never to change. */
+  get #confirming(): FreshnessPolicy {
     return { ...this.#policy, tagTtlMs: 0, staleWhileRevalidateMs: 0 };
   }
 
   #open(reference: Reference, freshness: FreshnessPolicy, head = false): Promise<OpenManifest> {
-    this.#signal.throwIfAborted();
+    this.#request.signal.throwIfAborted();
     const { client } = this.#upstream;
     const { repository } = this.#image.key;
     return this.#context.manifests.open({
@@ -125,7 +115,12 @@ export class ImageWarmer implements Disposable {
     });
   }
 
-  /** Adds a manifest and all that it lists to what the image needs. */
+  /**
+   * Adds a manifest and everything that it lists to what the image needs.
+   *
+   * @param options.subjects receives the platform manifests, whose referrers may be wanted too
+   * @param options.mayLack manifests that upstream does not have may be left out
+   */
   async #collect(
     { digest, mediaType, bytes, size, outcome }: OpenManifest,
     options: { platforms: readonly string[]; subjects?: Digest[]; mayLack?: boolean },
@@ -155,71 +150,25 @@ export class ImageWarmer implements Disposable {
     }
   }
 
-  /**
-   * What refers to `subject`: as the referrers API says, else under the tag that stands in for it; and what cosign keeps
-   * under tags of its own. That there is none is no fault.
-   */
-  async #collectReferrers(subject: Digest): Promise<void> {
-    const index = await this.#listReferrers(subject);
-    const fallback = fallbackTag(subject);
-    const listed = index && fallback && (await this.#keepReferrers(index, fallback));
-    if (listed !== undefined) await this.#collectReferrer(listed);
-    for (const tag of [index === undefined && fallback ? fallback : [], ...cosignTags(subject)].flat()) {
-      // By HEAD, which counts against no limit: most images have none.
-      const head = await unlessAbsent(this.#open(tag, this.#asking, true));
-      if (head !== undefined) await this.#collectReferrer(tag);
-    }
+  async #collectReferrers(subjects: readonly Digest[]): Promise<void> {
+    const { key } = this.#image;
+    const referrers = new Referrers(this.#context, key, {
+      context: this.#request,
+      upstream: this.#upstream.client,
+      freshness: this.#confirming,
+      repository: key.repository,
+    });
+    await inLanes(subjects, MANIFESTS_AT_A_TIME, async (subject) => {
+      for await (const reference of referrers.of(subject)) await this.#collectReferrer(reference);
+    });
   }
 
-  /**
-   * All pages of the referrers API as one index; undefined if this upstream has no such API.
-   *
-   * @throws {UpstreamError} also for pages without end
-   */
-  async #listReferrers(digest: Digest): Promise<Buffer | undefined> {
-    const { discovery } = this.#context;
-    const { client: upstream } = this.#upstream;
-    const { repository } = this.#image.key;
-    const pages: Buffer[] = [];
-    for (let query: ListQuery | undefined = ''; query !== undefined; ) {
-      if (pages.length === MAX_REFERRER_PAGES)
-        throw new UpstreamError('invalid-response', upstream.name, 'its list of referrers has no end');
-      const question: ReferrersRequest = {
-        context: this.#request,
-        upstream,
-        freshness: this.#asking,
-        repository,
-        digest,
-        query,
-      };
-      const page = await unlessAbsent(discovery.referrers(question));
-      if (page?.referrers === undefined) return undefined;
-      pages.push(page.referrers.body);
-      query = page.referrers.next;
-    }
-    return joinIndexes(pages);
-  }
-
+  /** Most images have no referrers: it is not an error if there is nothing. */
   async #collectReferrer(reference: Reference): Promise<void> {
+    // Looks by HEAD first: most of these tags do not exist, and a HEAD counts against no pull limit.
+    if (!isDigest(reference) && !(await unlessAbsent(this.#open(reference, this.#confirming, true)))) return;
     const manifest = await unlessAbsent(this.#open(reference, this.#policy));
     if (manifest !== undefined) await this.#collect(manifest, { platforms: [], mayLack: true });
-  }
-
-  /**
-   * Keeps what the referrers API says under the tag where clients look when there is no such API, as in a sealed mirror
-   * (distribution-spec, "Referrers Tag Schema").
-   */
-  async #keepReferrers(bytes: Buffer, tag: Tag): Promise<Digest | undefined> {
-    const { manifestStore, cache, clock } = this.#context;
-    const { key } = this.#image;
-    const parsed = parseManifest(bytes, OCI_INDEX);
-    if (parsed?.mediaType !== OCI_INDEX || parsed.manifests.length === 0) return undefined;
-    const manifest = { digest: digestOf(bytes), mediaType: OCI_INDEX, bytes };
-    const change = { key: { ...key, tag, accept: '' }, confirmedAt: clock.now() };
-    if (cache.get(manifest.digest)?.mediaType === undefined)
-      await manifestStore.put(key, manifest, parsed, change);
-    else await manifestStore.link(key, manifest, change);
-    return manifest.digest;
   }
 
   async #fetchBlob(blob: Descriptor): Promise<void> {
@@ -228,7 +177,7 @@ export class ImageWarmer implements Disposable {
     if (cache.get(digest) !== undefined) {
       cache.touch(digest);
       this.presentBytes += size;
-      this.#tell();
+      this.#report();
       return;
     }
     try {
@@ -237,12 +186,13 @@ export class ImageWarmer implements Disposable {
     } catch (error) {
       if (!isNondistributable(blob) || !isAbsent(error)) throw error;
     }
-    this.#tell();
+    this.#report();
   }
 
-  /** To read it is to have it fetched. */
+  /** Reads the blob to its end, which makes the mirror fetch and store it. */
   async #readBlob(digest: Digest): Promise<OpenManifest['outcome']> {
-    this.#signal.throwIfAborted();
+    const { signal } = this.#request;
+    signal.throwIfAborted();
     const { client, segments } = this.#upstream;
     const { blobs } = this.#context;
     const { repository } = this.#image.key;
@@ -254,20 +204,20 @@ export class ImageWarmer implements Disposable {
       digest,
     });
     const close = () => void content.close().catch(() => undefined);
-    this.#signal.addEventListener('abort', close); // a read may be waiting for upstream
+    signal.addEventListener('abort', close); // a read may be waiting for upstream
     let at = 0;
     try {
       const buffer = Buffer.allocUnsafe(Math.min(BUFFER_BYTES, content.size));
       while (at < content.size) {
-        this.#signal.throwIfAborted();
+        signal.throwIfAborted();
         const length = await content.read(buffer, at, content.size);
         at += length;
         this.#readBytes += length;
-        this.#tell();
+        this.#report();
       }
     } finally {
       this.#readBytes -= at;
-      this.#signal.removeEventListener('abort', close);
+      signal.removeEventListener('abort', close);
       await content.close();
     }
     await blobs.settled(digest);
@@ -277,7 +227,7 @@ export class ImageWarmer implements Disposable {
 
   #requireStored(digest: Digest): void {
     if (this.#context.cache.get(digest) !== undefined) return;
-    const message = `${digest} was fetched, but could not be stored: is cache.maxSize too small, or the disk full?`;
+    const message = `${digest} was fetched, but could not be stored: raise cache.maxSize, or free space on the disk`;
     throw new ImageError('not-stored', message);
   }
 
@@ -285,33 +235,10 @@ export class ImageWarmer implements Disposable {
     this.#releases.push(this.#context.cache.hold(digest));
   }
 
-  #tell(now = false): void {
+  #report(now = false): void {
     const bytes = this.fetchedBytes + this.presentBytes + this.#readBytes;
-    if (!now && bytes - this.#toldBytes < PROGRESS_STEP_BYTES && bytes < this.#totalBytes) return;
-    this.#toldBytes = bytes;
+    if (!now && bytes - this.#reportedBytes < PROGRESS_STEP_BYTES && bytes < this.#totalBytes) return;
+    this.#reportedBytes = bytes;
     this.#onProgress(bytes, this.#totalBytes);
-  }
-}
-
-/** One index of what all list; undefined if any is none. */
-function joinIndexes(pages: readonly Buffer[]): Buffer | undefined {
-  if (pages.some((page) => parseManifest(page, OCI_INDEX)?.mediaType !== OCI_INDEX)) return undefined;
-  if (pages.length === 1) return pages[0];
-  const indexes = pages.map((page) => JSON.parse(page.toString('utf8')) as { manifests?: unknown });
-  const manifests = indexes.flatMap(({ manifests: listed }) => (Array.isArray(listed) ? listed : []));
-  return Buffer.from(JSON.stringify({ ...indexes[0], manifests }));
-}
-
-/** Some registries refuse to say of what is not there. */
-function isAbsent(error: unknown): boolean {
-  return error instanceof UpstreamError && ['not-found', 'denied', 'sealed'].includes(error.code);
-}
-
-async function unlessAbsent<T>(asked: Promise<T>): Promise<T | undefined> {
-  try {
-    return await asked;
-  } catch (error) {
-    if (isAbsent(error)) return undefined;
-    throw error;
   }
 }

@@ -101,7 +101,7 @@ test('of chosen platforms the index is exported as it is, and nothing of the oth
   const absent = await exportArchive(mirror, { images: [NAME], platforms: ['linux/riscv64'] });
   assert.deepEqual(
     [absent.status, absent.error],
-    [404, `${NAME} is not for linux/riscv64: it is for linux/amd64, linux/arm64, linux/s390x`],
+    [404, `${NAME} does not exist for linux/riscv64: choose from linux/amd64, linux/arm64, linux/s390x`],
   );
 });
 
@@ -119,11 +119,11 @@ test('what is not all here is refused before the first byte, and each image says
   const [arm, amd] = [...image.manifests].toReversed().map(({ digest }) => digest);
   const advice = 'fetch it with millpond warm, or choose with --platform';
   assert.deepEqual(String(error).split('\n'), [
-    `${NAME} is not all in the cache: it lacks the manifest ${amd} of linux/amd64, the manifest ${arm} of linux/arm64; ${advice}`,
-    `docker.io/org/app:1 is not all in the cache: it lacks ${single.blobs.map((blob) => `the blob ${digestOf(blob)}`).join(', ')}; ${advice}`,
+    `${NAME} is not complete in the cache: it lacks the manifest ${amd} of linux/amd64, the manifest ${arm} of linux/arm64; ${advice}`,
+    `docker.io/org/app:1 is not complete in the cache: it lacks ${single.blobs.map((blob) => `the blob ${digestOf(blob)}`).join(', ')}; ${advice}`,
     'docker.io/org/headed:1 is not in the cache: fetch it with millpond warm',
     'docker.io/org/never:1 is not in the cache: fetch it with millpond warm',
-    'elsewhere.test, the registry of elsewhere.test/a:1, is not one of the configured upstreams: add it to them',
+    'elsewhere.test, the registry of elsewhere.test/a:1, is not a configured upstream: add it under upstreams: in the configuration',
   ]);
 });
 
@@ -131,7 +131,7 @@ for (const [body, message] of [
   ['{', 'the body is no JSON'],
   ['{"images":[]}', 'images: name at least one image'],
   ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: no platform, such as linux/amd64'],
-  ['{"images":["A"]}', '"A" is no image name, such as docker.io/library/alpine:3.20'],
+  ['{"images":["A"]}', '"A" is not an image name: write it like docker.io/library/alpine:3.20'],
 ] as const) {
   test(`an export that asks for ${body} is answered 400 and why`, async (t) => {
     const { mirror } = await setUp(t);
@@ -184,6 +184,34 @@ test('signatures and other referrers that are here go with their image, those of
   for (const tag of whole.slice(1)) await pullImage(sealed, 'org/app', tag);
 });
 
+test('an index that lists one manifest twice, at each of forty levels, is exported: each manifest is looked at once', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  let { digest, mediaType, bytes } = image.top;
+  const indexes: Digest[] = [];
+  for (let level = 0; level < 40; level += 1) {
+    const listed = (architecture: string) => ({
+      mediaType,
+      digest,
+      size: bytes.length,
+      platform: { os: 'linux', architecture },
+    });
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: ['amd64', 'arm64'].map(listed) };
+    bytes = Buffer.from(JSON.stringify(index));
+    [digest, mediaType] = [digestOf(bytes), OCI_INDEX];
+    upstream.addManifest('org/app', bytes, OCI_INDEX);
+    indexes.push(digest);
+  }
+  await pullImage(mirror, 'org/app', '1');
+  for (const index of indexes) await mirror.get(`/v2/org/app/manifests/${index}`);
+  const { status, tar } = await exportArchive(mirror, { images: [`org/app@${digest}`] });
+  assert.equal(status, 200);
+  assert.deepEqual(
+    [...(await readArchive(tar)).blobs.keys()].toSorted(),
+    [...digestsOf(image), ...indexes].toSorted(),
+  );
+});
+
 test('an increment leaves out what an earlier export had, and the two together are the image', async (t) => {
   const { upstream, mirror } = await setUp(t);
   upstream.addImage('org/app', '1', { layers: [MIB, 10], seed: 'base' });
@@ -200,7 +228,10 @@ test('an increment leaves out what an earlier export had, and the two together a
   const sealed = await sealedMirror(t);
   const alone = outcomes(await importArchive(sealed, increment.tar));
   assert.equal(alone[0]?.['outcome'], 'failed');
-  assert.match(String(alone[0]?.['reason']), /: import the archive that it was written --since first/);
+  assert.match(
+    String(alone[0]?.['reason']),
+    /: import the archives named by --since first, or export it again without --since$/,
+  );
   await importArchive(sealed, (await exportArchive(mirror, { images: ['org/app:1'] })).tar);
   await importArchive(sealed, increment.tar);
   await pullImage(sealed, 'org/app', '2');

@@ -1,32 +1,32 @@
-/** What can be wrong with an image layout archive. */
+/** Why an image layout archive cannot be read or written. */
 
 export type LayoutErrorCode =
-  /** No tar, or one that is damaged. */
+  /** It is not a tar, or a damaged one. */
   | 'not-a-tar'
-  /** It ends before its end. */
+  /** Its end is missing. */
   | 'truncated'
-  /** What `docker save` wrote before Docker 25. */
+  /** The format of `docker save` before Docker 25, and of `podman save` by default. */
   | 'docker-archive'
-  /** A tar without `oci-layout` or `index.json`. */
+  /** It is a tar without `oci-layout` or `index.json`. */
   | 'not-a-layout'
   | 'unsupported-version'
   | 'bad-index'
-  /** A path that leads out of the archive, or the file of a blob that is not named by a digest. */
+  /** A path leads out of the archive, or a file under `blobs/` is not named after a digest. */
   | 'bad-name'
-  /** A link, a device or a folder where a file belongs. */
+  /** A link, a device or a folder is in the place of a file. */
   | 'not-a-file'
-  /** One path twice, with different content. */
+  /** One path occurs twice, with different content. */
   | 'duplicate'
-  /** A blob has another size than was said. */
+  /** A blob does not have the size that was stated for it. */
   | 'wrong-size'
-  /** The bytes of a blob are not those that its digest names. */
+  /** The bytes of a blob do not match its digest. */
   | 'wrong-digest'
   | 'too-large'
   | 'too-many-entries'
-  /** An image is to be written whose manifest is neither in this archive nor in an earlier one. */
+  /** The manifest of an image is neither among the blobs to write nor in an earlier archive. */
   | 'missing-blob';
 
-/** An archive that is not read or written to its end. The message says what to do. */
+/** An archive cannot be read or written to its end. The message says why, and what to do. */
 export class LayoutError extends Error {
   override readonly name = 'LayoutError';
   readonly code: LayoutErrorCode;
@@ -37,11 +37,14 @@ export class LayoutError extends Error {
   }
 }
 
-/** Who writes archives that can be read. */
+/** Advice for the messages about archives of another format. */
 export const HOW_TO_WRITE =
   'write it with docker save of Docker 25 or newer, podman save --format oci-archive, or skopeo copy … oci-archive:FILE';
 
-/** What an archive says, for a message: short, and nothing that could forge a log line. */
+/**
+ * Quotes text of an archive or a client for a message. It is cut to 100 characters, and escaped so that it cannot forge
+ * a log line.
+ */
 export function printable(text: string): string {
   return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
 }

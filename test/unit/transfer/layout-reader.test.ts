@@ -322,7 +322,10 @@ suite('an archive is refused', () => {
   test('with advice which program to use instead', async () => {
     const old = await tarOf([{ name: 'manifest.json', bytes: '[]' }]);
     const { message } = await refusal(readTar(old, new KeepingSink()));
-    assert.match(message, /docker save of Docker 25 or newer, or skopeo copy … oci-archive:/);
+    assert.match(
+      message,
+      /: write it with docker save of Docker 25 or newer, podman save --format oci-archive, or skopeo copy … oci-archive:/,
+    );
   });
 
   test('for more entries, or a longer blob, than the caller allows', async () => {
