@@ -35,8 +35,6 @@ interface Tree {
 }
 
 export class ImportedImages {
-  /** Manifests and blobs of the images that were taken. */
-  readonly needed = new Set<Digest>();
   readonly #context: ImportedImagesContext;
   readonly #archived: ReadonlySet<Digest>;
 
@@ -70,8 +68,6 @@ export class ImportedImages {
         if (cache.get(manifest.digest)?.mediaType === undefined)
           await manifests.put(key, manifest, parsed, tag);
         else await manifests.link(key, manifest, tag);
-        this.needed.add(manifest.digest);
-        for (const { digest } of parsed.blobs) this.needed.add(digest);
       }
       cache.touch(top.digest);
       return { platforms: tree.platforms };

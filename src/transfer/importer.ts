@@ -100,18 +100,16 @@ export class Importer {
         sink.push({ event: 'image', image: label, outcome: 'failed', reason: error.message });
       }
     }
-    await this.#removeUnneeded(content.stored, images.needed);
+    await this.#removeUnowned(content.stored);
     const { storedBytes, presentBytes } = content;
     sink.push({ event: 'done', images: wanted.length - failed, failed, storedBytes, presentBytes });
   }
 
-  /** Removes what belongs to no image: a sealed mirror evicts nothing, so it would stay there for ever. */
-  async #removeUnneeded(stored: Iterable<Digest>, needed: ReadonlySet<Digest>): Promise<void> {
-    const unneeded: Digest[] = [];
-    for (const digest of stored) {
-      if (!needed.has(digest) && !(await this.#isOwned(digest))) unneeded.push(digest);
-    }
-    if (unneeded.length > 0) await this.#context.cache.remove(unneeded);
+  /** Removes what belongs to no repository: a sealed mirror evicts nothing, so it would stay there for ever. */
+  async #removeUnowned(stored: Iterable<Digest>): Promise<void> {
+    const unowned: Digest[] = [];
+    for (const digest of stored) if (!(await this.#isOwned(digest))) unowned.push(digest);
+    if (unowned.length > 0) await this.#context.cache.remove(unowned);
   }
 
   async #isOwned(digest: Digest): Promise<boolean> {
