@@ -184,6 +184,26 @@ test('signatures and other cached referrers are exported with their image, inclu
   for (const tag of whole.slice(1)) await pullImage(sealed, 'org/app', tag);
 });
 
+test('of an index of referrers, those that are complete in the cache are exported', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  const [sbom, missing] = [buildImage({ seed: 'sbom' }), buildImage({ seed: 'missing' })];
+  const manifests = [sbom, missing].map(({ top }) => ({
+    mediaType: top.mediaType,
+    digest: top.digest,
+    size: top.bytes.length,
+  }));
+  const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
+  const fallback = image.top.digest.replace(':', '-');
+  upstream.addManifest('org/app', index, OCI_INDEX, fallback);
+  for (const blob of sbom.blobs) upstream.addContent(blob);
+  upstream.addManifest('org/app', sbom.top.bytes, sbom.top.mediaType);
+  for (const reference of ['1', sbom.top.digest]) await pullImage(mirror, 'org/app', reference);
+  await mirror.get(`/v2/org/app/manifests/${fallback}`);
+  const { blobs } = await readArchive((await exportArchive(mirror, { images: ['org/app:1'] })).tar);
+  assert.deepEqual([...blobs.keys()].toSorted(), [...digestsOf(image, sbom), digestOf(index)].toSorted());
+});
+
 test('an index that lists one manifest twice, at each of forty levels, is exported: each manifest is read once', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1');

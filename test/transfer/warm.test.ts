@@ -406,3 +406,39 @@ test('a schedule warms at the start and at its interval, and the log has the out
   assert.equal(mirror.log.filter(({ msg }) => msg === 'warmed').at(-1)?.['digest'], moved.top.digest);
   assert.ok(mirror.log.some(({ msg, image }) => msg === 'not warmed' && image === 'docker.io/org/none:1'));
 });
+
+test('a schedule does not start again while its last run is still at work', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('org/app', 'edge');
+  const gate = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.stall = { after: 10, until: gate.promise };
+  });
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': upstream.url },
+    warm: [{ images: ['org/app:edge'], every: '6h' }],
+  });
+  const ended = () => mirror.log.filter(({ msg }) => msg === 'scheduled warming done').length;
+  await upstream.waitForBytes(10);
+  for (let round = 0; round < 3; round += 1) mirror.clock.advance(6 * 3_600_000);
+  gate.resolve();
+  while (ended() === 0) await mirror.metric('millpond_store_objects');
+  mirror.clock.advance(6 * 3_600_000);
+  while (ended() === 1) await mirror.metric('millpond_store_objects');
+  const heads = upstream.requests.filter(({ method, path }) => method === 'HEAD' && path.endsWith('/edge'));
+  assert.equal(heads.length, 1, 'two runs: the first fetched the manifest, the second confirmed it');
+  assert.equal(ended(), 2);
+});
+
+test('a schedule does nothing while the mirror is sealed', async (t) => {
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': 'http://127.0.0.1:9' },
+    warm: [{ images: ['org/app:edge'], every: '6h' }],
+    sealed: true,
+  });
+  const failures = () => mirror.log.filter(({ msg }) => msg === 'not warmed').length;
+  mirror.clock.advance(6 * 3_600_000);
+  const [event] = outcomes(await warm(mirror, { images: ['org/app:edge'] }));
+  assert.equal(event?.['outcome'], 'failed');
+  assert.equal(failures(), 1, 'only the request was tried');
+});
