@@ -327,6 +327,30 @@ test('an image that does not fit is a failure that says so', async (t) => {
   );
 });
 
+test('what was fetched of an image is not evicted before the image is complete', async (t) => {
+  const { upstream, mirror } = await setUp(t, { cache: { maxSize: '16MiB', keepFree: '0B' } });
+  const image = upstream.addImage('org/app', '1', { layers: [3 * MIB, 3 * MIB + 1] });
+  const gate = Promise.withResolvers<void>();
+  upstream.script(
+    { kind: 'blob', path: new RegExp(digestOf(image.blobs[2] ?? Buffer.alloc(0))) },
+    (reply) => {
+      reply.stall = { after: 100, until: gate.promise };
+    },
+  );
+  const warmed = warmOne(mirror, 'org/app:1');
+  while ((await mirror.metric('millpond_store_objects')) < 3); // all but the layer that stalls
+  for (let at = 0; (await mirror.metric('millpond_evictions_total')) === 0; at += 1) {
+    const other = upstream.addImage('org/other', `t${at}`, { seed: `${at}`, layers: [3 * MIB] });
+    mirror.clock.advance(10_000);
+    await mirror.get(`/v2/org/other/manifests/t${at}`);
+    for (const blob of other.blobs) await mirror.get(`/v2/org/other/blobs/${digestOf(blob)}`);
+  }
+  gate.resolve();
+  assert.equal((await warmed)['outcome'], 'done');
+  await upstream.close();
+  await pullImage(mirror, 'org/app', '1');
+});
+
 test('layers that a registry may not distribute are not a failure', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const config = Buffer.from('{}');
