@@ -8,9 +8,9 @@ import { Images } from '../mirror/manifests/images.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { Exporting } from '../transfer/export.ts';
-import { Importing } from '../transfer/import.ts';
-import { Warming } from '../transfer/warm.ts';
+import { Exporter } from '../transfer/exporter.ts';
+import { Importer } from '../transfer/importer.ts';
+import { Warmer } from '../transfer/warmer.ts';
 import type { Seal } from '../upstream/client/sealed.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { Storage } from './storage.ts';
@@ -32,7 +32,7 @@ export interface OperationsSideContext {
 export interface OperationsSide extends AsyncDisposable {
   /** `host:port` as bound. */
   address: string;
-  warmer: Warming;
+  warmer: Warmer;
 }
 
 /** @throws the system's error when the address cannot be had */
@@ -45,9 +45,9 @@ export async function openOperationsSide(
   await using stack = new AsyncDisposableStack();
   const { spool, faults, scrubber } = storage;
   const shared = { ...storage, manifests: mirrors.manifestStore, upstreamOf, clock, logger };
-  const importing = new Importing(shared);
-  stack.defer(() => importing.close());
-  const warmer = new Warming({
+  const importer = new Importer(shared);
+  stack.defer(() => importer.close());
+  const warmer = new Warmer({
     ...{ ...mirrors, catalog: storage.catalog, upstreamByName, upstreamOf, clock, logger },
     sealed: () => seal.isClosed,
   });
@@ -56,9 +56,9 @@ export async function openOperationsSide(
     metrics,
     logger,
     transfer: {
-      warming: warmer,
-      exporting: new Exporting(shared),
-      importing,
+      warmer,
+      exporter: new Exporter(shared),
+      importer,
       logger,
       clientTimeoutMs: config.server.clientTimeout,
     },

@@ -145,7 +145,10 @@ test('millpond import names each image that it could not take in, and answers 1'
   const { exitCode, stdout, stderr } = await offline('import', 'mixed.tar');
   assert.equal(exitCode, 1);
   assert.match(stdout, /^docker\.io\/org\/app:1: imported, sha256:\w+$/m);
-  assert.match(stderr, /^elsewhere\.test\/a:1: failed: elsewhere\.test, the registry of .* is not one of/m);
+  assert.match(
+    stderr,
+    /^elsewhere\.test\/a:1: failed: elsewhere\.test, the registry of .* is not a configured upstream/m,
+  );
   assert.match(stderr, /^millpond: not imported: elsewhere\.test\/a:1$/m);
 });
 

@@ -1,8 +1,8 @@
 /**
- * Imports an image layout tar. Every blob is verified on its way in; an image is there only when all of it is.
+ * Imports an image layout tar. Every blob is verified as it comes in. An image becomes visible only when it is complete.
  *
- * Invariant: content of which nothing is known yet belongs to no repository, so nobody is served it; an image's own
- * manifests are recorded, and its tag last of all, when everything that they list is here.
+ * Invariant: a blob of the archive belongs to no repository at first, so no client can get it. When everything that an
+ * image needs is stored, its manifests are recorded, and its tag last of all.
  */
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
@@ -16,9 +16,10 @@ import type { Digest } from '../oci/digest.ts';
 import { formatImageName, type ImageName } from '../oci/image-name.ts';
 import { isDigest } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { ImageError, LayoutError } from './errors.ts';
+import { ImageError } from './errors.ts';
 import { type EventSink, eventsOf, PROGRESS_STEP_BYTES } from './events.ts';
 import { ImportedImages } from './imported-images.ts';
+import { LayoutError } from './layout/errors.ts';
 import type { ListedImage } from './layout/layout-index.ts';
 import { readLayout } from './layout/layout-reader.ts';
 import { imageOf, type RequestedImage, type UpstreamOf } from './requested-image.ts';
@@ -37,19 +38,19 @@ export interface ImportContext {
 
 export interface ImportRequest {
   archive: AsyncIterable<Uint8Array>;
-  /** The name of the one image in it, whatever the archive calls it. */
+  /** The name for the one image in the archive, instead of the name that the archive gives it. */
   name?: ImageName | undefined;
 }
 
 export type ImportEvent =
-  /** Bytes of the archive that have come. */
+  /** Bytes of the archive that were read. */
   | { event: 'progress'; bytes: number }
   | { event: 'image'; image: string; outcome: 'done'; digest: Digest; platforms: string[] }
   | { event: 'image'; image: string; outcome: 'failed'; reason: string }
-  /** Bytes of content that came, and of content that was here already. */
+  /** Bytes of content that were stored, and bytes that the cache had already. */
   | { event: 'done'; images: number; failed: number; storedBytes: number; presentBytes: number };
 
-export class Importing {
+export class Importer {
   readonly #context: ImportContext;
   readonly #running = new Set<Promise<void>>();
 
@@ -58,9 +59,11 @@ export class Importing {
   }
 
   /**
-   * The events drive nothing: it goes on until the archive has ended.
+   * Starts with the first read. The work does not depend on how fast its events are read: it goes on to the end of the
+   * archive.
    *
-   * @throws {LayoutError | StorageError} while they are read. What was verified by then is kept for the next attempt
+   * @throws {LayoutError | StorageError} while the events are read. Blobs that were verified by then are kept: the next
+   *   attempt need not store them again
    */
   begin(request: ImportRequest): AsyncGenerator<ImportEvent> {
     return eventsOf<ImportEvent>((sink) => {
@@ -70,7 +73,7 @@ export class Importing {
     });
   }
 
-  /** Waits for what still runs, which its client's leaving ends. */
+  /** Waits for the imports that are running. Each ends with its archive, or when its client leaves. */
   async close(): Promise<void> {
     await Promise.allSettled(this.#running);
   }
@@ -81,8 +84,9 @@ export class Importing {
     using content = new ArchiveContent(this.#context);
     const listed = await readLayout(counted(archive, sink), content);
     const images = new ImportedImages(this.#context, content.digests);
+    const wanted = imagesToTake(listed, name);
     let failed = 0;
-    for (const one of distinct(listed, name)) {
+    for (const one of wanted) {
       const label = labelOf(one, name);
       try {
         const image = named(one, name, upstreamOf);
@@ -98,18 +102,16 @@ export class Importing {
         sink.push({ event: 'image', image: label, outcome: 'failed', reason: error.message });
       }
     }
-    await this.#removeUnneeded(content.stored, images.needed);
+    await this.#removeUnowned(content.stored);
     const { storedBytes, presentBytes } = content;
-    sink.push({ event: 'done', images: listed.length - failed, failed, storedBytes, presentBytes });
+    sink.push({ event: 'done', images: wanted.length - failed, failed, storedBytes, presentBytes });
   }
 
-  /** What belongs to no image would stay for ever in a sealed mirror. */
-  async #removeUnneeded(stored: Iterable<Digest>, needed: ReadonlySet<Digest>): Promise<void> {
-    const unneeded: Digest[] = [];
-    for (const digest of stored) {
-      if (!needed.has(digest) && !(await this.#isOwned(digest))) unneeded.push(digest);
-    }
-    if (unneeded.length > 0) await this.#context.catalog.remove(unneeded);
+  /** Removes what belongs to no repository: a sealed mirror evicts nothing, so it would stay there for ever. */
+  async #removeUnowned(stored: Iterable<Digest>): Promise<void> {
+    const unowned: Digest[] = [];
+    for (const digest of stored) if (!(await this.#isOwned(digest))) unowned.push(digest);
+    if (unowned.length > 0) await this.#context.catalog.remove(unowned);
   }
 
   async #isOwned(digest: Digest): Promise<boolean> {
@@ -118,10 +120,10 @@ export class Importing {
   }
 }
 
-/** What of an archive has come so far: it is not evicted before it has found its image. */
+/** The content of an archive that was read so far. It is not evicted before its image is recorded. */
 class ArchiveContent implements Disposable {
   readonly digests = new Set<Digest>();
-  /** Those that were not here. */
+  /** Those that the cache did not have. */
   readonly stored = new Set<Digest>();
   storedBytes = 0;
   presentBytes = 0;
@@ -164,7 +166,7 @@ class ArchiveContent implements Disposable {
     } catch (error) {
       await spool.discard(ingest.path);
       if (!(error instanceof ContentError)) throw error;
-      const message = `the archive is damaged: what it calls ${digest} is something else; copy it again`;
+      const message = `the archive is damaged: the content of ${digest} does not match its digest; copy it again`;
       throw new LayoutError('wrong-digest', message, { cause: error });
     } finally {
       await ingest.end();
@@ -177,25 +179,26 @@ async function* counted(
   sink: EventSink<ImportEvent>,
 ): AsyncGenerator<Uint8Array, void> {
   let bytes = 0;
-  let told = 0;
+  let reported = 0;
   for await (const chunk of archive) {
     yield chunk;
     bytes += chunk.length;
-    if (bytes - told < PROGRESS_STEP_BYTES) continue;
-    told = bytes;
+    if (bytes - reported < PROGRESS_STEP_BYTES) continue;
+    reported = bytes;
     sink.progress('archive', { event: 'progress', bytes });
   }
   sink.progress('archive', { event: 'progress', bytes });
 }
 
-/** @throws {LayoutError} it lists none, or a name is given for several */
-function distinct(listed: readonly ListedImage[], given: ImageName | undefined): readonly ListedImage[] {
+/** @throws {LayoutError} the archive lists no image, or a name is given for several */
+function imagesToTake(listed: readonly ListedImage[], given: ImageName | undefined): readonly ListedImage[] {
   const [first] = listed;
-  if (first === undefined) throw new LayoutError('bad-index', 'index.json in the archive lists no images');
+  if (first === undefined)
+    throw new LayoutError('bad-index', 'index.json in the archive lists no images: write the archive again');
   if (given === undefined) return listed;
   const digests = new Set(listed.map(({ descriptor }) => descriptor.digest));
   if (digests.size === 1) return [first];
-  const message = `the archive holds ${digests.size} images: one name cannot be given to all of them`;
+  const message = `the archive holds ${digests.size} images, and --name can name only one: leave it out`;
   throw new LayoutError('bad-index', message);
 }
 
@@ -204,7 +207,7 @@ function labelOf({ name, tag, descriptor }: ListedImage, given: ImageName | unde
   return known === undefined ? (tag ?? descriptor.digest) : formatImageName(known);
 }
 
-/** @throws {ImageError} it has no name, or one that cannot be served */
+/** @throws {ImageError} it has no name, or a name that cannot be served */
 function named(
   { name, tag, descriptor }: ListedImage,
   given: ImageName | undefined,
@@ -212,16 +215,15 @@ function named(
 ): RequestedImage {
   const known = given ?? name;
   if (known === undefined) {
-    const what = tag === undefined ? 'has no name for it' : `calls it ${tag}, but not of which repository`;
-    const message = `the archive ${what}: give its full name, as in --name docker.io/library/alpine:${tag ?? '3.20'}`;
+    const what = tag === undefined ? 'no name' : `only the tag ${tag}, and no repository`;
+    const advice = `give the full name, as in --name docker.io/library/alpine:${tag ?? '3.20'}`;
+    const message = `the archive has ${what} for this image: ${advice}`;
     throw new ImageError('bad-name', message);
   }
   const image = imageOf(known, upstreamOf);
   if (isDigest(image.reference) && image.reference !== descriptor.digest) {
-    throw new ImageError(
-      'bad-name',
-      `the image in the archive is ${descriptor.digest}, another than the name says`,
-    );
+    const message = `the image in the archive is ${descriptor.digest}: give a name with this digest, or without one`;
+    throw new ImageError('bad-name', message);
   }
   return image;
 }

@@ -1,31 +1,33 @@
-/** Fetches images completely, before anybody asks for them: because somebody says so, or by a schedule. */
+/** Fetches images completely before a client asks for them: on demand, or on a schedule. */
 import { randomUUID } from 'node:crypto';
 import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
 import type { RequestContext } from '../request-context.ts';
+import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 import { ImageError } from './errors.ts';
 import { type EventSink, eventsOf } from './events.ts';
+import { type AbortableContext, ImageWarmer, type ImageWarmerContext } from './image-warmer.ts';
 import { inLanes } from './lanes.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
-import { type AbortableContext, ImageWarming, type ImageWarmingContext } from './warm-image.ts';
 
-export interface WarmContext extends ImageWarmingContext {
+export interface WarmContext extends ImageWarmerContext {
   upstreamOf: UpstreamOf;
+  logger: Logger;
 }
 
 export interface WarmRequest {
-  /** Names. */
+  /** Image names, as people write them. */
   images: readonly string[];
-  /** Of an index only these; none: all. */
+  /** Fetches only these platforms of an index; all if empty. */
   platforms: readonly string[];
-  /** Signatures, attestations and the like, too. */
+  /** Fetches signatures, attestations and SBOMs too. */
   referrers: boolean;
 }
 
 export type WarmEvent =
-  /** Bytes of the image that are here, and all that it has as far as is known yet. */
+  /** `totalBytes` grows while manifests are still being read. */
   | { event: 'progress'; image: string; bytes: number; totalBytes: number }
   | {
       event: 'image';
@@ -33,17 +35,17 @@ export type WarmEvent =
       outcome: 'done';
       digest: Digest;
       fetchedBytes: number;
-      /** Bytes that were here, or on their way for somebody else. */
+      /** Bytes that were cached, or that another request was fetching already. */
       presentBytes: number;
     }
-  /** By the name as it was given, if it is none. */
+  /** `image` is the text of the request if that is not an image name. */
   | { event: 'image'; image: string; outcome: 'failed'; reason: string }
   | { event: 'done'; images: number; failed: number };
 
-/** With the blobs of each, no more than a dozen fetches at one time: clients come first. */
+/** Keeps room for the pulls of clients: with four blobs for each image, at most twelve fetches run at the same time. */
 const IMAGES_AT_A_TIME = 3;
 
-export class Warming {
+export class Warmer {
   readonly #context: WarmContext;
   readonly #abort = new AbortController();
   readonly #running = new Set<Promise<void>>();
@@ -53,7 +55,10 @@ export class Warming {
     this.#context = context;
   }
 
-  /** The events drive nothing: it goes on until all images are done, or the signal of `context` ends it. */
+  /**
+   * Starts with the first read. The work does not depend on how fast its events are read: it goes on until all images
+   * are done, or the signal of `context` stops it.
+   */
   begin(request: WarmRequest, context: RequestContext): AsyncGenerator<WarmEvent> {
     const signals = context.signal === undefined ? [] : [context.signal];
     const either = { ...context, signal: AbortSignal.any([...signals, this.#abort.signal]) };
@@ -64,14 +69,14 @@ export class Warming {
     });
   }
 
-  /** Nothing happens while the same request is still at work, or the mirror is sealed. */
+  /** Does nothing while the mirror is sealed, or the same request is still running. */
   runInBackground(request: WarmRequest): void {
     if (this.#scheduled.has(request) || this.#context.sealed()) return;
     this.#scheduled.add(request);
     void this.#drain(request).finally(() => this.#scheduled.delete(request));
   }
 
-  /** Breaks off what runs. Idempotent. */
+  /** Stops what is running, and waits for it. Idempotent. */
   async close(): Promise<void> {
     this.#abort.abort(new Error('the mirror is shutting down'));
     await Promise.allSettled(this.#running);
@@ -85,7 +90,7 @@ export class Warming {
         if (event.event === 'done') logger.info(event, 'scheduled warming done');
       }
     } catch (error) {
-      logger.warn({ err: error }, 'scheduled warming broken off');
+      logger.warn({ err: error }, 'scheduled warming stopped early');
     }
   }
 
@@ -119,12 +124,12 @@ export class Warming {
     context: AbortableContext,
     sink: EventSink<WarmEvent>,
   ) {
-    const tell = (bytes: number, totalBytes: number) =>
+    const report = (bytes: number, totalBytes: number) =>
       sink.progress(label, { event: 'progress', image: label, bytes, totalBytes });
-    tell(0, 0);
-    using warming = new ImageWarming(this.#context, context, image, tell);
-    const digest = await warming.run(request);
-    const { fetchedBytes, presentBytes } = warming;
+    report(0, 0);
+    using warmer = new ImageWarmer(this.#context, context, image, report);
+    const digest = await warmer.run(request);
+    const { fetchedBytes, presentBytes } = warmer;
     return { image: label, digest, fetchedBytes, presentBytes };
   }
 }
