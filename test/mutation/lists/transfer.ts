@@ -33,14 +33,14 @@ export const transfer: readonly Mutation[] = [
   },
   {
     file: 'src/transfer/importer.ts',
-    replace: 'this.#releases.push(cache.hold(digest));',
+    replace: 'this.#releases.push(catalog.hold(digest));',
     by: '',
     promise: 'content of an archive is not evicted before its image is visible',
     tests: IMPORT,
   },
   {
     file: 'src/transfer/importer.ts',
-    replace: 'await spool.discard(path);',
+    replace: 'await spool.discard(ingest.path);',
     by: '',
     promise: 'an import that fails leaves no file behind',
     tests: IMPORT,
@@ -124,7 +124,7 @@ export const transfer: readonly Mutation[] = [
   },
   {
     file: 'src/transfer/exporter.ts',
-    replace: 'this.#releases.push(this.#context.cache.hold(digest));',
+    replace: 'this.#releases.push(this.#context.catalog.hold(digest));',
     by: '',
     promise: 'an image is not evicted while it is exported',
     tests: EXPORT,
@@ -132,7 +132,7 @@ export const transfer: readonly Mutation[] = [
   {
     file: 'src/transfer/exporter.ts',
     replace:
-      'const isKnown = digest !== undefined && (await this.#context.index.link(key, digest)) !== undefined;',
+      'const isKnown = digest !== undefined && (await this.#context.index.permission(key, digest)) !== undefined;',
     by: 'const isKnown = digest !== undefined;',
     promise: 'an image of another repository is not exported under this name',
     tests: EXPORT,
@@ -281,14 +281,14 @@ export const transfer: readonly Mutation[] = [
   },
   {
     file: 'src/transfer/image-warmer.ts',
-    replace: 'this.#releases.push(this.#context.cache.hold(digest));',
+    replace: 'this.#releases.push(this.#context.catalog.hold(digest));',
     by: '',
     promise: 'what was fetched of an image is not evicted before the image is complete',
     tests: WARM,
   },
   {
     file: 'src/transfer/image-warmer.ts',
-    replace: 'if (this.#context.cache.get(digest) !== undefined) return;',
+    replace: 'if ((await this.#context.catalog.get(digest)) !== undefined) return;',
     by: 'return;',
     promise: 'content that was fetched but not stored is a failure',
     tests: WARM,
