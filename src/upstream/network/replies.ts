@@ -2,7 +2,8 @@
 
 import { toUpstreamError, UpstreamError, type UpstreamErrorCode } from '../errors.ts';
 import { explainRefusal, parseRetryAfter } from '../limits/rate-limit.ts';
-import { discard, type Reply } from './transport.ts';
+import { isEncoded } from './reply-headers.ts';
+import { abandon, discard, type Reply } from './transport.ts';
 
 const ERROR_BODY_MAX_BYTES = 64 * 1024;
 const ERROR_TEXT_MAX_LENGTH = 200;
@@ -31,16 +32,11 @@ export async function readBody(reply: Reply, limit: number, upstream: string): P
   return Buffer.concat(chunks, length);
 }
 
-/** Then the length in the headers is not the content's, either. */
-export function isEncoded(reply: Reply): boolean {
-  return !/^(identity)?$/i.test(String(reply.headers['content-encoding'] ?? ''));
-}
-
 /** Digests are over identity bytes, and we asked for nothing else. @throws {UpstreamError} */
 export function assertIdentity(reply: Reply, upstream: string): void {
-  if (!isEncoded(reply)) return;
+  if (!isEncoded(reply.headers)) return;
   const encoding = reply.headers['content-encoding'];
-  reply.body.on('error', () => undefined).destroy();
+  abandon(reply);
   throw new UpstreamError(
     'invalid-response',
     upstream,

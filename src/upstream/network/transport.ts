@@ -11,6 +11,7 @@ import { parseRateLimit } from '../limits/rate-limit.ts';
 import { isSpecialHost, publicLookup } from './address-rule.ts';
 import { type ConnectionSettings, Connections } from './connections.ts';
 import { isRedirect, MAX_REDIRECTS, redirectTarget } from './redirects.ts';
+import { firstValue } from './reply-headers.ts';
 
 /** Real time, not the body's inactivity: a body that trickles would keep us as long as it likes. */
 const DISCARD_TIMEOUT_MS = 1_000;
@@ -43,7 +44,7 @@ export interface Identity {
   via: string;
 }
 
-export interface Exchange {
+export interface TransportRequest {
   context: RequestContext;
   /** A POST is not redirected: what it carries is for this one server. */
   method: 'GET' | 'HEAD' | 'POST';
@@ -112,15 +113,15 @@ export class Transport {
    *
    * @throws {UpstreamError} no reply, or a redirect that must not be followed
    */
-  async send(exchange: Exchange): Promise<Reply> {
-    const { method, url, headers } = exchange;
+  async send(request: TransportRequest): Promise<Reply> {
+    const { method, url, headers } = request;
     let at = url;
     let sent = headers;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const reply = await this.#sendOnce({ ...exchange, url: at, headers: sent });
+      const reply = await this.#sendOnce({ ...request, url: at, headers: sent });
       if (!isRedirect(reply.status) || method === 'POST') return reply;
       await discard(reply);
-      const target = redirectTarget(single(reply.headers['location']), at, this.#allowSpecial);
+      const target = redirectTarget(firstValue(reply.headers['location']), at, this.#allowSpecial);
       if (typeof target === 'string')
         throw new UpstreamError('invalid-response', this.#settings.name, target);
       at = target;
@@ -134,7 +135,7 @@ export class Transport {
     await Promise.all([this.#own.close(), this.#foreign.close()]);
   }
 
-  async #sendOnce({ context, method, url, headers, kind, body }: Exchange): Promise<Reply> {
+  async #sendOnce({ context, method, url, headers, kind, body }: TransportRequest): Promise<Reply> {
     const { name: upstream } = this.#settings;
     const startedAt = this.#clock.now();
     let code = '0';
@@ -177,15 +178,15 @@ export class Transport {
   }
 }
 
-/** The one value of a header; of several lines, the first. */
-export function single(header: string | string[] | undefined): string | undefined {
-  return Array.isArray(header) ? header[0] : header;
+/** Discards a reply. Reads a short body that is already here to its end, because that keeps the connection. */
+export async function discard({ body }: Reply): Promise<void> {
+  const signal = AbortSignal.timeout(DISCARD_TIMEOUT_MS);
+  await body.dump({ limit: 64 * 1024, signal }).catch(() => undefined);
 }
 
-/** Lets go of a reply whose body nobody wants; one that is short and there is read to keep its connection. */
-export async function discard(reply: Reply): Promise<void> {
-  const signal = AbortSignal.timeout(DISCARD_TIMEOUT_MS);
-  await reply.body.dump({ limit: 64 * 1024, signal }).catch(() => undefined);
+/** Closes the connection of a reply whose body may be long. Without the listener, the error of that would end the process. */
+export function abandon({ body }: Reply): void {
+  body.on('error', () => undefined).destroy();
 }
 
 /**
