@@ -9,11 +9,9 @@
  * | 429 | no; nobody asks the same kind of thing until Retry-After, or for some seconds | no |
  * | anything else it says | no | no |
  */
-import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
-import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../errors.ts';
 import type {
@@ -24,22 +22,15 @@ import type {
   ManifestHead,
   Upstream,
 } from '../upstream.ts';
+import { Breaker, type BreakerContext } from './breaker.ts';
 import type { PullQuota } from './pull-quota.ts';
 
 const RETRIES = 2;
 const FIRST_BACKOFF_MS = 100;
-/** Failures in a row without any answer that open the breaker. */
-const BREAKER_THRESHOLD = 3;
-const FIRST_COOLDOWN_MS = 5_000;
-const LONGEST_COOLDOWN_MS = 60_000;
 
-export interface ResilienceContext {
+export interface ResilienceContext extends BreakerContext {
   metrics: Metrics;
-  logger: Logger;
-  clock: Clock;
-  /** From 0 up to 1; spreads retries that would otherwise come all at once. */
-  random: () => number;
-  /** Absent: there is no limit of pulls. */
+  /** Absent: the pulls of this upstream are not limited. */
   quota?: PullQuota;
 }
 
@@ -192,54 +183,4 @@ export class ResilientUpstream implements Upstream {
 
 function isOutage(error: unknown): error is UpstreamError {
   return error instanceof UpstreamError && (error.code === 'unavailable' || error.code === 'timeout');
-}
-
-/** Lets nobody wait for an upstream that gave no answer to those before; one at a time tries again, now and then. */
-class Breaker {
-  readonly #name: string;
-  readonly #context: ResilienceContext;
-  #failures = 0;
-  #cooldownMs = FIRST_COOLDOWN_MS;
-  /** Milliseconds since the epoch; undefined while closed. */
-  #openUntil: number | undefined;
-
-  constructor(name: string, context: ResilienceContext) {
-    this.#name = name;
-    this.#context = context;
-  }
-
-  get isOpen(): boolean {
-    return this.#openUntil !== undefined;
-  }
-
-  /** Why the upstream is not to be asked now. When it is time to try again, exactly one caller gets leave. */
-  refusal(): UpstreamError | undefined {
-    if (this.#openUntil === undefined) return undefined;
-    const now = this.#context.clock.now();
-    const left = this.#openUntil - now;
-    // The clock may have been turned back: no wait is longer than the longest.
-    if (left > 0 && left <= LONGEST_COOLDOWN_MS) {
-      const message = `gave no answer lately, and is asked again in ${Math.ceil(left / 1000)} s`;
-      return new UpstreamError('unavailable', this.#name, message);
-    }
-    this.#openUntil = now + this.#cooldownMs; // for everybody but this caller
-    return undefined;
-  }
-
-  answered({ id: requestId }: RequestContext): void {
-    if (this.isOpen) this.#context.logger.info({ requestId, upstream: this.#name }, 'upstream answers again');
-    this.#failures = 0;
-    this.#cooldownMs = FIRST_COOLDOWN_MS;
-    this.#openUntil = undefined;
-  }
-
-  failed({ id: requestId }: RequestContext, error: UpstreamError): void {
-    if (error.status !== undefined) return; // it did answer
-    this.#failures = error.code === 'timeout' ? BREAKER_THRESHOLD : this.#failures + 1;
-    if (this.#failures < BREAKER_THRESHOLD) return;
-    if (!this.isOpen)
-      this.#context.logger.warn({ requestId, err: error, upstream: this.#name }, 'upstream gives no answer');
-    else this.#cooldownMs = Math.min(this.#cooldownMs * 2, LONGEST_COOLDOWN_MS);
-    this.#openUntil = this.#context.clock.now() + this.#cooldownMs * (0.75 + this.#context.random() / 4);
-  }
 }
