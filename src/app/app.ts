@@ -99,15 +99,22 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.use(clock.every(FLUSH_INTERVAL_MS, () => void cache.flush()));
   const identity = { userAgent: `millpond/${options.version}`, via: `1.1 millpond-${randomUUID()}` };
   const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
-  stack.defer(() => seal.close());
-  if (!config.sealed) await seal.open();
+  stack.defer(() => seal.apply());
+  if (!config.sealed) await seal.lift();
 
   const { maxSize, lowWatermark, keepFree, pin } = config.cache;
   const maxBytes =
     typeof maxSize === 'number' ? maxSize : await shareOf(directory, maxSize.share, fileSystem);
   metrics.storeCapacity.set(maxBytes);
   const space = new Space(
-    { directory, maxBytes, lowWatermark, keepFree, pin: pin.map(imagePattern), evicts: () => !seal.isClosed },
+    {
+      directory,
+      maxBytes,
+      lowWatermark,
+      keepFree,
+      pin: pin.map(imagePattern),
+      evicts: () => !seal.isApplied,
+    },
     { cache, inventory, index, spool, fileSystem, metrics, faults, logger },
   );
   stack.defer(() => space.close());
@@ -161,7 +168,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => importing.close());
   const warming = new Warming({
     ...{ cache, manifests, manifestStore, blobs, discovery, upstreamByName, upstreamOf, clock, logger },
-    sealed: () => seal.isClosed,
+    sealed: () => seal.isApplied,
   });
   stack.defer(() => warming.close());
   const operationsApp = createOperationsApp({
@@ -178,14 +185,14 @@ export async function startApp(options: AppOptions): Promise<App> {
     status: () =>
       readStatus(metrics, {
         version: options.version,
-        sealed: seal.isClosed,
+        sealed: seal.isApplied,
         upstreams: upstreamByName.keys(),
       }),
     images: new Images({ ...shared, inventory, manifests: manifestStore }),
     upstreamOf,
     scrub: (signal) => scrubbing.begin(signal),
     setSealed: async (sealed) => {
-      await (sealed ? seal.close() : seal.open());
+      await (sealed ? seal.apply() : seal.lift());
       logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
     },
   });

@@ -13,7 +13,7 @@ import { helperCredentials } from '../upstream/auth/credential-helper.ts';
 import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
-import { Seal, SealableUpstream } from '../upstream/client/sealed.ts';
+import { Seal, SealableUpstream } from '../upstream/client/seal.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
