@@ -17,7 +17,7 @@ export interface AuthenticatedTransportSettings extends TransportSettings, Token
 export interface AuthenticatedRequest extends TransportRequest {
   /** Whose content is asked for. */
   repository: Repository;
-  /** Do not renew the token on a 401: the caller sends another request then, which renews it if need be. */
+  /** Do not renew the token on a 401: the caller then sends another request, which renews it if necessary. */
   keepToken?: boolean;
 }
 
@@ -86,7 +86,7 @@ export class AuthenticatedTransport {
     }
   }
 
-  /** Several requests can wait for one token, so fetching it goes on. Only the request that was aborted stops waiting. */
+  /** Stops waiting when the request is aborted. The fetch of the token goes on, because others may wait for it. */
   async #unlessAborted<T>(promise: Promise<T>, { signal }: RequestContext): Promise<T> {
     if (signal === undefined) return promise;
     const { promise: aborted, reject } = Promise.withResolvers<never>();

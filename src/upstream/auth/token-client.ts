@@ -13,15 +13,15 @@ import { basicAuthorization, type Credentials } from './credentials.ts';
 import { isRealmAllowed } from './realm.ts';
 
 const TOKEN_BODY_MAX_BYTES = 1024 * 1024;
-/** "A token should never be returned with less than 60 seconds to live". Some servers say 0 all the same, or nothing. */
+/** "A token should never be returned with less than 60 seconds to live". Some servers still say 0, or nothing. */
 const MIN_LIFETIME_SECONDS = 60;
 const MAX_LIFETIME_SECONDS = 3600;
 
 /** The OAuth2 specification requires one. */
 const CLIENT_ID = 'millpond';
 /**
- * What token servers that only support GET answer to a POST: 404 by the specification, JFrog 401, Azure 400 (containerd,
- * authorizer.go).
+ * What token servers that only support GET answer to a POST: 404 by the specification, JFrog 401, Azure 400
+ * (containerd, authorizer.go).
  */
 const NO_OAUTH2: readonly number[] = [400, 401, 404, 405];
 
@@ -78,7 +78,7 @@ export class TokenClient {
       (await this.#get(context, demand, credentials));
     if (reply.status === 404 || reply.status === 410) {
       await discard(reply);
-      // Not `not-found`: the token server is missing, not the content. The mirror must not forget a tag because of this.
+      // Not `not-found`: the token server is missing, not the content. The mirror must not forget a cached tag.
       const what = `its token server answered ${reply.status}`;
       throw new UpstreamError('invalid-response', name, what, { status: reply.status });
     }

@@ -86,7 +86,7 @@ export class Tokens {
     return authorization === rejected ? undefined : authorization;
   }
 
-  /** The `Authorization`, without our credentials, for a host that a redirect led to. Good for one request, not kept. */
+  /** The `Authorization` for a host that a redirect led to. Obtained without our credentials, and not kept. */
   async anonymous(
     context: RequestContext,
     reply: Reply,

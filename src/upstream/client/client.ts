@@ -25,7 +25,7 @@ import type {
 import { nextPage } from './link.ts';
 
 const LIST_MAX_BYTES = 8 * 1024 * 1024;
-/** `OCI-Filters-Applied`: names, separated by commas. Nothing else may pass, because clients get this header from us. */
+/** `OCI-Filters-Applied`: names, separated by commas. Nothing else may pass, because we send it on to clients. */
 const FILTERS_APPLIED = /^[\w., -]{1,200}$/;
 
 interface RegistryRequest {
@@ -88,7 +88,11 @@ export class UpstreamClient implements Upstream {
     const digest = digestOf(bytes, isDigest(reference) ? digestAlgorithm(reference) : 'sha256');
     if (isDigest(reference) && digest !== reference) {
       this.#metrics.contentRejected.inc({ upstream: this.name, reason: 'digest-mismatch' });
-      throw new UpstreamError('invalid-response', this.name, `sent ${digest} for the manifest ${reference}`);
+      throw new UpstreamError(
+        'invalid-response',
+        this.name,
+        `sent content with the digest ${digest} for the manifest ${reference}`,
+      );
     }
     return { bytes, digest, mediaType: mediaTypeOf(reply.headers) ?? '' };
   }

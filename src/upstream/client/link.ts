@@ -1,8 +1,8 @@
 /**
  * The `Link` header of lists with pages (RFC 8288). Pure.
  *
- * Our own, because http-link-header 1.1.4 throws on an empty list element (", </v2/…>; rel=next") and loses a `rel` that
- * follows a parameter without a value. RFC 9110 and RFC 8288 allow both.
+ * Our own parser, because http-link-header 1.1.4 throws on an empty list element (`, </v2/…>; rel=next`) and loses a
+ * `rel` that follows a parameter without a value. RFC 9110 and RFC 8288 allow both.
  */
 import type { ListQuery } from '../../oci/reference.ts';
 

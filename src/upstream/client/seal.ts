@@ -90,7 +90,7 @@ export class SealableUpstream implements Upstream {
   #unsealed(): Upstream {
     if (this.#client !== undefined) return this.#client;
     const what =
-      'not cached, and this mirror is sealed, so it asks no upstream; import an archive that contains it, or unseal the mirror';
+      'not cached, and this mirror is sealed: it asks no upstream; import an archive that contains it, or unseal the mirror';
     throw new UpstreamError('sealed', this.name, what);
   }
 }
@@ -115,7 +115,7 @@ export class Seal {
     return this.#change(() => this.#applyNow());
   }
 
-  /** Unseals every upstream. Idempotent. @throws if one cannot be unsealed, say because its `ca` is gone. Then all stay sealed. */
+  /** Unseals every upstream, or none. Idempotent. @throws if one cannot be unsealed, for example if its `ca` is gone */
   lift(): Promise<void> {
     return this.#change(async () => {
       try {
@@ -133,7 +133,7 @@ export class Seal {
     await Promise.all(this.#upstreams.map((upstream) => upstream.seal()));
   }
 
-  /** Changes one after the other. Two at a time could leave one upstream unsealed, or lose a client with its connections. */
+  /** Runs one change at a time. Two at once could leave an upstream unsealed, or lose a client with its connections. */
   #change(change: () => Promise<void>): Promise<void> {
     const done = this.#lastChange.then(change);
     this.#lastChange = done.catch(() => undefined); // the caller gets the error

@@ -43,7 +43,7 @@ export class Breaker {
     if (this.#openUntil === undefined) return undefined;
     const now = this.#context.clock.now();
     const leftMs = this.#openUntil - now;
-    // The clock may have been turned back. So a wait that is longer than the longest cooldown is over.
+    // A wait longer than the longest cooldown means that the clock was turned back: treat it as over.
     if (leftMs > 0 && leftMs <= LONGEST_COOLDOWN_MS) {
       const message = `did not answer the last requests; the mirror tries again in ${Math.ceil(leftMs / 1000)} s`;
       return new UpstreamError('unavailable', this.#upstream, message);
@@ -52,7 +52,7 @@ export class Breaker {
     return undefined;
   }
 
-  /** Closes the breaker: the upstream gave an answer, whatever its status. */
+  /** Closes the breaker, because the upstream answered. */
   answered({ id: requestId }: RequestContext): void {
     if (this.isOpen)
       this.#context.logger.info({ requestId, upstream: this.#upstream }, 'upstream answers again');
@@ -61,9 +61,9 @@ export class Breaker {
     this.#openUntil = undefined;
   }
 
-  /** Counts an outage. The third in a row opens the breaker. So does one timeout, because a client has waited for it. */
+  /** Counts an outage. The third in a row opens the breaker. So does one timeout, because a client waited for it. */
   failed({ id: requestId }: RequestContext, error: UpstreamError): void {
-    if (error.status !== undefined) return; // a 5xx is an answer
+    if (error.status !== undefined) return; // a 5xx costs no time
     this.#failures = error.code === 'timeout' ? THRESHOLD : this.#failures + 1;
     if (this.#failures < THRESHOLD) return;
     const { clock, logger, random } = this.#context;

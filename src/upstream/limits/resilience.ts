@@ -1,13 +1,14 @@
 /**
- * What is done about an upstream in trouble: retries, the next URL, a breaker, and leaving it alone when it asks for it.
+ * Keeps an upstream in trouble from failing or delaying pulls: retries, fallback URLs, a circuit breaker, and a hold
+ * after a 429.
  *
- * | what happened | retried here | counts towards the breaker |
+ * | what happened | retry | counts for the breaker |
  * |---|---|---|
  * | no connection, or it broke | yes, with backoff | yes |
- * | a timeout | no: waiting longer is what the client would not do | opens it at once |
+ * | a timeout | no: the client would not wait for another one | opens it at once |
  * | 5xx | yes, with backoff | no: an answer costs no time |
- * | 429 | no; nobody asks the same kind of thing until Retry-After, or for some seconds | no |
- * | anything else it says | no | no |
+ * | 429 | no: send no requests of the same kind until Retry-After, or for some seconds | no |
+ * | any other status | no | no |
  */
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
@@ -40,7 +41,7 @@ export class ResilientUpstream implements Upstream {
   readonly #context: ResilienceContext;
   readonly #heldByKind = new Map<RequestKind, number>();
 
-  /** @param endpoints clients of the same registry at its several URLs, in the order in which they are tried */
+  /** @param endpoints clients for the URLs of one registry, in the order in which to try them */
   constructor(name: string, endpoints: readonly Upstream[], context: ResilienceContext) {
     this.name = name;
     this.#context = context;
@@ -128,7 +129,7 @@ export class ResilientUpstream implements Upstream {
         this.#publish();
         return { answer };
       } catch (error) {
-        if (request.signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
+        if (request.signal?.aborted === true) throw error; // the mirror aborted it: that says nothing about upstream
         if (!isOutage(error)) {
           breaker.answered(request);
           this.#publish();
@@ -148,14 +149,14 @@ export class ResilientUpstream implements Upstream {
   #refuseIfHeld(kind: RequestKind): void {
     const left = (this.#heldByKind.get(kind) ?? 0) - this.#context.clock.now();
     if (left <= 0) return;
-    const message = `asked to be left alone for another ${Math.ceil(left / 1000)} s (429)`;
+    const message = `answered 429, so the mirror sends it no requests of this kind for another ${Math.ceil(left / 1000)} s`;
     throw new UpstreamError('rate-limited', this.name, message, { status: 429, retryAfterMs: left });
   }
 
   #keepReserve(): void {
     const shortage = this.#context.quota?.shortage();
     if (shortage === undefined) return;
-    const message = `says that ${shortage.remaining} pulls are left, which are kept for what is not cached (rateLimit.reserve)`;
+    const message = `says that ${shortage.remaining} pulls are left; rateLimit.reserve keeps them for content that is not cached`;
     throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
   }
 
@@ -171,7 +172,7 @@ export class ResilientUpstream implements Upstream {
     const { retryAfterMs } = error;
     logger.warn(
       { requestId, err: error, upstream: this.name, kind, retryAfterMs },
-      'upstream limits us and is left alone',
+      'upstream rate limit: requests of this kind stop until it ends',
     );
   }
 

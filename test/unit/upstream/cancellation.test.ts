@@ -10,10 +10,10 @@ import { FakeClock } from '../../helpers/fake-clock.ts';
 import { CONTEXT } from '../../helpers/request-context.ts';
 import { ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
 
-/** More than it takes for an upstream that gives no answer to be left alone. */
+/** More than the failures that open the breaker. */
 const CANCELLED = 10;
 
-test('requests that the mirror itself breaks off do not count as an outage of upstream', async (t) => {
+test('requests that the mirror itself aborts do not count as an outage of upstream', async (t) => {
   const registry = await ScriptedUpstream.start(t);
   const digest = registry.addContent(Buffer.from('layer'));
   const gate = Promise.withResolvers<void>();

@@ -16,10 +16,10 @@ const HOUR = 3_600_000;
 const REPOSITORY = parseRepository('org/app') ?? assert.fail();
 const TAG = parseTag('1') ?? assert.fail();
 const LAYER = Buffer.from('layer');
-/** Far more than is read to keep a connection. */
+/** Far more than the mirror reads to keep a connection. */
 const LONG_BODY = Buffer.alloc(8_000_000, ' ');
 const MAX_CONNECTIONS = 3;
-/** Whoever waits for this long waits for what never comes. */
+/** Longer than any test runs. */
 const TIMEOUT_MS = 60_000;
 
 function clientOf(t: TestContext, { url }: { url: string }) {
@@ -117,7 +117,7 @@ suite('what a registry once demanded is not held against it', () => {
     assert.deepEqual([tokens.requests.length, moved.requests.length], [2, 1]);
   });
 
-  test('what a registry wants is asked anew once its token server has failed', async (t) => {
+  test('the mirror asks again what a registry demands after its token server has failed', async (t) => {
     const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
     await client.headBlob(CONTEXT, REPOSITORY, digest);
     await tokens.close();
@@ -186,7 +186,7 @@ test('a refused request gives its connection back, whatever becomes of its token
   }
 });
 
-test('a request that is broken off does not wait for its token, and leaves it to the others who do', async (t) => {
+test('a request that is aborted stops waiting for its token, and other requests still get it', async (t) => {
   const { registry, digest, client, asked, answer, tokenCalls } = await registryWithSlowTokens(t);
   const abort = new AbortController();
   const cancelled = client.fetchBlob({ ...CONTEXT, signal: abort.signal }, REPOSITORY, digest);
@@ -201,7 +201,7 @@ test('a request that is broken off does not wait for its token, and leaves it to
   assert.equal(tokenCalls(), 1);
 });
 
-test('a redirect whose body never ends is followed all the same', async (t) => {
+test('a redirect is followed even if its body never ends', async (t) => {
   const registry = await ScriptedUpstream.start(t);
   const image = registry.addImage('org/app', '1');
   const never = Promise.withResolvers<void>();
