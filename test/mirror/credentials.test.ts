@@ -86,6 +86,15 @@ suite('an identity token', () => {
     });
   }
 
+  test('goes only to the token server itself, and not where that redirects', async (t) => {
+    const { mirror, tokens } = await setUp(t, { refreshToken: SECRET }, credentials);
+    const elsewhere = await ScriptedUpstream.start(t);
+    tokens.refusal = { status: 307, body: '', headers: { location: `${elsewhere.url}/token` } };
+    assert.equal((await mirror.get(TAGS)).status, 502);
+    assert.equal(tokens.requests.length, 1);
+    assert.equal(elsewhere.requests.length, 0);
+  });
+
   test('that is not taken is a refusal, after one POST and one GET', async (t) => {
     const auth = { refreshToken: 'another', credentials: { username: 'u', password: 'p' } };
     const { mirror, tokens } = await setUp(t, auth, credentials);

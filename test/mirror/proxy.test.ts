@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { type MirrorOptions, startMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { TestProxy, type TestProxyOptions } from '../helpers/test-proxy.ts';
@@ -88,6 +88,19 @@ test('the password of a proxy comes from a file that may change, and is shown no
   for (const secret of ['hunter2', 'bob', ...basic])
     for (const shown of [JSON.stringify(mirror.log), refused.body.toString(), metrics])
       assert.ok(!shown.includes(secret), secret);
+});
+
+test('a token server at an address that is not public is not asked, not even through a proxy', async (t) => {
+  const { mirror, upstream, proxy } = await mirrorBehindProxy(t, ({ url }) => ({
+    environment: { HTTP_PROXY: url },
+    upstreams: { 'docker.io': { url: REGISTRY, realmHosts: ['10.0.0.1'] } },
+  }));
+  const header = { 'www-authenticate': 'Bearer realm="http://10.0.0.1/token"' };
+  upstream.script({}, (reply) => Object.assign(reply, errorReply(401, 'UNAUTHORIZED', header)));
+  const reply = await mirror.get(MANIFEST);
+  assert.equal(reply.status, 502);
+  assert.match(reply.body.toString(), /token server 10\.0\.0\.1 is not public; .*allowPrivateAddresses/);
+  assert.deepEqual(proxy.requests, [`GET ${REGISTRY}${MANIFEST}`]);
 });
 
 test('a refusal names the proxy, which may have made it', async (t) => {

@@ -1,19 +1,24 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { errorReply, type Script, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
 
 const UP = { upstream: 'docker.io' };
 
-test('a connection that breaks before its reply is tried again, and the client notices nothing', async (t) => {
-  const upstream = await ScriptedUpstream.start(t);
-  const image = upstream.addImage('a/b', '1');
-  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
-  upstream.script({}, (reply) => Object.assign(reply, errorReply(503, 'UNAVAILABLE')), { times: 2 });
-  const reply = await mirror.get('/v2/a/b/manifests/1');
-  assert.deepEqual([reply.status, reply.body], [200, image.top.bytes]);
-  assert.equal(upstream.requests.length, 3);
-});
+for (const [what, script] of [
+  ['a connection that breaks before its reply', (reply) => void (reply.drop = true)],
+  ['a 503', (reply) => void Object.assign(reply, errorReply(503, 'UNAVAILABLE'))],
+] as [string, Script][]) {
+  test(`${what} is retried twice, and the client notices nothing`, async (t) => {
+    const upstream = await ScriptedUpstream.start(t);
+    const image = upstream.addImage('a/b', '1');
+    const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+    upstream.script({}, script, { times: 2 });
+    const reply = await mirror.get('/v2/a/b/manifests/1');
+    assert.deepEqual([reply.status, reply.body], [200, image.top.bytes]);
+    assert.equal(upstream.requests.length, 3);
+  });
+}
 
 test('retries are bounded', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
@@ -146,6 +151,24 @@ test('429 with Retry-After: the client is told, and upstream is left alone for t
   assert.equal(upstream.requests.length, 1);
   mirror.clock.advance(10_000);
   assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 200);
+});
+
+test('a 429 for manifests stops requests for manifests, and none for blobs', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const digest = upstream.addContent(Buffer.from('layer'));
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  const header = { 'retry-after': '30' };
+  upstream.script({ kind: 'manifest' }, (reply) =>
+    Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', header)),
+  );
+  assert.equal((await mirror.get('/v2/a/b/manifests/1')).status, 429);
+  const refused = await mirror.get('/v2/a/b/manifests/2');
+  assert.match(
+    refused.body.toString(),
+    /answered 429, so the mirror sends it no requests of this kind for another 30 s/,
+  );
+  assert.equal((await mirror.get(`/v2/a/b/blobs/${digest}`)).status, 200);
+  assert.deepEqual([upstream.count('manifest'), upstream.count('blob')], [1, 1]);
 });
 
 test('a mirror that is its own upstream says so instead of running in circles', async (t) => {

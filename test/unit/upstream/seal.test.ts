@@ -7,14 +7,15 @@ import { CONTEXT } from '../../helpers/request-context.ts';
 
 const REPOSITORY = parseRepository('org/app') ?? assert.fail();
 
-/** Two upstreams under one seal. Creating a client takes until `ready` resolves. */
-function setUp(ready: Promise<void> = Promise.resolve()) {
+/** Two upstreams under one seal. Creating a client takes until `ready` resolves, and fails for `broken`. */
+function setUp({ ready, broken }: { ready?: Promise<void>; broken?: string } = {}) {
   const open = new Set<Upstream>();
   let created = 0;
   const upstreams = ['docker.io', 'quay.io'].map(
     (name) =>
       new SealableUpstream(name, async () => {
         await ready;
+        if (name === broken) throw new Error('its ca is gone');
         created += 1;
         const client = {
           fetchTags: async (): Promise<FetchedTags> => ({ body: Buffer.from(name) }),
@@ -50,7 +51,7 @@ test('a seal starts applied: no upstream is asked until it is lifted, and none a
 
 test('a seal that is lifted twice at once opens each upstream once, and applying it closes all', async () => {
   const ready = Promise.withResolvers<void>();
-  const { seal, open, created } = setUp(ready.promise);
+  const { seal, open, created } = setUp({ ready: ready.promise });
   const lifts = [seal.lift(), seal.lift()];
   ready.resolve();
   await Promise.all(lifts);
@@ -61,11 +62,19 @@ test('a seal that is lifted twice at once opens each upstream once, and applying
 
 test('a seal that is applied while it is being lifted ends applied, with nothing open', async () => {
   const ready = Promise.withResolvers<void>();
-  const { seal, open, ask } = setUp(ready.promise);
+  const { seal, open, ask } = setUp({ ready: ready.promise });
   const changes = [seal.lift(), seal.apply()];
   ready.resolve();
   await Promise.all(changes);
   assert.equal(seal.isApplied, true);
   assert.equal(open.size, 0);
   assert.deepEqual(codes(await ask()), ['sealed', 'sealed']);
+});
+
+test('a seal that cannot be lifted for one upstream stays applied for all', async () => {
+  const { seal, open, ask } = setUp({ broken: 'quay.io' });
+  await assert.rejects(seal.lift(), /its ca is gone/);
+  assert.equal(seal.isApplied, true);
+  assert.deepEqual(codes(await ask()), ['sealed', 'sealed']);
+  assert.equal(open.size, 0);
 });
