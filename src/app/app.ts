@@ -50,10 +50,10 @@ export async function startApp(options: AppOptions): Promise<App> {
 
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
   const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
-  const sealed = () => seal.isClosed;
+  const sealed = () => seal.isApplied;
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
-  stack.defer(() => seal.close());
-  if (!config.sealed) await seal.open();
+  stack.defer(() => seal.apply());
+  if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock }));
 
   const table = routingTable(config);

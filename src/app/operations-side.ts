@@ -49,7 +49,7 @@ export async function openOperationsSide(
   stack.defer(() => importer.close());
   const warmer = new Warmer({
     ...{ ...mirrors, catalog: storage.catalog, upstreamByName, upstreamOf, clock, logger },
-    sealed: () => seal.isClosed,
+    sealed: () => seal.isApplied,
   });
   stack.defer(() => warmer.close());
   const app = createOperationsApp({
@@ -67,12 +67,12 @@ export async function openOperationsSide(
       const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
       return isWritable ? undefined : 'the cache directory cannot be written';
     },
-    status: () => readStatus(metrics, { version, sealed: seal.isClosed, upstreams: upstreamByName.keys() }),
+    status: () => readStatus(metrics, { version, sealed: seal.isApplied, upstreams: upstreamByName.keys() }),
     images: new Images(shared),
     upstreamOf,
     scrub: (signal) => scrubber.begin(signal),
     setSealed: async (sealed) => {
-      await (sealed ? seal.close() : seal.open());
+      await (sealed ? seal.apply() : seal.lift());
       logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
     },
   });

@@ -13,8 +13,20 @@ const relation = fc.constantFrom(
   'REL="Next"',
   'rel="prev next"',
   'title="a, b; c"; rel="next"',
+  'title="\\"a\\""; rel="next"',
+  'a-flag; rel = next',
 );
-const other = fc.constantFrom('</first>; rel="first"', '<>; rel=prev', '</x>', '</n>; title="rel=next"');
+const other = fc.constantFrom(
+  '</first>; rel="first"',
+  '<>; rel=prev',
+  '</x>',
+  '</n>; title="rel=next"',
+  '</n>; title="; rel=next;"',
+  '</n>; title="\\"; rel=next; x=\\""',
+  '</n>; rel=prev; rel=next', // RFC 8288, section 3.3: the first one counts
+  '', // RFC 9110, section 5.6.1.2: an empty element of a list counts for nothing
+  'no link',
+);
 
 test('the query of the next page is read, wherever it stands and however it is written', () => {
   fc.assert(
