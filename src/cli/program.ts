@@ -1,15 +1,15 @@
 /** The command line: what can be typed, and what the process answers with. */
 import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/errors.ts';
-import type { Surroundings } from './command.ts';
-import { addConfigCommands } from './config.ts';
-import { addImageCommands } from './images.ts';
-import { addScrubCommand } from './scrub.ts';
-import { addSealCommands } from './seal.ts';
-import { addServeCommand } from './serve.ts';
-import { addStatusCommand } from './status.ts';
-import { addTransferCommands } from './transfer.ts';
-import { addWarmCommand } from './warm.ts';
+import { addConfigCommands } from './commands/config.ts';
+import { addImageCommands } from './commands/images.ts';
+import { addScrubCommand } from './commands/scrub.ts';
+import { addSealCommands } from './commands/seal.ts';
+import { addServeCommand } from './commands/serve.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addTransferCommands } from './commands/transfer.ts';
+import { addWarmCommand } from './commands/warm.ts';
+import type { Surroundings } from './io/surroundings.ts';
 
 /** 0: done. 1: failed while running. 2: bad usage or configuration. */
 export type ExitCode = 0 | 1 | 2;

@@ -6,7 +6,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import * as z from 'zod';
 import { parseImageName } from '../oci/image-name.ts';
 import { isPlatform } from '../oci/platform.ts';
-import { formatDuration, formatSize, parseDuration, parseSize } from './units.ts';
+import { formatDuration, formatSize, parseDuration, parseSize } from './fields/units.ts';
 
 /** An address to listen on, in the shape that `server.listen` of node:net takes. */
 export interface ListenAddress {

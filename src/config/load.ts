@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import { ConfigError, type ConfigProblem } from './errors.ts';
+import { YamlSource } from './file/source.ts';
+import { nearest } from './file/suggest.ts';
 import { type Issue, makePathsAbsolute, nameIssues, referenceIssues, withPresets } from './raw.ts';
 import { type Config, configSchema } from './schema.ts';
 import { type Environment, whyUnreadable } from './secrets.ts';
-import { YamlSource } from './source.ts';
-import { nearest } from './suggest.ts';
 
 export interface LoadOptions {
   /** The YAML file; without one, the built-in defaults. */

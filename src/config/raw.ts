@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { parseImageName } from '../oci/image-name.ts';
 import { SecretError } from './errors.ts';
-import { DEFAULT_UPSTREAM, DEFAULT_UPSTREAMS, PRESETS } from './presets.ts';
+import { DEFAULT_UPSTREAM, DEFAULT_UPSTREAMS, PRESETS } from './file/presets.ts';
 import { type Environment, Secret, whyUnreadable } from './secrets.ts';
 
 /** One thing that is wrong, by its place in the data. */

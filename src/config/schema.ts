@@ -32,7 +32,7 @@ import {
   timeout,
   wrongType,
 } from './fields.ts';
-import { DEFAULT_UPSTREAM } from './presets.ts';
+import { DEFAULT_UPSTREAM } from './file/presets.ts';
 
 const LOG_LEVELS = [
   'trace',

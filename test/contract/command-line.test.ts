@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { Surroundings } from '../../src/cli/command.ts';
+import type { Surroundings } from '../../src/cli/io/surroundings.ts';
 import { runCommandLine } from '../../src/cli/program.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { formatDuration, formatSize, parseDuration, parseSize } from '../../../src/config/units.ts';
+import { formatDuration, formatSize, parseDuration, parseSize } from '../../../src/config/fields/units.ts';
 
 suite('durations and sizes', () => {
   for (const [text, ms] of [

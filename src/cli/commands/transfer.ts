@@ -3,11 +3,11 @@ import { createReadStream } from 'node:fs';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Digest } from '../oci/digest.ts';
-import { readLayout } from '../transfer/layout/layout-reader.ts';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBars } from './output.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { readLayout } from '../../transfer/layout/layout-reader.ts';
+import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import { humanSize, ProgressBars } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 import { withPlatformOption } from './warm.ts';
 
 interface ExportOptions extends ServerOption {

@@ -1,7 +1,7 @@
 /** `millpond seal` and `millpond unseal`. */
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
+import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 export function addSealCommands(program: Command, { stdout }: Surroundings): void {
   for (const [name, description, told] of [

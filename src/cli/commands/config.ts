@@ -1,8 +1,13 @@
 /** `millpond config check` and `millpond config print`. */
 import type { Command } from 'commander';
-import { loadConfig } from '../config/load.ts';
-import { printConfig } from '../config/print.ts';
-import { type ConfigOption, chosenConfigFile, type Surroundings, withConfigOption } from './command.ts';
+import { loadConfig } from '../../config/load.ts';
+import { printConfig } from '../../config/print.ts';
+import {
+  type ConfigOption,
+  chosenConfigFile,
+  type Surroundings,
+  withConfigOption,
+} from '../io/surroundings.ts';
 
 export function addConfigCommands(program: Command, surroundings: Surroundings): void {
   const { cwd, environment, stdout } = surroundings;

@@ -2,9 +2,9 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBars } from './output.ts';
+import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import { humanSize, ProgressBars } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 interface WarmOptions extends ServerOption {
   file?: string;

@@ -1,6 +1,6 @@
 /** How commands show things: sizes, tables and progress. */
 import { MultiBar, type SingleBar } from 'cli-progress';
-import type { TextOutput } from './command.ts';
+import type { TextOutput } from './surroundings.ts';
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 

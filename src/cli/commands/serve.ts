@@ -1,7 +1,12 @@
 /** `millpond serve`. */
 import type { Command } from 'commander';
-import { loadConfig } from '../config/load.ts';
-import { type ConfigOption, chosenConfigFile, type Surroundings, withConfigOption } from './command.ts';
+import { loadConfig } from '../../config/load.ts';
+import {
+  type ConfigOption,
+  chosenConfigFile,
+  type Surroundings,
+  withConfigOption,
+} from '../io/surroundings.ts';
 
 export function addServeCommand(program: Command, surroundings: Surroundings): void {
   const { cwd, environment, serve } = surroundings;

@@ -1,8 +1,8 @@
 /** `millpond scrub`. */
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBars } from './output.ts';
+import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import { humanSize, ProgressBars } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 export function addScrubCommand(program: Command, { stdout, stderr }: Surroundings): void {
   withServerOption(program.command('scrub'))

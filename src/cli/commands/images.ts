@@ -1,8 +1,8 @@
 /** `millpond list` and `millpond remove`. */
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, table } from './output.ts';
+import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import { humanSize, table } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 interface Image {
   name: string;

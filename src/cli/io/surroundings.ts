@@ -1,7 +1,7 @@
 /** What every command is given, and the option that most of them share. */
 import type { Command } from 'commander';
-import type { Config } from '../config/schema.ts';
-import type { Environment } from '../config/secrets.ts';
+import type { Config } from '../../config/schema.ts';
+import type { Environment } from '../../config/secrets.ts';
 
 /** Everything that commands use of the world outside. */
 export interface Surroundings {
