@@ -1,7 +1,7 @@
 /** Secrets by reference: the value stays out of the configuration, and so out of everything that prints it. */
 import { readFile, stat } from 'node:fs/promises';
 import { SecretError } from './errors.ts';
-import type { SecretRef } from './fields.ts';
+import type { SecretRef } from './fields/paths.ts';
 
 /** Environment variables as they were given to the process. */
 export type Environment = Readonly<Record<string, string | undefined>>;

@@ -1,4 +1,5 @@
 /** What is known about the public registries, so that naming one is enough to configure it. */
+import { isRaw, type Raw } from './raw.ts';
 
 export interface Preset {
   url: string;
@@ -28,3 +29,33 @@ export const DEFAULT_UPSTREAMS: readonly string[] = ['docker.io', 'ghcr.io', 'qu
 
 /** The upstream that a name without a host means, unless the configuration says otherwise. */
 export const DEFAULT_UPSTREAM = 'docker.io';
+
+// `server:` with all of its keys commented out is a section of defaults, not an error.
+const SECTIONS = ['server', 'operations', 'cache', 'log'];
+
+/** The data with what depends on an upstream's name filled in. A copy, except for what is not filled in. */
+export function withPresets(data: unknown): unknown {
+  const root = data ?? {};
+  if (!isRaw(root)) return root;
+  const filled = Object.fromEntries(
+    Object.entries(root).filter(([key, value]) => value !== null || !SECTIONS.includes(key)),
+  );
+  const upstreams = Object.hasOwn(root, 'upstreams')
+    ? (root['upstreams'] ?? {})
+    : Object.fromEntries(DEFAULT_UPSTREAMS.map((host) => [host, {}]));
+  filled['upstreams'] = isRaw(upstreams)
+    ? Object.fromEntries(
+        Object.entries(upstreams).map(([host, entry]) => [host, withPreset(host, entry ?? {})]),
+      )
+    : upstreams;
+  return filled;
+}
+
+function withPreset(host: string, entry: unknown): unknown {
+  if (!isRaw(entry)) return entry;
+  const { freshness, rateLimit, ...rest } = entry;
+  const filled: Raw = { url: `https://${host}`, ...PRESETS.get(host), ...rest };
+  for (const [key, value] of Object.entries({ freshness, rateLimit }))
+    if (value !== undefined && value !== null) filled[key] = value;
+  return filled;
+}

@@ -1,0 +1,60 @@
+/** Rules between upstreams and their names, which the schema cannot say. */
+import { parseImageName } from '../../oci/image-name.ts';
+import { DEFAULT_UPSTREAM } from './presets.ts';
+import { type Issue, isRaw, upstreamEntries } from './raw.ts';
+
+/** Names that mean two upstreams, and a default upstream that is none. */
+export function nameIssues(data: unknown): Issue[] {
+  const issues: Issue[] = [];
+  const upstreamByName = new Map<string, string>();
+  const imageHosts = new Set(isRaw(data) && isRaw(data['upstreams']) ? Object.keys(data['upstreams']) : []);
+  const claim = (name: unknown, upstream: string, path: Issue['path'], part: Issue['part']) => {
+    if (typeof name !== 'string') return;
+    const owner = upstreamByName.get(name) ?? upstream;
+    upstreamByName.set(name, owner);
+    if (owner === upstream) return;
+    issues.push({ path, part, message: `${name} is already a name of upstream ${owner}` });
+  };
+  for (const [host, entry] of upstreamEntries(data)) {
+    claim(host, host, ['upstreams', host], 'key');
+    for (const key of ['aliases', 'hosts']) {
+      const names: unknown = entry[key];
+      if (!Array.isArray(names)) continue;
+      for (const [index, name] of names.entries()) {
+        claim(name, host, ['upstreams', host, key, index], 'value');
+        if (key === 'aliases' && typeof name === 'string') imageHosts.add(name);
+      }
+    }
+  }
+  return [...issues, ...defaultUpstreamIssues(data, imageHosts), ...warmIssues(data, imageHosts)];
+}
+
+function defaultUpstreamIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
+  if (!isRaw(data) || !isRaw(data['upstreams'])) return [];
+  const chosen = data['defaultUpstream'];
+  if (typeof chosen === 'string' && !imageHosts.has(chosen)) {
+    const message = `must be one of upstreams or of their aliases, got ${JSON.stringify(chosen)}`;
+    return [{ path: ['defaultUpstream'], part: 'value', message }];
+  }
+  if (chosen === undefined && !imageHosts.has(DEFAULT_UPSTREAM)) {
+    const message = `must have ${DEFAULT_UPSTREAM}, or defaultUpstream must name one of them`;
+    return [{ path: ['upstreams'], part: 'key', message }];
+  }
+  return [];
+}
+
+/** Images to be warmed that no upstream has. */
+function warmIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
+  const entries: unknown = isRaw(data) ? data['warm'] : undefined;
+  if (!Array.isArray(entries)) return [];
+  return entries.flatMap((entry: unknown, at) => {
+    const images: unknown = isRaw(entry) ? entry['images'] : undefined;
+    if (!Array.isArray(images)) return [];
+    return images.flatMap((image: unknown, index): Issue[] => {
+      const host = typeof image === 'string' ? parseImageName(image)?.host : undefined;
+      if (host === undefined || imageHosts.has(host)) return [];
+      const message = `${host} is not one of upstreams, nor one of their aliases`;
+      return [{ path: ['warm', at, 'images', index], part: 'value', message }];
+    });
+  });
+}

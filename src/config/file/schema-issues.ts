@@ -1,0 +1,65 @@
+/** What the schema finds wrong, in the words of the configuration. */
+import * as z from 'zod';
+import type { Issue } from './raw.ts';
+import { nearest } from './suggest.ts';
+
+/** What is wrong with data that `schema` has refused. */
+export function schemaIssues(schema: z.ZodType, { issues }: z.ZodError): Issue[] {
+  return issues.flatMap((issue) => readIssue(schema, issue, []));
+}
+
+/** @param above the place of the value that zod looked at: a union's branches tell places inside of themselves */
+function readIssue(schema: z.ZodType, issue: z.core.$ZodIssue, above: Issue['path']): Issue[] {
+  const path = [...above, ...issue.path];
+  if (issue.code === 'unrecognized_keys') {
+    const known = knownKeys(schema, path);
+    return issue.keys.map((key) => ({ path: [...path, key], part: 'key', message: unknownKey(key, known) }));
+  }
+  if (issue.code === 'invalid_key') {
+    return [{ path, part: 'key', message: issue.issues[0]?.message ?? issue.message }];
+  }
+  if (issue.code === 'invalid_union') {
+    const [meant] = issue.errors
+      .filter((branch) => !branch.some(isOfAnotherType))
+      .toSorted((a, b) => unknownKeysOf(a) - unknownKeysOf(b));
+    if (meant !== undefined) return meant.flatMap((inner) => readIssue(schema, inner, path));
+  }
+  return [{ path, part: 'value', message: issue.message }];
+}
+
+/** The fewer there are, the more a union's branch is likely to be the one that was meant. */
+function unknownKeysOf(branch: readonly z.core.$ZodIssue[]): number {
+  return branch.reduce((sum, one) => sum + (one.code === 'unrecognized_keys' ? one.keys.length : 0), 0);
+}
+
+/** Whether a union's branch was not meant at all, rather than meant and got wrong inside. */
+function isOfAnotherType({ code, path }: z.core.$ZodIssue): boolean {
+  return path.length === 0 && (code === 'invalid_type' || code === 'invalid_value');
+}
+
+function unknownKey(key: string, known: readonly string[]): string {
+  if (known.includes(key)) return 'does not go together with the other keys here: give one kind only';
+  const suggestion = nearest(key, known);
+  return suggestion === undefined
+    ? `unknown key; known here: ${known.join(', ')}`
+    : `unknown key; did you mean ${suggestion}?`;
+}
+
+/** The part of JSON Schema that says which keys there are. */
+interface KeySchema {
+  properties?: Record<string, KeySchema>;
+  additionalProperties?: KeySchema | false;
+  anyOf?: KeySchema[];
+}
+
+function knownKeys(schema: z.ZodType, path: Issue['path']): string[] {
+  let schemas = [z.toJSONSchema(schema, { io: 'input' }) as KeySchema];
+  for (const step of path) {
+    schemas = schemas
+      .map(
+        ({ properties, additionalProperties }) => properties?.[String(step)] ?? (additionalProperties || {}),
+      )
+      .flatMap((schema) => schema.anyOf ?? [schema]);
+  }
+  return schemas.flatMap(({ properties }) => Object.keys(properties ?? {}));
+}

@@ -1,0 +1,20 @@
+/** The log. */
+import type { LogLevel } from '../../telemetry/log.ts';
+import { oneOf, section } from '../fields/plain.ts';
+
+const LOG_LEVELS = [
+  'trace',
+  'debug',
+  'info',
+  'warn',
+  'error',
+  'fatal',
+  'silent',
+] as const satisfies readonly LogLevel[];
+
+export const logSchema = section({
+  level: oneOf(LOG_LEVELS).prefault('info').describe('The least severe lines that are written.'),
+  format: oneOf(['json', 'pretty']).prefault('json').describe('One JSON object a line, or text for people.'),
+})
+  .prefault({})
+  .describe('The log.');
