@@ -70,12 +70,14 @@ test('prints no secret and no place of one', async () => {
   docker.io: { credentials: { username: bob, password: { env: HUB_TOKEN } } }
   ghcr.io: { credentials: { username: { file: /run/who }, password: { file: /run/token } } }
   quay.io: { proxy: { url: http://bob@proxy.corp:3128, password: { file: /run/proxy } } }
+  azure.corp: { credentials: { identityToken: { env: AZURE_TOKEN } } }
 `;
   const printed = printConfig(await folder.load(text, undefined));
   assert.match(printed, /username: bob\n {6}password: '\[redacted\]'\n/);
   assert.match(printed, /username: '\[redacted\]'\n {6}password: '\[redacted\]'\n/);
   assert.match(printed, /url: http:\/\/bob@proxy\.corp:3128\n {6}password: '\[redacted\]'\n/);
-  assert.doesNotMatch(printed, /HUB_TOKEN|\/run\//);
+  assert.match(printed, /identityToken: '\[redacted\]'\n/);
+  assert.doesNotMatch(printed, /_TOKEN|\/run\//);
 });
 
 test('what is printed loads as the same configuration', async () => {
