@@ -49,6 +49,7 @@ function unknownKey(key: string, known: readonly string[]): string {
 interface KeySchema {
   properties?: Record<string, KeySchema>;
   additionalProperties?: KeySchema | false;
+  items?: KeySchema;
   anyOf?: KeySchema[];
 }
 
@@ -57,7 +58,8 @@ function knownKeys(schema: z.ZodType, path: Issue['path']): string[] {
   for (const step of path) {
     schemas = schemas
       .map(
-        ({ properties, additionalProperties }) => properties?.[String(step)] ?? (additionalProperties || {}),
+        ({ properties, additionalProperties, items }) =>
+          items ?? properties?.[String(step)] ?? (additionalProperties || {}),
       )
       .flatMap((schema) => schema.anyOf ?? [schema]);
   }

@@ -338,6 +338,10 @@ suite('an unknown key', () => {
       `m.yaml:3:53: ${D}.credentials.password.fil: unknown key; did you mean file?`,
     ],
     [
+      'warm: [{ imges: [a], images: [a], every: 6h }]',
+      'm.yaml:1:10: warm[0].imges: unknown key; did you mean images?',
+    ],
+    [
       'operations: { password: hunter2 }',
       'm.yaml:1:15: operations.password: unknown key; known here: listen',
     ],
