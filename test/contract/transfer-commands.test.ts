@@ -37,13 +37,13 @@ test('millpond warm tells of each image what was fetched; of a file with a list,
   const first = await online('warm', '--file', 'images.txt', '--platform', 'linux/amd64', '--no-referrers');
   assert.deepEqual(first, {
     exitCode: 0,
-    stdout: 'docker.io/library/alpine:3.20: done, 1.0 MiB fetched, 0 B here already\n',
+    stdout: 'docker.io/library/alpine:3.20: done, 1 MiB fetched, 0 B here already\n',
     stderr: '',
   });
   const again = await online('warm', 'alpine:3.20', '--platform', 'linux/amd64', 'org/app:1');
   assert.match(
     again.stdout,
-    /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1\.0 MiB here already$/m,
+    /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB here already$/m,
   );
   assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B here already$/m);
 });
@@ -74,11 +74,11 @@ test('millpond export writes a file that millpond import takes into another mirr
   const { online, offline, sealed, folder, alpine } = await setUp(t);
   await online('warm', 'alpine:3.20');
   const written = await online('export', '--output', 'images.tar', 'alpine:3.20');
-  assert.deepEqual(written, { exitCode: 0, stdout: 'images.tar: 2.0 MiB written\n', stderr: '' });
+  assert.deepEqual(written, { exitCode: 0, stdout: 'images.tar: 2.01 MiB written\n', stderr: '' });
   assert.deepEqual(await readdir(folder), ['images.tar']);
   assert.deepEqual(await offline('import', 'images.tar'), {
     exitCode: 0,
-    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2.0 MiB stored, 0 B here already\n`,
+    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2 MiB stored, 0 B here already\n`,
     stderr: '',
   });
   await pullImage(sealed, 'library/alpine', '3.20');

@@ -1,18 +1,11 @@
 /** How commands show things: sizes, tables and progress. */
 import { MultiBar, type SingleBar } from 'cli-progress';
+import prettyBytes from 'pretty-bytes';
 import type { TextOutput } from './surroundings.ts';
 
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
-/** Bytes for people: `1.5 GiB`. */
+/** Bytes for people, in binary units and three significant digits: `1.5 GiB`. */
 export function humanSize(bytes: number): string {
-  let unit = 0;
-  let amount = bytes;
-  while (amount >= 1024 && unit < UNITS.length - 1) {
-    amount /= 1024;
-    unit += 1;
-  }
-  return `${unit === 0 || amount >= 100 ? Math.round(amount) : amount.toFixed(1)} ${UNITS[unit]}`;
+  return prettyBytes(bytes, { binary: true });
 }
 
 /** Rows in columns; the first row is the heading. */

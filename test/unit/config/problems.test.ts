@@ -324,6 +324,8 @@ suite('an unknown key', () => {
     ['cache: { maxsize: 1GiB }', 'm.yaml:1:10: cache.maxsize: unknown key; did you mean maxSize?'],
     ['cache:\n  max_size: 1GiB', 'm.yaml:2:3: cache.max_size: unknown key; did you mean maxSize?'],
     ['upstream: {}', 'm.yaml:1:1: upstream: unknown key; did you mean upstreams?'],
+    // Two letters that changed places count as one mistake: three letters may hold no more than one.
+    [upstream('rul: https://x'), `m.yaml:3:5: ${D}.rul: unknown key; did you mean url?`],
     [upstream('fallbackURLs: []'), `m.yaml:3:5: ${D}.fallbackURLs: unknown key; did you mean fallbackUrls?`],
     [
       upstream('freshness: { tagTLL: 5m }'),
