@@ -1,4 +1,4 @@
-/** A configuration file becomes a {@link Config}, or a {@link ConfigError} with everything that is wrong with it. */
+/** Loads a configuration file: the result is a {@link Config}, or a {@link ConfigError} with all mistakes at once. */
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ConfigError, type ConfigProblem } from './errors.ts';
@@ -12,15 +12,15 @@ import { type Config, configSchema } from './schema.ts';
 import { type Environment, whyUnreadable } from './secrets.ts';
 
 export interface LoadOptions {
-  /** The YAML file; without one, the built-in defaults. */
+  /** The YAML file; `undefined` means the built-in defaults. */
   file?: string | undefined;
-  /** Folder that relative paths start from, `file` and those in it. */
+  /** The folder that `file` and the relative paths in it start from. */
   cwd: string;
-  /** When given, the environment variables and files that the configuration names are checked too. */
+  /** If given, the environment variables and files that the configuration names are checked, too. */
   environment?: Environment;
 }
 
-/** @throws {ConfigError} */
+/** @throws {ConfigError} the file cannot be read, or it has mistakes */
 export async function loadConfig({ file, cwd, environment }: LoadOptions): Promise<Config> {
   const source = new YamlSource(file === undefined ? '' : await readConfigFile(file, cwd));
   const problemAt = (position: { line: number; col: number }, path: Issue['path'], message: string) => ({
@@ -39,7 +39,7 @@ export async function loadConfig({ file, cwd, environment }: LoadOptions): Promi
   const issues = parsed.success ? [] : schemaIssues(configSchema, parsed.error);
   const others = nameIssues(data);
   if (environment !== undefined) others.push(...(await referenceIssues(data, environment)));
-  // What has the wrong shape is told once: what else is wrong with it follows from that.
+  // Reports a value that the schema refuses only once: other mistakes at the same place follow from that.
   const misshapen = new Set(issues.map(({ path }) => formatPath(path)));
   issues.push(...others.filter(({ path }) => !misshapen.has(formatPath(path))));
 

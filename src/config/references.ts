@@ -1,11 +1,11 @@
-/** What the configuration names outside of itself: files and environment variables. */
+/** The files and environment variables that the configuration names. */
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { SecretError } from './errors.ts';
 import { type Issue, isRaw, upstreamEntries } from './file/raw.ts';
 import { type Environment, Secret, whyUnreadable } from './secrets.ts';
 
-/** The keys of an upstream that name something outside of the configuration. */
+/** The keys of an upstream that name a file or a variable. */
 const REFERENCES = [
   { path: ['credentials', 'username', 'env'], kind: 'secret variable' },
   { path: ['credentials', 'username', 'file'], kind: 'secret file' },
@@ -21,15 +21,15 @@ const REFERENCES = [
   { path: ['clientCertificate', 'key'], kind: 'file' },
 ] as const;
 
-/** Makes the files that upstreams name absolute, in place. */
+/** Makes the paths in upstreams absolute. Changes `data`. */
 export function makePathsAbsolute(data: unknown, cwd: string): void {
   for (const { kind, holder, key, name } of references(data)) {
-    // An empty path stays what it is, for the schema to refuse: made absolute it would be the folder itself.
+    // Leaves an empty path to the schema, which refuses it: made absolute, it would be `cwd`.
     if (kind !== 'secret variable' && name !== '') holder[key] = resolve(cwd, name);
   }
 }
 
-/** Environment variables that are not set, and files that cannot be read. */
+/** Environment variables that are not set or empty, and files that cannot be read. */
 export async function referenceIssues(data: unknown, environment: Environment): Promise<Issue[]> {
   const issues: Issue[] = [];
   for (const { path, kind, name } of references(data)) {

@@ -10,7 +10,7 @@ import { operationsSchema, serverSchema } from './sections/server.ts';
 import { upstreamSchema } from './sections/upstream.ts';
 import { warmSchema } from './sections/warm.ts';
 
-/** One upstream registry. Times in milliseconds, URLs without a slash at the end. */
+/** The settings of one upstream registry. Durations are in milliseconds; URLs have no slash at the end. */
 export type UpstreamConfig = z.output<typeof upstreamSchema>;
 
 export const configSchema = section({
@@ -19,21 +19,29 @@ export const configSchema = section({
   cache: cacheSchema,
   defaultUpstream: referenceHost()
     .prefault(DEFAULT_UPSTREAM)
-    .describe('The upstream that a bare /v2/<name> means; one of upstreams or of their aliases.'),
-  sealed: flag().prefault(false).describe('Never open an outgoing connection.'),
+    .describe(
+      'Upstream of a request that names none (a bare /v2/<name>): one of upstreams, or an alias of one.',
+    ),
+  sealed: flag()
+    .prefault(false)
+    .describe('Whether to serve only from the cache, and never open an outgoing connection.'),
   upstreams: z
     .codec(
-      z.record(referenceHost(), upstreamSchema, { error: wrongType('a map from hosts to settings') }),
+      z.record(referenceHost(), upstreamSchema, {
+        error: wrongType('a map of registry hosts, such as docker.io: {}'),
+      }),
       z.custom<ReadonlyMap<string, UpstreamConfig>>(),
       { decode: (record) => new Map(Object.entries(record)), encode: (map) => Object.fromEntries(map) },
     )
-    .describe('By the host in an image reference; nothing else can be reached through the mirror.'),
+    .describe(
+      'Registries by their host in image references. No other registry can be reached through the mirror.',
+    ),
   warm: warmSchema,
   log: logSchema,
 });
 
 /**
- * A complete, valid configuration. Times in milliseconds, sizes in bytes, paths absolute;
- * `upstreams` in the order of the file.
+ * A complete, valid configuration. Durations are in milliseconds, sizes in bytes, and paths are absolute. `upstreams` has
+ * the order of the file.
  */
 export type Config = z.output<typeof configSchema>;

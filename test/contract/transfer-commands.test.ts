@@ -41,10 +41,7 @@ test('millpond warm tells of each image what was fetched; of a file with a list,
     stderr: '',
   });
   const again = await online('warm', 'alpine:3.20', '--platform', 'linux/amd64', 'org/app:1');
-  assert.match(
-    again.stdout,
-    /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB here already$/m,
-  );
+  assert.match(again.stdout, /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB here already$/m);
   assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B here already$/m);
 });
 

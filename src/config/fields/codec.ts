@@ -1,17 +1,28 @@
-/** What every field is made of: the way from the text of the file to the value and back, and the text of its error. */
+/**
+ * What every field is made of: a codec between the text of the file and the value that the program uses, and the text of
+ * its error. Because a codec also writes its value back, the output of `config print` loads as the same configuration.
+ */
 import * as z from 'zod';
 
-/** A field that is written as text and held as something else. */
+const LONGEST_SHOWN = 60;
+
+/**
+ * A field that is text in the file and something else in the program.
+ *
+ * @param what completes the error "must be …" and gives an example
+ * @param parse returns `undefined` for text that is not valid
+ * @param value the type that the program uses
+ */
 export function written<T>(
   what: string,
   parse: (text: string) => T | undefined,
   format: (value: T) => string,
-  held: z.ZodType<T, T>,
+  value: z.ZodType<T, T>,
 ) {
-  return z.codec(z.string({ error: wrongType(what) }), held, {
+  return z.codec(z.string({ error: wrongType(what) }), value, {
     decode: (text, context) => {
-      const value = parse(text);
-      if (value !== undefined) return value;
+      const parsed = parse(text);
+      if (parsed !== undefined) return parsed;
       context.issues.push({ code: 'custom', input: text, message: wrongType(what)({ input: text }) });
       return z.NEVER;
     },
@@ -19,14 +30,26 @@ export function written<T>(
   });
 }
 
-/** The error text of a field that does not hold `what`. Not for secrets: it shows what the field holds. */
+/** The error text of a field that does not hold `what`. It shows what the field holds: never use it for secrets. */
 export function wrongType(what: string) {
-  return (issue: { input?: unknown }) => `must be ${what}, got ${shown(issue.input)}`;
+  return ({ input }: { input?: unknown }) =>
+    input === undefined ? missing(what) : `must be ${what}, got ${shown(input)}`;
 }
 
+/** As {@link wrongType}, for fields that may hold a secret, by mistake or not: it never shows what the field holds. */
+export function wrongSecret(what: string) {
+  return ({ input }: { input?: unknown }) => (input === undefined ? missing(what) : `must be ${what}`);
+}
+
+function missing(what: string): string {
+  return `is missing: it must be ${what}`;
+}
+
+/** A value as an error message shows it: short, on one line. */
 export function shown(value: unknown): string {
-  if (value === undefined || value === null) return 'nothing';
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (value === null) return 'nothing';
+  if (typeof value === 'string')
+    return JSON.stringify(value.length > LONGEST_SHOWN ? `${value.slice(0, LONGEST_SHOWN)}…` : value);
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   return Array.isArray(value) ? 'a list' : 'a map';
 }

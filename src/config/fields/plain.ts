@@ -1,4 +1,4 @@
-/** Values that YAML can hold as they are, and what holds others. */
+/** Values that YAML writes as they are, and the maps and lists that hold them. */
 import * as z from 'zod';
 import { shown, wrongType } from './codec.ts';
 
@@ -10,35 +10,36 @@ export function flag() {
   return z.boolean({ error: wrongType('true or false') });
 }
 
-/** A whole number from 0. */
+/** A whole number, 0 or more. */
 export function amount() {
-  const error = wrongType('a whole number from 0');
+  const error = wrongType('a whole number, 0 or more');
   return z.int({ error }).min(0, { error });
 }
 
-/** A whole number from 1. */
+/** A whole number, 1 or more. */
 export function count() {
-  const error = wrongType('a whole number from 1');
+  const error = wrongType('a whole number, 1 or more');
   return z.int({ error }).min(1, { error });
 }
 
-/** A number above 0 and up to 1. */
+/** A number above 0 and at most 1. */
 export function share() {
-  const error = wrongType('a number above 0 and up to 1');
+  const error = wrongType('a number above 0 and at most 1, such as 0.9');
   return z.number({ error }).gt(0, { error }).lte(1, { error });
 }
 
+/** A regular expression in the syntax of JavaScript. */
 export function pattern() {
   return z.codec(z.string({ error: wrongType('a regular expression') }), z.custom<RegExp>(), {
     decode: (source, context) => {
       try {
         return new RegExp(source);
       } catch (error) {
-        const message = error instanceof Error ? error.message.replace(/^.*: /, '').toLowerCase() : '';
+        const reason = error instanceof Error ? error.message.replace(/^.*: /, '').toLowerCase() : '';
         context.issues.push({
           code: 'custom',
           input: source,
-          message: `must be a regular expression, got ${shown(source)}: ${message}`,
+          message: `must be a regular expression, got ${shown(source)}: ${reason}`,
         });
         return z.NEVER;
       }
@@ -47,11 +48,11 @@ export function pattern() {
   });
 }
 
-/** A map of the given fields and no others. */
+/** A map with these keys and no others. */
 export function section<T extends z.core.$ZodShape>(fields: T) {
   return z.strictObject(fields, { error: wrongType('a map of settings') });
 }
 
 export function list<T extends z.ZodType>(item: T) {
-  return z.array(item, { error: wrongType('a list') });
+  return z.array(item, { error: wrongType('a list, in [brackets] even if it has one item') });
 }

@@ -1,9 +1,10 @@
-/** Rules between upstreams and their names, which the schema cannot say. */
+/** Rules about the names of upstreams, which the schema cannot express: they compare keys with each other. */
 import { parseImageName } from '../../oci/image-name.ts';
 import { DEFAULT_UPSTREAM } from './presets.ts';
 import { type Issue, isRaw, upstreamEntries } from './raw.ts';
+import { nearest } from './suggest.ts';
 
-/** Names that mean two upstreams, and a default upstream that is none. */
+/** Names that belong to two upstreams, and names that belong to none. */
 export function nameIssues(data: unknown): Issue[] {
   const issues: Issue[] = [];
   const upstreamByName = new Map<string, string>();
@@ -13,7 +14,8 @@ export function nameIssues(data: unknown): Issue[] {
     const owner = upstreamByName.get(name) ?? upstream;
     upstreamByName.set(name, owner);
     if (owner === upstream) return;
-    issues.push({ path, part, message: `${name} is already a name of upstream ${owner}` });
+    const message = `${name} already belongs to upstream ${owner}: a name can select only one upstream`;
+    issues.push({ path, part, message });
   };
   for (const [host, entry] of upstreamEntries(data)) {
     claim(host, host, ['upstreams', host], 'key');
@@ -33,17 +35,18 @@ function defaultUpstreamIssues(data: unknown, imageHosts: ReadonlySet<string>): 
   if (!isRaw(data) || !isRaw(data['upstreams'])) return [];
   const chosen = data['defaultUpstream'];
   if (typeof chosen === 'string' && !imageHosts.has(chosen)) {
-    const message = `must be one of upstreams or of their aliases, got ${JSON.stringify(chosen)}`;
+    const rule = `must be an upstream or an alias of one, got ${JSON.stringify(chosen)}`;
+    const message = `${rule}${hint(chosen, imageHosts)}`;
     return [{ path: ['defaultUpstream'], part: 'value', message }];
   }
   if (chosen === undefined && !imageHosts.has(DEFAULT_UPSTREAM)) {
-    const message = `must have ${DEFAULT_UPSTREAM}, or defaultUpstream must name one of them`;
+    const message = `must contain ${DEFAULT_UPSTREAM}, because it is the default upstream: add it, or set defaultUpstream`;
     return [{ path: ['upstreams'], part: 'key', message }];
   }
   return [];
 }
 
-/** Images to be warmed that no upstream has. */
+/** Images to warm that no upstream has. */
 function warmIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
   const entries: unknown = isRaw(data) ? data['warm'] : undefined;
   if (!Array.isArray(entries)) return [];
@@ -53,8 +56,13 @@ function warmIssues(data: unknown, imageHosts: ReadonlySet<string>): Issue[] {
     return images.flatMap((image: unknown, index): Issue[] => {
       const host = typeof image === 'string' ? parseImageName(image)?.host : undefined;
       if (host === undefined || imageHosts.has(host)) return [];
-      const message = `${host} is not one of upstreams, nor one of their aliases`;
+      const message = `${host} is neither an upstream nor an alias of one${hint(host, imageHosts)}`;
       return [{ path: ['warm', at, 'images', index], part: 'value', message }];
     });
   });
+}
+
+function hint(name: string, known: ReadonlySet<string>): string {
+  const suggestion = nearest(name, [...known]);
+  return suggestion === undefined ? ': add it to upstreams' : `; did you mean ${suggestion}?`;
 }

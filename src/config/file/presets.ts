@@ -1,15 +1,15 @@
-/** What is known about the public registries, so that naming one is enough to configure it. */
+/** The public registries: with a preset, the host alone is enough to configure an upstream. */
 import { isRaw, type Raw } from './raw.ts';
 
-export interface Preset {
+interface Preset {
   url: string;
-  /** Other hosts that mean this registry in image references. */
+  /** Other hosts of this registry in image references. */
   aliases?: readonly string[];
-  /** Hosts outside the registry's registrable domain that its challenges send clients to for a token. */
+  /** Hosts of its token servers outside its own registrable domain. */
   realmHosts?: readonly string[];
 }
 
-export const PRESETS: ReadonlyMap<string, Preset> = new Map<string, Preset>([
+const PRESETS: ReadonlyMap<string, Preset> = new Map<string, Preset>([
   [
     'docker.io',
     { url: 'https://registry-1.docker.io', aliases: ['index.docker.io', 'registry-1.docker.io'] },
@@ -24,16 +24,16 @@ export const PRESETS: ReadonlyMap<string, Preset> = new Map<string, Preset>([
   ['nvcr.io', { url: 'https://nvcr.io', realmHosts: ['authn.nvidia.com'] }],
 ]);
 
-/** The upstreams of a configuration that names none. */
-export const DEFAULT_UPSTREAMS: readonly string[] = ['docker.io', 'ghcr.io', 'quay.io'];
+/** The upstreams of a configuration that has no `upstreams`. */
+const DEFAULT_UPSTREAMS: readonly string[] = ['docker.io', 'ghcr.io', 'quay.io'];
 
-/** The upstream that a name without a host means, unless the configuration says otherwise. */
+/** The upstream of a name without a host, unless the configuration says otherwise. */
 export const DEFAULT_UPSTREAM = 'docker.io';
 
-// `server:` with all of its keys commented out is a section of defaults, not an error.
+// Accepts a section without content, such as `server:` with all of its keys commented out, as its defaults.
 const SECTIONS = ['server', 'operations', 'cache', 'log'];
 
-/** The data with what depends on an upstream's name filled in. A copy, except for what is not filled in. */
+/** Fills in the defaults that depend on the host of an upstream. What needs none is shared with `data`, not copied. */
 export function withPresets(data: unknown): unknown {
   const root = data ?? {};
   if (!isRaw(root)) return root;

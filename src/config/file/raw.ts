@@ -1,15 +1,16 @@
-/** The configuration as it was read, before anything is known to be right about it. */
+/** The data of a configuration file before it is checked. */
 
-/** One thing that is wrong, by its place in the data. */
+/** One mistake, at its place in the data. */
 export interface Issue {
   path: readonly PropertyKey[];
-  /** What of the place is wrong. */
+  /** Which part of the place is wrong. */
   part: 'key' | 'value';
   message: string;
 }
 
 export type Raw = Record<string, unknown>;
 
+/** The upstreams whose settings are a map, with their hosts. */
 export function upstreamEntries(data: unknown): [string, Raw][] {
   const upstreams = isRaw(data) ? data['upstreams'] : undefined;
   if (!isRaw(upstreams)) return [];

@@ -1,14 +1,14 @@
-/** What the schema finds wrong, in the words of the configuration. */
+/** Turns the findings of zod into messages about keys and values of the file. */
 import * as z from 'zod';
 import type { Issue } from './raw.ts';
 import { nearest } from './suggest.ts';
 
-/** What is wrong with data that `schema` has refused. */
+/** The mistakes in data that `schema` has refused. */
 export function schemaIssues(schema: z.ZodType, { issues }: z.ZodError): Issue[] {
   return issues.flatMap((issue) => readIssue(schema, issue, []));
 }
 
-/** @param above the place of the value that zod looked at: a union's branches tell places inside of themselves */
+/** @param above the place of the value that zod looked at: the paths in a branch of a union start there */
 function readIssue(schema: z.ZodType, issue: z.core.$ZodIssue, above: Issue['path']): Issue[] {
   const path = [...above, ...issue.path];
   if (issue.code === 'unrecognized_keys') {
@@ -27,25 +27,26 @@ function readIssue(schema: z.ZodType, issue: z.core.$ZodIssue, above: Issue['pat
   return [{ path, part: 'value', message: issue.message }];
 }
 
-/** The fewer there are, the more a union's branch is likely to be the one that was meant. */
+/** Counts the unknown keys in a branch of a union: the branch with the fewest is most likely the one that was meant. */
 function unknownKeysOf(branch: readonly z.core.$ZodIssue[]): number {
   return branch.reduce((sum, one) => sum + (one.code === 'unrecognized_keys' ? one.keys.length : 0), 0);
 }
 
-/** Whether a union's branch was not meant at all, rather than meant and got wrong inside. */
+/** Whether the value is of another type than a branch of a union, so that the branch was not meant. */
 function isOfAnotherType({ code, path }: z.core.$ZodIssue): boolean {
   return path.length === 0 && (code === 'invalid_type' || code === 'invalid_value');
 }
 
 function unknownKey(key: string, known: readonly string[]): string {
-  if (known.includes(key)) return 'does not go together with the other keys here: give one kind only';
+  if (known.includes(key))
+    return 'cannot be combined with the other keys here: keep one kind, remove the rest';
   const suggestion = nearest(key, known);
   return suggestion === undefined
-    ? `unknown key; known here: ${known.join(', ')}`
+    ? `unknown key; possible here: ${known.join(', ')}`
     : `unknown key; did you mean ${suggestion}?`;
 }
 
-/** The part of JSON Schema that says which keys there are. */
+/** The part of JSON Schema that names the keys. */
 interface KeySchema {
   properties?: Record<string, KeySchema>;
   additionalProperties?: KeySchema | false;

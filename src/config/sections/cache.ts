@@ -1,4 +1,4 @@
-/** What is kept, and where. */
+/** What the cache keeps, and where. */
 import { imagePattern } from '../fields/images.ts';
 import { path } from '../fields/paths.ts';
 import { list, section, share } from '../fields/plain.ts';
@@ -8,17 +8,17 @@ export const cacheSchema = section({
   directory: path().prefault('./millpond-data').describe('Folder of the cached content and its index.'),
   maxSize: sizeOrShare()
     .prefault('50GiB')
-    .describe('What the cache may hold: a size, or a share of its file system such as 80%.'),
-  lowWatermark: share().prefault(0.9).describe('Where eviction stops, as a share of maxSize.'),
+    .describe('Most that the cache may hold: a size, or a share of its file system such as 80%.'),
+  lowWatermark: share().prefault(0.9).describe('Eviction stops at this share of maxSize.'),
   keepFree: sizeOrNone()
     .prefault('1GiB')
-    .describe('What the cache leaves free on its file system, whatever maxSize says.'),
+    .describe('Space that the cache leaves free on its file system, whatever maxSize says.'),
   pin: list(imagePattern())
     .prefault([])
     .describe('Images that are never evicted, such as docker.io/library/alpine:*.'),
   scrubInterval: interval()
     .prefault('none')
-    .describe('How often all stored content is read and checked by itself, such as 7d.'),
+    .describe('How often all stored content is read and verified, such as 7d.'),
 })
   .prefault({})
-  .describe('What is kept, and where.');
+  .describe('What the cache keeps, and where.');

@@ -9,16 +9,16 @@ const CREDENTIAL_KINDS =
 
 const userName = z.union(
   [
-    // RFC 7617: the first colon of Basic credentials ends the user name.
-    z.string().regex(/^[^:\s]+$/, { error: 'must be a user name without colons and spaces' }),
+    // Refuses a colon: in Basic credentials, the first colon ends the user name (RFC 7617, section 2).
+    z.string().regex(/^[^:\s]+$/, { error: 'must be a user name without colons or spaces' }),
     secretRef(),
   ],
   { error: 'must be a user name, { env: NAME } or { file: PATH }' },
 );
 
-/** What stands behind `docker-credential-` in the name of a program. */
+/** The name of a program without its prefix `docker-credential-`. */
 function helperName() {
-  const what = 'the name of a credential helper without docker-credential-, such as ecr-login';
+  const what = 'the name of a credential helper without the prefix docker-credential-, such as ecr-login';
   return z.string({ error: wrongType(what) }).regex(/^[A-Za-z0-9_.-]+$/, { error: wrongType(what) });
 }
 
@@ -29,25 +29,29 @@ function awsRegion() {
 
 const kinds = [
   section({
-    username: userName.describe('User name, in the clear or as a secret.'),
+    username: userName.describe('User name, as it is or as a secret.'),
     password: secretRef().describe('Password or access token.'),
   }),
   section({
-    identityToken: secretRef().describe('OAuth2 refresh token, for which a token server gives others.'),
+    identityToken: secretRef().describe(
+      'OAuth2 refresh token, which a token server exchanges for access tokens.',
+    ),
   }),
   section({
-    dockerConfig: path().describe('A Docker config.json, or a Kubernetes dockerconfigjson.'),
+    dockerConfig: path().describe('Path of a Docker config.json or of a Kubernetes dockerconfigjson.'),
   }),
   section({
-    helper: helperName().describe('Run docker-credential-<helper>.'),
+    helper: helperName().describe('Run docker-credential-<helper> to get the credentials.'),
   }),
   section({
     ecr: section({
-      region: awsRegion().optional().describe('AWS region; default: the one in the name of the registry.'),
-    }).describe('Ask Amazon ECR for a password, with whatever the AWS SDK finds.'),
+      region: awsRegion()
+        .optional()
+        .describe('AWS region; default: the region in the host name of the registry.'),
+    }).describe('Ask Amazon ECR for a password with the credentials that the AWS SDK finds.'),
   }),
   section({
-    acr: section({}).describe('Log in to an Azure registry with whatever the Azure SDK finds.'),
+    acr: section({}).describe('Log in to an Azure registry with the credentials that the Azure SDK finds.'),
   }),
 ] as const;
 

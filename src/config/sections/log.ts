@@ -13,8 +13,10 @@ const LOG_LEVELS = [
 ] as const satisfies readonly LogLevel[];
 
 export const logSchema = section({
-  level: oneOf(LOG_LEVELS).prefault('info').describe('The least severe lines that are written.'),
-  format: oneOf(['json', 'pretty']).prefault('json').describe('One JSON object a line, or text for people.'),
+  level: oneOf(LOG_LEVELS).prefault('info').describe('Least severe level that is written.'),
+  format: oneOf(['json', 'pretty'])
+    .prefault('json')
+    .describe('json: one JSON object per line; pretty: text for people.'),
 })
   .prefault({})
   .describe('The log.');

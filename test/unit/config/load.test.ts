@@ -184,19 +184,23 @@ suite('a file that is not a configuration', () => {
     [
       'several documents',
       'sealed: true\n---\nsealed: false\n',
-      ['m.yaml:2:1: file must hold one YAML document, got several'],
+      ['m.yaml:2:1: must be one YAML document, got several: remove this ---'],
     ],
     [
       'a tab as indentation',
       'server:\n\tlisten: x\n',
-      ['m.yaml:2:1: not YAML: Tabs are not allowed as indentation'],
+      ['m.yaml:2:1: invalid YAML: Tabs are not allowed as indentation'],
     ],
-    ['an unknown tag', 'log: !secret hunter2\n', ['m.yaml:1:6: not YAML: Unresolved tag']],
-    ['an alias of nothing', 'log:\n  level: *hunter2\n', ['m.yaml:2:10: alias has no anchor before it']],
+    ['an unknown tag', 'log: !secret hunter2\n', ['m.yaml:1:6: invalid YAML: Unresolved tag']],
+    [
+      'an alias of nothing',
+      'log:\n  level: *hunter2\n',
+      ['m.yaml:2:10: there is no anchor (&name) for this alias before it'],
+    ],
     [
       'aliases that unfold without end',
       ALIAS_BOMB,
-      ['m.yaml:1:1: aliases refer to aliases too many times over'],
+      ['m.yaml:1:1: nested aliases expand to too much data: write it out in full'],
     ],
   ] as const) {
     test(`says where it finds ${name}`, async () => {
@@ -207,20 +211,20 @@ suite('a file that is not a configuration', () => {
   test('says where the same key stands a second time, and still checks the rest', async () => {
     assert.deepEqual(await folder.problems('sealed: true\nlog: { level: loud }\nsealed: false\n'), [
       'm.yaml:2:15: log.level: must be one of trace, debug, info, warn, error, fatal, silent, got "loud"',
-      'm.yaml:3:1: key stands twice in the same map',
+      'm.yaml:3:1: duplicate key: it is already in this map, remove one of the two',
     ]);
   });
 
   test('of a key that stands twice, checks the last', async () => {
     assert.deepEqual(await folder.problems('sealed: true\nsealed: maybe\n'), [
-      'm.yaml:2:1: key stands twice in the same map',
+      'm.yaml:2:1: duplicate key: it is already in this map, remove one of the two',
       'm.yaml:2:9: sealed: must be true or false, got "maybe"',
     ]);
   });
 
   test('complains once of brackets that are never closed', async () => {
     assert.deepEqual(await folder.problems('log: [[[[\n'), [
-      'm.yaml:2:1: not YAML: Flow sequence in block collection must be sufficiently indented and end with a ]',
+      'm.yaml:2:1: invalid YAML: Flow sequence in block collection must be sufficiently indented and end with a ]',
     ]);
   });
 
