@@ -134,6 +134,8 @@ suite('the command line', () => {
     ['serve', 'now'],
     ['config', 'check', 'a.yaml'],
     ['config', 'check', '--config'],
+    ['status', '--server', '127.0.0.1:5001'],
+    ['import', '--server', 'ftp://127.0.0.1', 'images.tar'],
   ]) {
     test(`answers 2 and explains on stderr: millpond ${args.join(' ')}`, async () => {
       const outcome = await run(args);
@@ -152,6 +154,9 @@ suite('the command line', () => {
     ['status'],
     ['list'],
     ['remove'],
+    ['warm'],
+    ['export'],
+    ['import'],
     ['scrub'],
     ['seal'],
     ['unseal'],

@@ -27,7 +27,7 @@ test('millpond status shows the store, the hit rate and each upstream; --json is
     stdout,
     `Millpond test
 store      4.78 MiB of 50 GiB (0 %), 3 objects, 0 evicted
-requests   3 since the start, hit rate 0 %, of bytes 0 %
+requests   3 since the start, hit rate 0 %, byte hit rate 0 %
 
 UPSTREAM   STATE  REQUESTS  RATE LIMIT
 docker.io  up     3         -
@@ -65,15 +65,15 @@ test('millpond scrub tells what it found; without a terminal there is no bar', a
   const { millpond, image, mirror } = await setUp(t);
   assert.deepEqual(await millpond('scrub'), {
     exitCode: 0,
-    stdout: '3 objects checked (4.77 MiB), 0 damaged, 0 found without a record\n',
+    stdout: '3 objects checked (4.77 MiB): 0 damaged, 0 missing from the index\n',
     stderr: '',
   });
   const [, layer = Buffer.alloc(0)] = image.blobs;
   const hex = digestHex(digestOf(layer));
   await rm(join(mirror.directory, 'data/blobs/sha256', hex.slice(0, 2), hex));
   const { stdout } = await millpond('scrub');
-  assert.match(stdout, new RegExp(`^sha256:${hex}: damaged, removed\\n`));
-  assert.match(stdout, / 1 damaged, /);
+  assert.match(stdout, new RegExp(`^sha256:${hex}: damaged and removed\\n`));
+  assert.match(stdout, /: 1 damaged, /);
 });
 
 test('without a mirror a command answers 1 and says what to do', async (t) => {
@@ -83,7 +83,7 @@ test('without a mirror a command answers 1 and says what to do', async (t) => {
   assert.equal(exitCode, 1);
   assert.match(
     stderr,
-    /^millpond: no Millpond answers at http:\/\/127\.0\.0\.1:\d+ \(connect ECONNREFUSED [\d.:]+\): is it running\? --server names its operations listener\n$/,
+    /^millpond: no answer from http:\/\/127\.0\.0\.1:\d+ \(connect ECONNREFUSED [\d.:]+\): is Millpond running\? Give its operations listener with --server\n$/,
   );
 });
 
@@ -99,5 +99,8 @@ test('an address that is no Millpond is told apart from one that does not answer
     serve: async () => undefined,
   });
   assert.equal(exitCode, 1);
-  assert.match(stderr, / answered 404: is it a Millpond\?\n$/);
+  assert.match(
+    stderr,
+    / answered with status 404, which is not an answer of Millpond's operations listener: check --server\n$/,
+  );
 });

@@ -41,8 +41,11 @@ test('on a terminal there are bars while a command works, and at its end every l
   const imported = await onTerminal(new Screen(), 'import', 'images.tar');
   assert.deepEqual(
     imported.map((line) => line.replace(/, sha256:\w+$/, '')),
-    [...images.map((image) => `docker.io/${image}: imported`), 'images.tar: 0 B stored, 36 MiB here already'],
+    [
+      ...images.map((image) => `docker.io/${image}: imported`),
+      'images.tar: 0 B stored, 36 MiB already cached',
+    ],
   );
   const scrubbed = await onTerminal(new Screen(), 'scrub');
-  assert.deepEqual(scrubbed, ['9 objects checked (36 MiB), 0 damaged, 0 found without a record']);
+  assert.deepEqual(scrubbed, ['9 objects checked (36 MiB): 0 damaged, 0 missing from the index']);
 });

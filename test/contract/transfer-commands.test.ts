@@ -37,12 +37,12 @@ test('millpond warm tells of each image what was fetched; of a file with a list,
   const first = await online('warm', '--file', 'images.txt', '--platform', 'linux/amd64', '--no-referrers');
   assert.deepEqual(first, {
     exitCode: 0,
-    stdout: 'docker.io/library/alpine:3.20: done, 1 MiB fetched, 0 B here already\n',
+    stdout: 'docker.io/library/alpine:3.20: done, 1 MiB fetched, 0 B already cached\n',
     stderr: '',
   });
   const again = await online('warm', 'alpine:3.20', '--platform', 'linux/amd64', 'org/app:1');
-  assert.match(again.stdout, /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB here already$/m);
-  assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B here already$/m);
+  assert.match(again.stdout, /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB already cached$/m);
+  assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B already cached$/m);
 });
 
 test('millpond warm answers 1 and names each image that failed; --json has every outcome', async (t) => {
@@ -64,7 +64,10 @@ test('millpond warm answers 1 and names each image that failed; --json has every
 test('millpond warm without images is bad usage', async (t) => {
   const { online } = await setUp(t);
   const { exitCode, stderr } = await online('warm');
-  assert.deepEqual([exitCode, stderr], [2, 'error: name images, or a --file that does\n']);
+  assert.deepEqual(
+    [exitCode, stderr],
+    [2, 'error: no images given: name them, or give --file with a list of names\n'],
+  );
 });
 
 test('millpond export writes a file that millpond import takes into another mirror', async (t) => {
@@ -75,7 +78,7 @@ test('millpond export writes a file that millpond import takes into another mirr
   assert.deepEqual(await readdir(folder), ['images.tar']);
   assert.deepEqual(await offline('import', 'images.tar'), {
     exitCode: 0,
-    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2 MiB stored, 0 B here already\n`,
+    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2 MiB stored, 0 B already cached\n`,
     stderr: '',
   });
   await pullImage(sealed, 'library/alpine', '3.20');
@@ -114,7 +117,7 @@ test('an export that fails leaves no file, and one that was there before as it w
   await online('warm', 'alpine:3.20');
   const unwritable = await online('export', '-o', 'nowhere/images.tar', 'alpine:3.20');
   assert.equal(unwritable.exitCode, 1);
-  assert.match(unwritable.stderr, /nowhere\/images\.tar was not written: Error: ENOENT/);
+  assert.match(unwritable.stderr, /nowhere\/images\.tar was not written: ENOENT: no such file or directory/);
   assert.deepEqual(await readdir(folder), ['images.tar']);
   assert.equal(await readFile(join(folder, 'images.tar'), 'utf8'), 'the earlier one');
 });
@@ -128,7 +131,7 @@ test('an export that the mirror cuts, because stored content is damaged, leaves 
   await writeFile(path, Buffer.alloc(MIB));
   const { exitCode, stderr } = await online('export', '-o', 'images.tar', 'alpine:3.20');
   assert.equal(exitCode, 1);
-  assert.match(stderr, /images\.tar was not written: the mirror broke off, and its log says why\n$/);
+  assert.match(stderr, /images\.tar was not written: the mirror stopped sending it, and its log says why\n$/);
   assert.deepEqual(await readdir(folder), []);
 });
 
@@ -166,9 +169,21 @@ test('millpond import of what is no archive says so while a long file is still b
   const { exitCode, stderr } = await offline('import', 'junk.tar');
   assert.equal(exitCode, 1);
   assert.match(stderr, /^millpond: not a tar archive, or a damaged one/);
-  assert.deepEqual((await offline('import', 'missing.tar')).exitCode, 1);
   await sealed.app.close();
-  assert.match((await offline('import', 'junk.tar')).stderr, /^millpond: no Millpond answers at /);
+  assert.match((await offline('import', 'junk.tar')).stderr, /^millpond: no answer from /);
+});
+
+test('a file that cannot be read is named, with the reason', async (t) => {
+  const { online, folder } = await setUp(t);
+  const missing = 'millpond: missing cannot be read: no such file\n';
+  for (const args of [
+    ['import', 'missing'],
+    ['warm', '--file', 'missing'],
+    ['export', '-o', 'images.tar', '--since', 'missing', 'alpine:3.20'],
+  ]) {
+    assert.deepEqual(await online(...args), { exitCode: 1, stdout: '', stderr: missing });
+  }
+  assert.deepEqual(await readdir(folder), []);
 });
 
 test('a mirror that stops in the middle of a warming is told', async (t) => {
@@ -185,8 +200,12 @@ test('a mirror that stops in the middle of a warming is told', async (t) => {
 });
 
 for (const [when, answer, message] of [
-  ['before it has answered', '', /^millpond: no Millpond answers at /],
-  ['after it has begun to', '{"event":"progress","bytes":0}\n', / broke off before it was done\n$/],
+  ['before it has answered', '', /^millpond: no answer from /],
+  [
+    'after it has begun to',
+    '{"event":"progress","bytes":0}\n',
+    / closed the connection before it was done: see its log, then run the command again\n$/,
+  ],
 ] as const) {
   test(`a mirror that dies in the middle of an import, ${when}, is told`, async (t) => {
     const { exitCode, stderr } = await runAgainst(t, ['import', 'images.tar'], (request, response) => {

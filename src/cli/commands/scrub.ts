@@ -1,12 +1,15 @@
 /** `millpond scrub`. */
 import type { Command } from 'commander';
-import { OperationsClient, type ServerOption, withServerOption } from '../io/operations-client.ts';
+import { OperationsClient } from '../io/operations-client.ts';
+import { type ServerOption, withServerOption } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 export function addScrubCommand(program: Command, { stdout, stderr }: Surroundings): void {
   withServerOption(program.command('scrub'))
-    .description('read and check all that is stored, and remove what is damaged')
+    .description(
+      'read and verify all stored content; remove what is damaged, add to the index what is missing from it',
+    )
     .action(async (options: ServerOption) => {
       const bars = new ProgressBars(stderr);
       try {
@@ -14,11 +17,13 @@ export function addScrubCommand(program: Command, { stdout, stderr }: Surroundin
           if (event.event === 'progress')
             bars.update('scrub', Number(event['bytes']), Number(event['totalBytes']));
           else bars.hide();
-          if (event.event === 'damaged') stdout.write(`${String(event['digest'])}: damaged, removed\n`);
+          if (event.event === 'damaged') stdout.write(`${String(event['digest'])}: damaged and removed\n`);
           if (event.event !== 'done') continue;
-          const [read, damaged, adopted] = ['objects', 'damaged', 'adopted'].map((key) => Number(event[key]));
+          const [checked, damaged, adopted] = ['objects', 'damaged', 'adopted'].map((key) =>
+            Number(event[key]),
+          );
           stdout.write(
-            `${read} objects checked (${humanSize(Number(event['bytes']))}), ${damaged} damaged, ${adopted} found without a record\n`,
+            `${checked} objects checked (${humanSize(Number(event['bytes']))}): ${damaged} damaged, ${adopted} missing from the index\n`,
           );
         }
       } finally {
