@@ -39,7 +39,7 @@ function millpond(args: string[], environment: Record<string, string> = {}): Pro
 }
 
 suite('the program', () => {
-  test('config check answers 0 for a good configuration', async () => {
+  test('config check ends with 0 for a valid configuration', async () => {
     assert.deepEqual(await millpond(['config', 'check', '--config', 'good.yaml']), {
       exitCode: 0,
       stdout: 'good.yaml: no problems\n',
@@ -48,7 +48,7 @@ suite('the program', () => {
   });
 
   for (const command of [['config', 'check'], ['config', 'print'], ['serve']]) {
-    test(`${command.join(' ')} answers 2 for a wrong configuration, with all of its problems`, async () => {
+    test(`${command.join(' ')} ends with 2 for an invalid configuration, and reports all of its problems`, async () => {
       assert.deepEqual(await millpond([...command, '--config', 'bad.yaml']), {
         exitCode: 2,
         stdout: '',
@@ -57,7 +57,7 @@ suite('the program', () => {
     });
   }
 
-  test('MILLPOND_CONFIG names the configuration, and --config wins over it', async () => {
+  test('MILLPOND_CONFIG names the configuration, unless --config does', async () => {
     const environment = { MILLPOND_CONFIG: 'bad.yaml' };
     assert.deepEqual(await millpond(['config', 'check'], environment), {
       exitCode: 2,
@@ -68,13 +68,13 @@ suite('the program', () => {
     assert.deepEqual([exitCode, stdout], [0, 'good.yaml: no problems\n']);
   });
 
-  test('an empty MILLPOND_CONFIG names none', async () => {
+  test('an empty MILLPOND_CONFIG means the defaults', async () => {
     const { exitCode, stdout } = await millpond(['config', 'check'], { MILLPOND_CONFIG: '' });
     assert.deepEqual([exitCode, stdout], [0, 'built-in defaults: no problems\n']);
   });
 
   for (const command of ['check', 'print']) {
-    test(`config ${command} answers 2 for a file that is not there`, async () => {
+    test(`config ${command} ends with 2 for a missing file`, async () => {
       assert.deepEqual(await millpond(['config', command, '--config', 'nowhere.yaml']), {
         exitCode: 2,
         stdout: '',
@@ -83,7 +83,7 @@ suite('the program', () => {
     });
   }
 
-  test('config check wants the secrets, and config print neither wants nor shows them', async () => {
+  test('config check needs the secrets, and config print neither needs nor shows them', async () => {
     const unset =
       'secret.yaml:3:52: upstreams.docker.io.credentials.password.env: environment variable HUB_TOKEN is not set\n';
     const checked = await millpond(['config', 'check', '--config', 'secret.yaml']);
@@ -96,12 +96,12 @@ suite('the program', () => {
     }
   });
 
-  test('--version tells the version of the package', async () => {
+  test('--version prints the version of the package', async () => {
     const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
     assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
   });
 
-  test('a config print that is saved is a configuration that prints the same', async () => {
+  test('the output of config print is a configuration with the same output', async () => {
     const printed = await millpond(['config', 'print', '--config', 'good.yaml']);
     await folder.write('printed.yaml', printed.stdout);
     assert.deepEqual(await millpond(['config', 'print', '--config', 'printed.yaml']), printed);
@@ -109,7 +109,7 @@ suite('the program', () => {
 });
 
 suite('the command line', () => {
-  /** Runs it in this process, with a server that `serve` stands for. */
+  /** Runs it in this process, with `serve` in place of the server. */
   async function run(args: string[], serve: Surroundings['serve'] = async () => {}): Promise<Outcome> {
     let stdout = '';
     let stderr = '';
@@ -137,7 +137,7 @@ suite('the command line', () => {
     ['status', '--server', '127.0.0.1:5001'],
     ['import', '--server', 'ftp://127.0.0.1', 'images.tar'],
   ]) {
-    test(`answers 2 and explains on stderr: millpond ${args.join(' ')}`, async () => {
+    test(`ends with 2 and an explanation on stderr: millpond ${args.join(' ')}`, async () => {
       const outcome = await run(args);
       assert.equal(outcome.exitCode, 2);
       assert.equal(outcome.stdout, '');
@@ -169,7 +169,7 @@ suite('the command line', () => {
     });
   }
 
-  test('serve gives the server its configuration and answers 0 when it has stopped', async () => {
+  test('serve gives the server its configuration, and ends with 0 when the server has stopped', async () => {
     const served: Config[] = [];
     const outcome = await run(['serve', '--config', 'good.yaml'], async (config) => void served.push(config));
     assert.deepEqual(outcome, { exitCode: 0, stdout: '', stderr: '' });
@@ -187,7 +187,7 @@ suite('the command line', () => {
     assert.match(outcome.stderr, /^secret\.yaml:3:52: .* HUB_TOKEN is not set\n$/);
   });
 
-  test('answers 1 when the server fails', async () => {
+  test('ends with 1 when the server fails', async () => {
     const outcome = await run(['serve'], async () => {
       throw new Error('port 5000 is taken');
     });

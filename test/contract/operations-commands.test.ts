@@ -19,7 +19,7 @@ async function setUp(t: TestContext) {
   return { upstream, image, mirror, millpond };
 }
 
-test('millpond status shows the store, the hit rate and each upstream; --json is the API’s answer', async (t) => {
+test('millpond status shows the store, the hit rate and each upstream; --json prints the answer of the API', async (t) => {
   const { millpond } = await setUp(t);
   const { exitCode, stdout, stderr } = await millpond('status');
   assert.deepEqual([exitCode, stderr], [0, '']);
@@ -37,7 +37,7 @@ docker.io  up     3         -
   assert.equal(json.store.objects, 3);
 });
 
-test('millpond list shows a line an image; --json all of each', async (t) => {
+test('millpond list prints a line per image; --json prints every field', async (t) => {
   const { millpond, image, mirror } = await setUp(t);
   const usedAt = new Date(mirror.clock.now()).toISOString();
   assert.deepEqual(await millpond('list', '*alpine*'), {
@@ -52,7 +52,7 @@ docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.
   assert.equal((await millpond('list', 'quay.io/*', '--json')).stdout, '[]\n');
 });
 
-test('millpond remove frees the bytes, names each image, and answers 1 if one is not there', async (t) => {
+test('millpond remove frees the bytes, names each image, and ends with 1 if one is missing', async (t) => {
   const { millpond, mirror } = await setUp(t);
   const { exitCode, stdout, stderr } = await millpond('remove', 'alpine:9', 'alpine:3.20');
   assert.equal(exitCode, 1);
@@ -61,7 +61,7 @@ test('millpond remove frees the bytes, names each image, and answers 1 if one is
   assert.equal(await mirror.metric('millpond_store_objects'), 0);
 });
 
-test('millpond scrub tells what it found; without a terminal there is no bar', async (t) => {
+test('millpond scrub reports what it found; without a terminal there is no bar', async (t) => {
   const { millpond, image, mirror } = await setUp(t);
   assert.deepEqual(await millpond('scrub'), {
     exitCode: 0,
@@ -76,7 +76,7 @@ test('millpond scrub tells what it found; without a terminal there is no bar', a
   assert.match(stdout, /: 1 damaged, /);
 });
 
-test('without a mirror a command answers 1 and says what to do', async (t) => {
+test('without a mirror a command ends with 1 and says what to do', async (t) => {
   const { mirror, millpond } = await setUp(t);
   await mirror.app.close();
   const { exitCode, stderr } = await millpond('status');
@@ -87,7 +87,7 @@ test('without a mirror a command answers 1 and says what to do', async (t) => {
   );
 });
 
-test('an address that is no Millpond is told apart from one that does not answer', async (t) => {
+test('the error for another server differs from the error for no server', async (t) => {
   const { mirror } = await setUp(t);
   let stderr = '';
   const exitCode = await runCommandLine(['list', '--server', mirror.url], {

@@ -20,7 +20,7 @@ async function setUp(t: TestContext) {
   return { upstream, onTerminal };
 }
 
-test('on a terminal there are bars while a command works, and at its end every line that it wrote, and no bar', async (t) => {
+test('a terminal shows bars while a command works, and after its end every line that it wrote and no bar', async (t) => {
   const { upstream, onTerminal } = await setUp(t);
   const images = ['org/app:1', 'org/app:2', 'org/app:3'];
   const screen = new Screen();

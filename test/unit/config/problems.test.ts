@@ -22,11 +22,11 @@ const SECRET = 'must be { env: NAME } or { file: PATH }: say where the secret is
 const VARIABLE =
   'must be the name of an environment variable: letters, digits and _, such as REGISTRY_PASSWORD';
 
-/** A configuration whose line 3 begins with `    `, inside upstream docker.io. */
+/** A configuration with `line` as its line 3, indented by four spaces, in upstream docker.io. */
 const upstream = (line: string) => `upstreams:\n  docker.io:\n    ${line}\n`;
 const D = 'upstreams.docker.io';
 
-suite('every problem is told with its place', () => {
+suite('every problem is reported with its place', () => {
   for (const [text, ...problems] of [
     // server, operations
     ['server: { listen: 5000 }', `m.yaml:1:19: server.listen: ${LISTEN}, got 5000`],
@@ -91,7 +91,7 @@ suite('every problem is told with its place', () => {
     // sealed, log
     ['sealed: "true"', 'm.yaml:1:9: sealed: must be true or false, got "true"'],
     ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of json, pretty, got "text"'],
-    // which upstreams there are
+    // upstreams
     [
       'upstreams: [docker.io]',
       'm.yaml:1:12: upstreams: must be a map of registry hosts, such as docker.io: {}, got a list',
@@ -130,7 +130,7 @@ suite('every problem is told with its place', () => {
       'upstreams:\n  docker.io:\n  a.b:70000: {}',
       `m.yaml:3:3: upstreams.a.b:70000: ${IMAGE_HOST}, got "a.b:70000"`,
     ],
-    // names that mean two upstreams
+    // names of two upstreams
     [
       'upstreams:\n  docker.io:\n  index.docker.io: {}',
       'm.yaml:3:3: upstreams.index.docker.io: index.docker.io already belongs to upstream docker.io: a name can select only one upstream',
@@ -147,7 +147,7 @@ suite('every problem is told with its place', () => {
       'upstreams:\n  docker.io: { aliases: [m.corp] }\n  ghcr.io: { hosts: [m.corp] }',
       'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp already belongs to upstream docker.io: a name can select only one upstream',
     ],
-    // an upstream's keys
+    // settings of an upstream
     [upstream('url: registry-1.docker.io'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: ftp://x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: https://bob:hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
@@ -289,7 +289,7 @@ suite('every problem is told with its place', () => {
     });
   }
 
-  test('a value that came through an alias is found where it is written', async () => {
+  test('a value that an alias repeats is reported where it is written', async () => {
     const text = 'upstreams:\n  docker.io: { freshness: &f { tagTtl: 5 } }\n  ghcr.io: { freshness: *f }\n';
     assert.deepEqual(await folder.problems(text), [
       `m.yaml:2:40: ${D}.freshness.tagTtl: ${DURATION}, got 5`,
@@ -297,14 +297,14 @@ suite('every problem is told with its place', () => {
     ]);
   });
 
-  test('problems of one line come from left to right', async () => {
+  test('problems of one line are sorted from left to right', async () => {
     assert.deepEqual(await folder.problems('cache: { max_size: 1GiB, lowWatermark: 2 }'), [
       'm.yaml:1:10: cache.max_size: unknown key; did you mean maxSize?',
       `m.yaml:1:40: cache.lowWatermark: ${SHARE}, got 2`,
     ]);
   });
 
-  test('all problems come at once, in the order of the file', async () => {
+  test('all problems are reported at once, in the order of the file', async () => {
     const text = `server:
   listen: 5000
   drainTimout: 5s
@@ -335,7 +335,7 @@ upstreams:
     ]);
   });
 
-  test('a problem can be taken apart by programs', async () => {
+  test('programs can read the parts of a problem', async () => {
     const error = await folder.load('sealed: maybe').catch((reason: unknown) => reason);
     assert.ok(error instanceof ConfigError);
     assert.equal(error.code, 'invalid');
@@ -350,7 +350,7 @@ suite('an unknown key', () => {
     ['cache: { maxsize: 1GiB }', 'm.yaml:1:10: cache.maxsize: unknown key; did you mean maxSize?'],
     ['cache:\n  max_size: 1GiB', 'm.yaml:2:3: cache.max_size: unknown key; did you mean maxSize?'],
     ['upstream: {}', 'm.yaml:1:1: upstream: unknown key; did you mean upstreams?'],
-    // Two letters that changed places count as one mistake: three letters may hold no more than one.
+    // Counts two swapped letters as one mistake: more than one is not allowed in three letters.
     [upstream('rul: https://x'), `m.yaml:3:5: ${D}.rul: unknown key; did you mean url?`],
     [upstream('fallbackURLs: []'), `m.yaml:3:5: ${D}.fallbackURLs: unknown key; did you mean fallbackUrls?`],
     [
@@ -384,10 +384,10 @@ suite('an unknown key', () => {
   }
 });
 
-suite('what the configuration names outside of itself', () => {
+suite('files and variables that the configuration names', () => {
   const credentials = (password: string) => upstream(`credentials: { username: bob, password: ${password} }`);
 
-  test('a variable must be set and not empty', async () => {
+  test('a variable must be set, and not be empty', async () => {
     const path = `m.yaml:3:52: ${D}.credentials.password.env`;
     assert.deepEqual(await folder.problems(credentials('{ env: TOKEN }'), {}), [
       `${path}: environment variable TOKEN is not set`,
@@ -398,7 +398,7 @@ suite('what the configuration names outside of itself', () => {
     await folder.load(credentials('{ env: TOKEN }'), { TOKEN: 'x' });
   });
 
-  test('a secret file must be readable and not empty', async () => {
+  test('a secret file must be readable, and not be empty', async () => {
     const path = `m.yaml:3:53: ${D}.credentials.password.file`;
     const empty = await folder.write('empty', '\n');
     assert.deepEqual(await folder.problems(credentials('{ file: empty }'), {}), [
@@ -411,7 +411,7 @@ suite('what the configuration names outside of itself', () => {
     await folder.load(credentials('{ file: token }'), {});
   });
 
-  test('the password of a proxy must be there', async () => {
+  test('the password of a proxy must be set', async () => {
     const text = upstream('{ proxy: { url: http://bob@proxy.corp, password: { env: PROXY_PASSWORD } } }');
     assert.deepEqual(await folder.problems(text, {}), [
       `m.yaml:3:61: ${D}.proxy.password.env: environment variable PROXY_PASSWORD is not set`,
@@ -427,7 +427,7 @@ suite('what the configuration names outside of itself', () => {
     ]);
   });
 
-  test('is not looked for under a name that is none, and what was pasted there is not shown', async () => {
+  test('with an invalid name are not looked for, and the text that was pasted there is not shown', async () => {
     assert.deepEqual(await folder.problems(credentials('{ file: "hunter2\\nhunter2" }'), {}), [
       `m.yaml:3:53: ${D}.credentials.password.file: must be the path of a file, but is several lines: do not paste its content`,
     ]);
@@ -436,7 +436,7 @@ suite('what the configuration names outside of itself', () => {
     ]);
   });
 
-  test('is left alone when no environment is given', async () => {
+  test('are not checked when no environment is given', async () => {
     await folder.load(credentials('{ file: nowhere }'));
   });
 });

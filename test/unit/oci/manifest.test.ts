@@ -33,7 +33,7 @@ test('an image manifest lists its config and its layers', () => {
   );
 });
 
-test('an index without mediaType has the type upstream sent, or the one its shape tells', () => {
+test('an index without mediaType has the type that upstream sent, or the type of its shape', () => {
   const index = json({ schemaVersion: 2, manifests: [{ digest: DIGEST_A, size: 1 }] });
   assert.equal(parseManifest(index, OCI_INDEX)?.mediaType, OCI_INDEX);
   assert.equal(parseManifest(index, DOCKER_LIST)?.mediaType, DOCKER_LIST);
@@ -41,7 +41,7 @@ test('an index without mediaType has the type upstream sent, or the one its shap
   assert.equal(parseManifest(index)?.manifests.length, 1);
 });
 
-test('an image without mediaType is told by its config', () => {
+test('an image without mediaType is recognised by its config', () => {
   assert.equal(parseManifest(json({ schemaVersion: 2, config: {} }), 'text/plain')?.mediaType, OCI_MANIFEST);
 });
 
@@ -53,7 +53,7 @@ for (const [what, bytes] of [
   ['docker schema 1, whose digest does not cover its bytes', json({ schemaVersion: 1, fsLayers: [] })],
   ['an unknown media type without a known shape', json({ schemaVersion: 2, mediaType: 'application/json' })],
 ] as const) {
-  test(`${what} is no manifest`, () => assert.equal(parseManifest(bytes, 'application/json'), undefined));
+  test(`${what} is not a manifest`, () => assert.equal(parseManifest(bytes, 'application/json'), undefined));
 }
 
 test('descriptors that cannot be verified are left out', () => {
@@ -72,13 +72,13 @@ test('descriptors that cannot be verified are left out', () => {
   );
 });
 
-test('the order of Accept types makes no difference', () => {
+test('the order of the types in Accept makes no difference', () => {
   const some = acceptedManifestTypes(`${OCI_INDEX}, ${DOCKER_MANIFEST};q=0.5,${OCI_INDEX}`);
   assert.deepEqual(some, acceptedManifestTypes(`${DOCKER_MANIFEST}, ${OCI_INDEX}`));
   assert.equal(some.length, 2);
 });
 
-test('a client with a wildcard, without Accept, or with strange types only takes anything', () => {
+test('a client with a wildcard, without Accept, or with unknown types only accepts any type', () => {
   assert.deepEqual(acceptedManifestTypes(undefined), []);
   assert.deepEqual(acceptedManifestTypes('*/*'), []);
   assert.deepEqual(acceptedManifestTypes(`${OCI_INDEX}, */*`), []);
