@@ -50,7 +50,7 @@ export interface ParsedManifest {
 }
 
 /** Whether a registry may lack this layer: only their publisher may distribute the base layers of Windows. */
-export function isNondistributable({ mediaType }: Descriptor): boolean {
+export function isNondistributable({ mediaType }: Pick<Descriptor, 'mediaType'>): boolean {
   return mediaType.includes('.foreign.') || mediaType.includes('.nondistributable.');
 }
 

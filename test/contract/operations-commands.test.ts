@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCommandLine } from '../../src/cli/program.ts';
 import { digestHex, digestOf } from '../../src/oci/digest.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { runMillpond } from '../helpers/run-millpond.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
@@ -50,6 +53,24 @@ docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.
   const [json] = JSON.parse((await millpond('list', '--json')).stdout) as { digest: string }[];
   assert.equal(json?.digest, image.top.digest);
   assert.equal((await millpond('list', 'quay.io/*', '--json')).stdout, '[]\n');
+});
+
+test('millpond list goes on until the last page', async (t) => {
+  const image = (name: string) => ({ name, digest: 'sha256:00', platforms: [], size: 1, usedAt: '' });
+  const pages: Record<string, unknown> = {
+    '/api/images?pattern=a*': { images: [image('a')], next: 'b c' },
+    '/api/images?pattern=a*&cursor=b+c': { images: [image('b')], next: 'd' },
+    '/api/images?pattern=a*&cursor=d': { images: [image('c')] },
+  };
+  const server = createServer(({ url = '' }, response) => response.end(JSON.stringify(pages[url])));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanUp(t, () => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { stdout } = await runMillpond({ operationsUrl: `http://127.0.0.1:${port}` }, ['list', 'a*']);
+  assert.deepEqual(
+    stdout.split('\n').map((line) => line.slice(0, 1)),
+    ['I', 'a', 'b', 'c', ''],
+  );
 });
 
 test('millpond remove frees the bytes, names each image, and ends with 1 if one is missing', async (t) => {
