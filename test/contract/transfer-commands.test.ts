@@ -122,17 +122,19 @@ test('an export that fails writes no file, and leaves an earlier one as it was',
   assert.equal(await readFile(join(folder, 'images.tar'), 'utf8'), 'the earlier one');
 });
 
-test('an export that the mirror cuts because stored content is damaged writes no file', async (t) => {
+test('an export that the mirror cuts because stored content is damaged leaves an earlier file as it was', async (t) => {
   const { online, folder, alpine, mirror } = await setUp(t);
   await online('warm', 'alpine:3.20');
   const hex = digestHex(digestOf(alpine.blobs[1] ?? Buffer.alloc(0)));
   const path = join(mirror.directory, 'data/blobs/sha256', hex.slice(0, 2), hex);
   await chmod(path, 0o644);
   await writeFile(path, Buffer.alloc(MIB));
+  await writeFile(join(folder, 'images.tar'), 'the earlier one');
   const { exitCode, stderr } = await online('export', '-o', 'images.tar', 'alpine:3.20');
   assert.equal(exitCode, 1);
   assert.match(stderr, /images\.tar was not written: the mirror stopped sending it, and its log says why\n$/);
-  assert.deepEqual(await readdir(folder), []);
+  assert.deepEqual(await readdir(folder), ['images.tar']);
+  assert.equal(await readFile(join(folder, 'images.tar'), 'utf8'), 'the earlier one');
 });
 
 test('millpond import names each image that it could not import, and ends with 1', async (t) => {

@@ -104,7 +104,8 @@ test('a manifest that lists ten thousand blobs is read, and one that lists more 
     json({ schemaVersion: 2, mediaType: OCI_ARTIFACT, blobs: layers.slice(0, count - 1) });
   // Asks for one blob less: the config counts, too, even where there is none.
   assert.equal(parseManifest(manifest(10_000))?.blobs.length, 9_999);
-  assert.equal(parseManifest(manifest(10_001)), undefined);
+  // Compares without assert.equal, which would print the ten thousand.
+  assert.ok(parseManifest(manifest(10_001)) === undefined);
 });
 
 test('only layers of a foreign or nondistributable type may be missing from a registry', () => {
