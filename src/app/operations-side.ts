@@ -11,7 +11,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { Exporter } from '../transfer/exporter.ts';
 import { Importer } from '../transfer/importer.ts';
 import { Warmer } from '../transfer/warmer.ts';
-import type { Seal } from '../upstream/client/sealed.ts';
+import type { Seal } from '../upstream/client/seal.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { Storage } from './storage.ts';
 

@@ -14,7 +14,7 @@ const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   devDependencies: { node: string };
 };
 
-/** The configuration that the image contains. */
+/** The configuration in the image. */
 async function imageConfig(t: TestContext) {
   const text = /COPY <<EOF (\S+)\n([\s\S]*?)EOF\n/.exec(dockerfile);
   assert.ok(text);
@@ -24,7 +24,7 @@ async function imageConfig(t: TestContext) {
   return { path: text[1], config: await loadConfig({ file, cwd: folder }) };
 }
 
-test('the image listens on every interface, on the ports it exposes', async (t) => {
+test('the image listens on every interface, at the ports that it exposes', async (t) => {
   const { config } = await imageConfig(t);
   assert.deepEqual(config.server.listen, { host: '0.0.0.0', port: 5000 });
   assert.deepEqual(config.operations.listen, { host: '0.0.0.0', port: 5001 });
@@ -37,13 +37,13 @@ test('the image reads its own configuration and keeps its data in its volume', a
   assert.match(dockerfile, new RegExp(`^VOLUME ${config.cache.directory}$`, 'm'));
 });
 
-test('the image runs as a user without privileges, who owns the volume', () => {
+test('the image runs as a user without privileges, which owns the volume', () => {
   const user = /^USER (\d+):(\d+)$/m.exec(dockerfile);
   assert.ok(user && Number(user[1]) > 0);
   assert.match(dockerfile, new RegExp(`chown ${user[1]}:${user[2]} /data`));
 });
 
-test('the image checks its health where the operations side answers', () => {
+test('the health check of the image asks the operations side', () => {
   assert.match(dockerfile, /^HEALTHCHECK .*\n.*http:\/\/127\.0\.0\.1:5001\/healthz/m);
 });
 

@@ -10,7 +10,7 @@ import { Permissions } from '../../src/mirror/permissions.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { parseRepository } from '../../src/oci/reference.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
-import { SealableUpstream } from '../../src/upstream/client/sealed.ts';
+import { SealableUpstream } from '../../src/upstream/client/seal.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { FailingFileSystem } from '../helpers/failing-file-system.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';

@@ -4,15 +4,11 @@ const INGEST = 'src/cache/ingest/ingest.ts';
 const SPOOL = 'src/cache/ingest/spool.ts';
 const FOLLOWER = 'src/cache/ingest/following-reader.ts';
 const CHECKED = 'src/cache/store/checked-reader.ts';
-const CATALOG = 'src/cache/catalog/local-catalog.ts';
 const CONTENT = 'src/cache/catalog/content-cache.ts';
 const INVENTORY = 'src/cache/catalog/inventory.ts';
 const SPACE = 'src/cache/catalog/space.ts';
-const EVICTOR = 'src/cache/catalog/evictor.ts';
-const RECOVERY = 'src/cache/catalog/recovery.ts';
 const INGEST_TESTS = ['test/unit/cache/ingest.test.ts'];
 const EVICTION_TESTS = ['test/mirror/eviction.test.ts'];
-const RECOVERY_TESTS = ['test/fault/recovery.test.ts'];
 
 export const cache: readonly Mutation[] = [
   {

@@ -1,21 +1,14 @@
-/** How commands show things: sizes, tables and progress. */
+/** Prints sizes, tables and progress. */
 import { MultiBar, type SingleBar } from 'cli-progress';
-import type { TextOutput } from './command.ts';
+import prettyBytes from 'pretty-bytes';
+import type { TextOutput } from './surroundings.ts';
 
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
-/** Bytes for people: `1.5 GiB`. */
+/** Bytes for people, in binary units and three significant digits: `1.5 GiB`. */
 export function humanSize(bytes: number): string {
-  let unit = 0;
-  let amount = bytes;
-  while (amount >= 1024 && unit < UNITS.length - 1) {
-    amount /= 1024;
-    unit += 1;
-  }
-  return `${unit === 0 || amount >= 100 ? Math.round(amount) : amount.toFixed(1)} ${UNITS[unit]}`;
+  return prettyBytes(bytes, { binary: true });
 }
 
-/** Rows in columns; the first row is the heading. */
+/** Aligns rows in columns. The first row is the heading. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   return rows
@@ -29,7 +22,8 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join('');
 }
 
-/** Bars on a terminal, one below the other; nothing elsewhere: there the end of each has a line of its own. */
+/** Shows progress bars on a terminal, one below the other. Elsewhere it writes nothing: there
+ * the lines of the command are enough. */
 export class ProgressBars {
   readonly #output: (TextOutput & NodeJS.WritableStream) | undefined;
   readonly #bytesByName = new Map<string, { done: number; total: number }>();
@@ -39,7 +33,11 @@ export class ProgressBars {
     if (isTerminal(output)) this.#output = output;
   }
 
-  /** @param name stands before the bar, and tells it from others */
+  /**
+   * Shows a bar, or moves it.
+   *
+   * @param name the label of the bar; each name has one bar
+   */
   update(name: string, done: number, total: number): void {
     if (this.#output === undefined) return;
     this.#bytesByName.set(name, { done, total });
@@ -51,13 +49,13 @@ export class ProgressBars {
     bar.update(done, { size: sizeOf(total) });
   }
 
-  /** What it stands for is done, one way or the other. */
+  /** Removes a bar, because its work has ended. */
   remove(name: string): void {
     this.#bytesByName.delete(name);
     this.hide();
   }
 
-  /** Takes the bars off the screen, so that a line can be written; the next update shows them again. */
+  /** Takes the bars off the screen, so that a line can be written. The next update shows them again. */
   hide(): void {
     this.#shown?.bars.stop();
     this.#shown = undefined;

@@ -1,19 +1,25 @@
 /** `millpond export` and `millpond import`. */
 import { createReadStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { access, open, rename, rm, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Digest } from '../oci/digest.ts';
-import { readLayout } from '../transfer/layout/layout-reader.ts';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBars } from './output.ts';
-import { withPlatformOption } from './warm.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { readLayout } from '../../transfer/layout/layout-reader.ts';
+import { unreadable } from '../io/files.ts';
+import { OperationsClient } from '../io/operations-client.ts';
+import {
+  collect,
+  type PlatformOption,
+  type ServerOption,
+  withPlatformOption,
+  withServerOption,
+} from '../io/options.ts';
+import { humanSize, ProgressBars } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
-interface ExportOptions extends ServerOption {
+interface ExportOptions extends ServerOption, PlatformOption {
   output: string;
-  platform: string[];
-  since: string[];
+  since?: string[];
 }
 
 export function addTransferCommands(program: Command, surroundings: Surroundings): void {
@@ -22,20 +28,15 @@ export function addTransferCommands(program: Command, surroundings: Surroundings
 }
 
 function addExportCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
-  withPlatformOption(withServerOption(program.command('export')))
-    .description('write cached images into one OCI image layout tar, with their signatures')
-    .argument('<image...>', 'such as docker.io/library/alpine:3.20')
-    .requiredOption('-o, --output <file>', 'where it is written')
-    .option(
-      '--since <file>',
-      'leave out what this earlier export holds; repeatable',
-      (file: string, before: string[]) => [...before, file],
-      [],
-    )
+  withPlatformOption(withServerOption(program.command('export')), 'write')
+    .description('write cached images and their signatures into one OCI image layout tar')
+    .argument('<image...>', 'name of an image, such as docker.io/library/alpine:3.20')
+    .requiredOption('-o, --output <file>', 'file to write')
+    .option('--since <file>', 'leave out the content of this earlier export; may be repeated', collect)
     .action(async (images: string[], options: ExportOptions) => {
       const since: Digest[] = [];
-      for (const file of options.since) since.push(...(await digestsIn(resolve(cwd, file))));
-      const body = { images, platforms: options.platform, since };
+      for (const file of options.since ?? []) since.push(...(await digestsIn(file, cwd)));
+      const body = { images, platforms: options.platform ?? [], since };
       const reply = await new OperationsClient(options).download('/export', body);
       const bars = new ProgressBars(stderr);
       try {
@@ -53,12 +54,17 @@ function addExportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
 
 function addImportCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
   withServerOption(program.command('import'))
-    .description('take in the images of an OCI image layout tar, every digest verified')
-    .argument('<file>', 'from millpond export, docker save (25 or newer), podman save or skopeo')
-    .option('--name <image>', 'name of the one image in it, such as docker.io/library/alpine:3.20')
+    .description('add the images of an OCI image layout tar to the cache, after verifying every digest')
+    .argument('<file>', 'archive by millpond export, docker save (25 or newer), podman save or skopeo')
+    .option(
+      '--name <image>',
+      'name for the one image of an archive that does not name it in full, such as docker.io/library/alpine:3.20',
+    )
     .action(async (file: string, options: ServerOption & { name?: string }) => {
       const path = resolve(cwd, file);
-      const { size } = await stat(path);
+      const { size } = await stat(path).catch((error: unknown) => {
+        throw unreadable(file, error);
+      });
       const query =
         options.name === undefined ? '' : `?${new URLSearchParams({ name: options.name }).toString()}`;
       const failed: string[] = [];
@@ -86,22 +92,33 @@ function addImportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
 
 function totals(event: Record<string, unknown>): string {
   const [stored, present] = ['storedBytes', 'presentBytes'].map((key) => humanSize(Number(event[key])));
-  return `${stored} stored, ${present} here already`;
+  return `${stored} stored, ${present} already cached`;
 }
 
-/** The blobs of an archive, which is read to its end: one that was cut would make the next one useless. */
-async function digestsIn(file: string): Promise<Digest[]> {
+/**
+ * The digests of all blobs in an archive. Reads it to its end, so that an archive that was cut is refused: an increment on
+ * top of it would lack blobs.
+ */
+async function digestsIn(file: string, cwd: string): Promise<Digest[]> {
+  const path = resolve(cwd, file);
+  await access(path).catch((error: unknown) => {
+    throw unreadable(file, error);
+  });
   const digests: Digest[] = [];
   const sink = { blob: async (digest: Digest) => void digests.push(digest) };
   try {
-    await readLayout(createReadStream(file), sink);
+    await readLayout(createReadStream(path), sink);
   } catch (error) {
     throw new Error(`${file}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
   return digests;
 }
 
-/** The file is there when all of it is. @returns its bytes */
+/**
+ * Writes the body of a reply into a file. The file appears under its name only when it is complete.
+ *
+ * @returns the number of bytes
+ */
 async function save(reply: Response, path: string, onBytes: (bytes: number) => void): Promise<number> {
   const partial = `${path}.partial`;
   try {
@@ -121,9 +138,12 @@ async function save(reply: Response, path: string, onBytes: (bytes: number) => v
     return bytes;
   } catch (error) {
     await rm(partial, { force: true });
-    // That is what fetch throws when a body ends too early.
-    const isCut = error instanceof TypeError;
-    const reason = isCut ? 'the mirror broke off, and its log says why' : String(error);
-    throw new Error(`${path} was not written: ${reason}`, { cause: error });
+    throw new Error(`${path} was not written: ${whyUnwritten(error)}`, { cause: error });
   }
+}
+
+function whyUnwritten(error: unknown): string {
+  // Recognises the error that fetch throws when a body ends too early.
+  if (error instanceof TypeError) return 'the mirror stopped sending it, and its log says why';
+  return error instanceof Error ? error.message : String(error);
 }

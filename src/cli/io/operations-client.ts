@@ -1,22 +1,11 @@
-/** How commands talk to a running mirror: over its operations API. */
+/** Sends commands to a running mirror, over its operations API. */
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
-import type { Command } from 'commander';
-
-const DEFAULT_SERVER = 'http://127.0.0.1:5001';
-
-/** What {@link withServerOption} leaves for a command's action. */
-export interface ServerOption {
-  server: string;
-}
-
-export function withServerOption(command: Command): Command {
-  return command.option('--server <url>', 'operations listener of the mirror', DEFAULT_SERVER);
-}
+import type { ServerOption } from './options.ts';
 
 export type OperationEvent = Record<string, unknown> & { event: string };
 
@@ -24,18 +13,18 @@ export class OperationsClient {
   readonly #server: string;
 
   constructor({ server }: ServerOption) {
-    this.#server = server.replace(/\/+$/, '');
+    this.#server = server;
   }
 
-  /** @throws {Error} nobody answers, or the answer is an error; the message is for the user */
+  /** @throws {Error} there is no answer, or it is an error; the message is for the user */
   async json(method: 'GET' | 'POST' | 'DELETE', path: string): Promise<unknown> {
     return (await this.#send(method, path)).json();
   }
 
   /**
-   * Begins an operation, and gives its events as they come.
+   * Starts an operation, and yields its events as they arrive.
    *
-   * @throws {Error} it failed, or its end did not come
+   * @throws {Error} the operation failed, or the connection ended before it was done
    */
   async *events(path: string, body?: unknown): AsyncGenerator<OperationEvent> {
     const reply = await this.#send('POST', path, body);
@@ -43,18 +32,19 @@ export class OperationsClient {
   }
 
   /**
-   * Asks for a file, to be read from the body of the answer.
+   * Requests a file. Its bytes are the body of the answer.
    *
-   * @throws {Error} nobody answers, or the answer is an error
+   * @throws {Error} there is no answer, or it is an error
    */
   download(path: string, body: unknown): Promise<Response> {
     return this.#send('POST', path, body);
   }
 
   /**
-   * Sends `file`, and gives the events as they come; they do while it is sent, which is why this is not fetch.
+   * Sends `file`, and yields the events as they arrive. Does not use fetch: it gives no answer before the whole file is
+   * sent.
    *
-   * @throws {Error} it failed, or its end did not come
+   * @throws {Error} the operation failed, or the connection ended before it was done
    */
   async *upload(path: string, file: Readable, size: number): AsyncGenerator<OperationEvent> {
     const url = new URL(`${this.#server}/api${path}`);
@@ -62,7 +52,7 @@ export class OperationsClient {
     const sent = send(url, { method: 'POST', headers: { 'Content-Length': size } });
     const answered = Promise.withResolvers<IncomingMessage>();
     sent.once('response', answered.resolve);
-    // Before the answer an error is the answer; after it, that the rest of the file is not wanted.
+    // Reports an error before the answer. Ignores one after it: the mirror does not want the rest of the file.
     const uploaded = pipeline(file, sent).catch(answered.reject);
     try {
       const reply = await answered.promise.catch((error: unknown) => this.#unreachable(error));
@@ -81,17 +71,17 @@ export class OperationsClient {
       yield event;
       if (event.event === 'done') return;
     }
-    throw new Error(`the mirror at ${this.#server} broke off before it was done`);
+    throw this.#cutOff();
   }
 
-  /** What goes wrong with the connection is as good as its end; after the last line that is read, nothing does. */
+  /** Yields the lines of an answer. Treats an error of the connection as its end. */
   async *#linesOf(input: Readable): AsyncGenerator<string> {
     try {
       yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
     } catch (error) {
-      throw new Error(`the mirror at ${this.#server} broke off before it was done`, { cause: error });
+      throw this.#cutOff(error);
     } finally {
-      // Else the end of the connection would be an error of the interface, which has no listener any more.
+      // Ends the input first: otherwise its end is an error of the readline interface, which nothing listens to any more.
       input.destroy();
     }
   }
@@ -108,13 +98,21 @@ export class OperationsClient {
   #unreachable(cause: unknown): never {
     const reason = cause instanceof Error ? cause.message : '';
     throw new Error(
-      `no Millpond answers at ${this.#server}${reason && ` (${reason})`}: is it running? --server names its operations listener`,
+      `no answer from ${this.#server}${reason && ` (${reason})`}: is Millpond running? Give its operations listener with --server`,
       { cause },
     );
   }
 
   #refused(status: number | undefined, body: string): Error {
-    return new Error(messageIn(body) ?? `${this.#server} answered ${status}: is it a Millpond?`);
+    const message = `${this.#server} answered with status ${status}, which is not an answer of Millpond's operations listener: check --server`;
+    return new Error(messageIn(body) ?? message);
+  }
+
+  #cutOff(cause?: unknown): Error {
+    return new Error(
+      `the mirror at ${this.#server} closed the connection before it was done: see its log, then run the command again`,
+      { cause },
+    );
   }
 }
 
@@ -124,7 +122,7 @@ function messageIn(body: string): string | undefined {
     if (typeof json === 'object' && json !== null && 'error' in json && typeof json.error === 'string')
       return json.error;
   } catch {
-    // no answer of ours
+    // Leaves it to the caller: an answer that is not JSON is not one of Millpond.
   }
   return undefined;
 }

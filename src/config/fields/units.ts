@@ -1,4 +1,4 @@
-/** Durations and sizes as people write them, and back. Pure. */
+/** Reads and writes durations and sizes as people write them: a whole number and a unit. */
 
 const DURATION_UNITS = new Map([
   ['ms', 1],
@@ -16,22 +16,25 @@ const SIZE_UNITS = new Map([
   ['TiB', 2 ** 40],
 ]);
 
-/** Milliseconds of a text such as `500ms`, `30s`, `5m`, `24h` or `7d`; `undefined` if it is none or too large to count. */
+/**
+ * The milliseconds of `500ms`, `30s`, `5m`, `24h` or `7d`. `undefined` if `text` is not a duration, or if it is too large to
+ * be exact.
+ */
 export function parseDuration(text: string): number | undefined {
   return parseAmount(text, DURATION_UNITS);
 }
 
-/** The shortest exact text for whole, non-negative milliseconds: `90000` is `90s`, `86400000` is `1d`. */
+/** The shortest exact text for a whole number of milliseconds, 0 or more: 90000 is `90s`, 86400000 is `1d`. */
 export function formatDuration(ms: number): string {
   return formatAmount(ms, DURATION_UNITS, 's');
 }
 
-/** Bytes of a text such as `512MiB` or `50GiB`; `undefined` if it is none or too large to count. */
+/** The bytes of `512MiB` or `50GiB`. `undefined` if `text` is not a size, or if it is too large to be exact. */
 export function parseSize(text: string): number | undefined {
   return parseAmount(text, SIZE_UNITS);
 }
 
-/** The shortest exact text for whole, non-negative bytes: `1536` is `1536B`, `53687091200` is `50GiB`. */
+/** The shortest exact text for a whole number of bytes, 0 or more: 1536 is `1536B`, 53687091200 is `50GiB`. */
 export function formatSize(bytes: number): string {
   return formatAmount(bytes, SIZE_UNITS, 'B');
 }

@@ -2,29 +2,36 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, ProgressBars } from './output.ts';
+import { unreadable } from '../io/files.ts';
+import { OperationsClient } from '../io/operations-client.ts';
+import {
+  type PlatformOption,
+  type ServerOption,
+  withPlatformOption,
+  withServerOption,
+} from '../io/options.ts';
+import { humanSize, ProgressBars } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
-interface WarmOptions extends ServerOption {
+interface WarmOptions extends ServerOption, PlatformOption {
   file?: string;
-  platform: string[];
   referrers: boolean;
   json?: true;
 }
 
 export function addWarmCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
-  withPlatformOption(withServerOption(program.command('warm')))
-    .description('fetch images completely, before anybody asks for them')
-    .argument('[image...]', 'such as docker.io/library/alpine:3.20')
-    .option('--file <list>', 'file with an image a line; # begins a comment')
-    .option('--no-referrers', 'leave signatures, attestations and other referrers out')
-    .option('--json', 'as JSON')
+  withPlatformOption(withServerOption(program.command('warm')), 'fetch')
+    .description('fetch complete images before a client asks for them')
+    .argument('[image...]', 'name of an image, such as docker.io/library/alpine:3.20')
+    .option('--file <list>', 'also fetch the images in this file: one name per line, # begins a comment')
+    .option('--no-referrers', 'do not fetch signatures, attestations and other referrers')
+    .option('--json', 'print JSON')
     .action(async (names: string[], options: WarmOptions, command: Command) => {
-      const listed = options.file === undefined ? [] : await readList(resolve(cwd, options.file));
+      const listed = options.file === undefined ? [] : await readList(options.file, cwd);
       const images = [...names, ...listed];
-      if (images.length === 0) command.error('error: name images, or a --file that does');
-      const body = { images, platforms: options.platform, referrers: options.referrers };
+      if (images.length === 0)
+        command.error('error: no images given: name them, or give --file with a list of names');
+      const body = { images, platforms: options.platform ?? [], referrers: options.referrers };
       const outcomes: unknown[] = [];
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
@@ -47,23 +54,15 @@ export function addWarmCommand(program: Command, { cwd, stdout, stderr }: Surrou
     });
 }
 
-/** Leaves `platform`, a list, for a command's action. */
-export function withPlatformOption(command: Command): Command {
-  return command.option(
-    '--platform <os/arch[/variant]>',
-    'of images for several platforms only this one; repeatable',
-    (platform: string, before: string[]) => [...before, platform],
-    [],
-  );
-}
-
 function described(about: Record<string, unknown>): string {
   const [fetched, present] = ['fetchedBytes', 'presentBytes'].map((key) => humanSize(Number(about[key])));
-  return `done, ${fetched} fetched, ${present} here already`;
+  return `done, ${fetched} fetched, ${present} already cached`;
 }
 
-async function readList(file: string): Promise<string[]> {
-  const text = await readFile(file, 'utf8');
+async function readList(file: string, cwd: string): Promise<string[]> {
+  const text = await readFile(resolve(cwd, file), 'utf8').catch((error: unknown) => {
+    throw unreadable(file, error);
+  });
   return text
     .split('\n')
     .map((line) => line.replace(/#.*/, '').trim())

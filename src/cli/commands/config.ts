@@ -1,15 +1,18 @@
 /** `millpond config check` and `millpond config print`. */
 import type { Command } from 'commander';
-import { loadConfig } from '../config/load.ts';
-import { printConfig } from '../config/print.ts';
-import { type ConfigOption, chosenConfigFile, type Surroundings, withConfigOption } from './command.ts';
+import { loadConfig } from '../../config/load.ts';
+import { printConfig } from '../../config/print.ts';
+import { type ConfigOption, chosenConfigFile, withConfigOption } from '../io/options.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 export function addConfigCommands(program: Command, surroundings: Surroundings): void {
   const { cwd, environment, stdout } = surroundings;
   const config = program.command('config').description('check or show the configuration');
 
   withConfigOption(config.command('check'))
-    .description('list every problem of the configuration, the variables and files that it names included')
+    .description(
+      'report every mistake in the configuration, with variables that are not set and files that cannot be read',
+    )
     .action(async (options: ConfigOption) => {
       const file = chosenConfigFile(options, surroundings);
       await loadConfig({ file, cwd, environment });
@@ -17,7 +20,7 @@ export function addConfigCommands(program: Command, surroundings: Surroundings):
     });
 
   withConfigOption(config.command('print'))
-    .description('show the effective configuration, defaults filled in and secrets redacted')
+    .description('print the effective configuration, with defaults filled in and secrets redacted')
     .action(async (options: ConfigOption) => {
       stdout.write(printConfig(await loadConfig({ file: chosenConfigFile(options, surroundings), cwd })));
     });

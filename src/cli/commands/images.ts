@@ -1,8 +1,9 @@
 /** `millpond list` and `millpond remove`. */
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, table } from './output.ts';
+import { OperationsClient } from '../io/operations-client.ts';
+import { type ServerOption, withServerOption } from '../io/options.ts';
+import { humanSize, table } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 interface Image {
   name: string;
@@ -24,9 +25,9 @@ interface Removal {
 
 export function addImageCommands(program: Command, { stdout, stderr }: Surroundings): void {
   withServerOption(program.command('list'))
-    .description('list the cached images')
-    .argument('[pattern]', 'only those whose name matches; * stands for anything', '*')
-    .option('--json', 'as JSON')
+    .description('list cached images')
+    .argument('[pattern]', 'list only images whose name matches; * matches any text', '*')
+    .option('--json', 'print JSON')
     .action(async (pattern: string, options: ServerOption & { json?: true }) => {
       const images: Image[] = [];
       for await (const page of pages(new OperationsClient(options), pattern)) images.push(...page);
@@ -45,8 +46,8 @@ export function addImageCommands(program: Command, { stdout, stderr }: Surroundi
     });
 
   withServerOption(program.command('remove'))
-    .description('forget tags or digests, and remove what nothing else needs')
-    .argument('<image...>', 'such as docker.io/library/alpine:3.20')
+    .description('remove tags or digests from the cache, with all content that no other image needs')
+    .argument('<image...>', 'name of an image with its tag or digest, such as docker.io/library/alpine:3.20')
     .action(async (names: string[], options: ServerOption) => {
       const client = new OperationsClient(options);
       const failed: string[] = [];

@@ -1,10 +1,11 @@
 /** `millpond status`. */
 import type { Command } from 'commander';
-import type { Surroundings } from './command.ts';
-import { OperationsClient, type ServerOption, withServerOption } from './operations-client.ts';
-import { humanSize, table } from './output.ts';
+import { OperationsClient } from '../io/operations-client.ts';
+import { type ServerOption, withServerOption } from '../io/options.ts';
+import { humanSize, table } from '../io/output.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
-/** What of the API's answer is shown. */
+/** The part of the API's answer that is shown. */
 interface Status {
   version: string;
   sealed: boolean;
@@ -20,8 +21,8 @@ interface Status {
 
 export function addStatusCommand(program: Command, { stdout }: Surroundings): void {
   withServerOption(program.command('status'))
-    .description('show upstreams, rate limits, the use of the store and the hit rate')
-    .option('--json', 'as JSON')
+    .description('show upstreams, rate limits, the size of the cache and the hit rate')
+    .option('--json', 'print JSON')
     .action(async (options: ServerOption & { json?: true }) => {
       const status = await new OperationsClient(options).json('GET', '/status');
       stdout.write(options.json ? `${JSON.stringify(status, undefined, 2)}\n` : format(status as Status));
@@ -31,9 +32,9 @@ export function addStatusCommand(program: Command, { stdout }: Surroundings): vo
 function format({ version, sealed, store, requests, upstreams }: Status): string {
   const share = store.capacityBytes === 0 ? 0 : store.bytes / store.capacityBytes;
   const lines = [
-    `Millpond ${version}${sealed ? ', sealed: it asks no upstream' : ''}`,
+    `Millpond ${version}${sealed ? ', sealed: it sends no requests to upstreams' : ''}`,
     `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`,
-    `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, of bytes ${percent(requests.byteHitRate)}`,
+    `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, byte hit rate ${percent(requests.byteHitRate)}`,
     '',
   ];
   const rows = upstreams.map(({ name, up, requests: sent, rateLimit: { limit, remaining } }) => [

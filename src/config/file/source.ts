@@ -1,4 +1,4 @@
-/** A YAML file as data, with the way back from a key or value to its line and column. */
+/** A YAML file as data. It can tell the line and column of each key and value. */
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, visit } from 'yaml';
 
 export interface Position {
@@ -10,9 +10,9 @@ export interface SyntaxProblem extends Position {
   message: string;
 }
 
-/** The data of one YAML file. Keys are strings; aliases are followed. */
+/** The data of one YAML file. All keys are strings; aliases are resolved. */
 export class YamlSource {
-  /** What the file holds: `null` when it is empty, `undefined` when it cannot be read as YAML. */
+  /** The content: `null` if the file is empty, `undefined` if it is not valid YAML. */
   readonly data: unknown;
   readonly #problems: SyntaxProblem[];
   readonly #lines = new LineCounter();
@@ -21,21 +21,21 @@ export class YamlSource {
   constructor(text: string) {
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, stringKeys: true });
     const { errors, warnings } = this.#document;
-    // One fault makes the parser complain of others at the same place; the first of them is the one that helps.
+    // Keeps the first of several problems at one place: the parser reports others that only follow from it.
     const faults = [...errors, ...warnings].filter(
       ({ pos }, index, all) => all.findIndex((other) => other.pos[0] === pos[0]) === index,
     );
     this.#problems = faults.map((fault) => ({ ...this.#at(fault.pos[0]), message: messageOf(fault) }));
-    // A key that stands twice leaves the rest readable, so that the rest can be checked as well.
+    // Reads the data in spite of duplicate keys, so that the rest of the file is checked in the same run.
     if (faults.every(({ code }) => code === 'DUPLICATE_KEY')) this.data = this.#read();
   }
 
-  /** Everything that is wrong with the file as YAML. There may be data all the same. */
+  /** The problems of the file as YAML. With only duplicate keys among them, there is data as well. */
   get problems(): readonly SyntaxProblem[] {
     return this.#problems;
   }
 
-  /** Where the key or the value at `path` stands; for one that is not in the file, the nearest key above it. */
+  /** The position of the key or the value at `path`. If it is not in the file, the position of the nearest key above it. */
   locate(path: readonly PropertyKey[], part: 'key' | 'value'): Position {
     let node: unknown = this.#document.contents;
     let nearest = 0;
@@ -59,7 +59,7 @@ export class YamlSource {
 
   #at(offset: number): Position {
     const { line, col } = this.#lines.linePos(offset);
-    // An empty file has no lines.
+    // Replaces line 0, which yaml returns for an empty file.
     return line === 0 ? { line: 1, col: 1 } : { line, col };
   }
 
@@ -68,7 +68,10 @@ export class YamlSource {
     visit(this.#document, {
       Alias: (_, alias) => {
         if (alias.resolve(this.#document) !== undefined) return;
-        this.#problems.push({ ...this.#at(startOf(alias) ?? 0), message: 'alias has no anchor before it' });
+        this.#problems.push({
+          ...this.#at(startOf(alias) ?? 0),
+          message: 'there is no anchor (&name) for this alias before it',
+        });
         readable = false;
       },
     });
@@ -76,9 +79,13 @@ export class YamlSource {
     try {
       return this.#document.toJS();
     } catch (error) {
-      // yaml's answer to a few lines of aliases that would unfold into gigabytes.
+      // Catches what yaml throws when a few lines of nested aliases would expand into gigabytes.
       if (!(error instanceof ReferenceError)) throw error;
-      this.#problems.push({ line: 1, col: 1, message: 'aliases refer to aliases too many times over' });
+      this.#problems.push({
+        line: 1,
+        col: 1,
+        message: 'nested aliases expand to too much data: write it out in full',
+      });
       return undefined;
     }
   }
@@ -88,16 +95,16 @@ function startOf(node: unknown): number | undefined {
   return (node as Node | null | undefined)?.range?.[0];
 }
 
-/** yaml's words in ours. Some of its messages quote the file, and what stands there may be a secret. */
+/** Replaces or shortens the message of yaml: some of its messages quote the file, and the quoted text may be a secret. */
 function messageOf({ code, message }: { code: string; message: string }): string {
   switch (code) {
     case 'DUPLICATE_KEY':
-      return 'key stands twice in the same map';
+      return 'duplicate key: it is already in this map, remove one of the two';
     case 'MULTIPLE_DOCS':
-      return 'file must hold one YAML document, got several';
+      return 'must be one YAML document, got several: remove this ---';
     case 'BAD_DQ_ESCAPE':
-      return 'not YAML: invalid escape sequence in a double-quoted text';
+      return 'invalid YAML: unknown escape sequence in a double-quoted text';
     default:
-      return `not YAML: ${message.replace(/: .*$/s, '')}`;
+      return `invalid YAML: ${message.replace(/: .*$/s, '')}`;
   }
 }
