@@ -128,9 +128,9 @@ test('what is not all here is refused before the first byte, and each image says
 });
 
 for (const [body, message] of [
-  ['{', 'the body is no JSON'],
+  ['{', 'the body is not JSON'],
   ['{"images":[]}', 'images: name at least one image'],
-  ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: no platform, such as linux/amd64'],
+  ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: not a platform: write it like linux/amd64'],
   ['{"images":["A"]}', '"A" is no image name, such as docker.io/library/alpine:3.20'],
 ] as const) {
   test(`an export that asks for ${body} is answered 400 and why`, async (t) => {
