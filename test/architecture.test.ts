@@ -24,7 +24,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 
 /** Lines: a file that passes this is asking to be two. */
-const FILE_BUDGET = 400;
+const FILE_BUDGET = 300;
+/** Files: a folder that passes this is asking for floors. */
+const FOLDER_BUDGET = 12;
 
 const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
   .filter((name) => name.endsWith('.ts'))
@@ -80,4 +82,25 @@ test('time and environment come in from outside', () => {
 test('no source file outgrows its reader', () => {
   const long = files.filter(({ text }) => text.split('\n').length > FILE_BUDGET).map(({ name }) => name);
   assert.deepEqual(long, []);
+});
+
+test('no folder holds more files than one looks through at a glance', () => {
+  const counts = Map.groupBy(files, ({ name }) => dirname(name));
+  const full = [...counts].filter(([, { length }]) => length > FOLDER_BUDGET).map(([folder]) => folder);
+  assert.deepEqual(full, []);
+});
+
+test('no folder imports itself in a circle', () => {
+  const folders = imports
+    .map(({ from, to }) => ({ from: dirname(from), to: dirname(to) }))
+    .filter(({ from, to }) => from !== to);
+  const targets = Map.groupBy(folders, ({ from }) => from);
+  const done = new Set<string>();
+  const walk = (folder: string, path: string[]): void => {
+    assert.ok(!path.includes(folder), `circle: ${[...path, folder].join(' → ')}`);
+    if (done.has(folder)) return;
+    for (const { to } of targets.get(folder) ?? []) walk(to, [...path, folder]);
+    done.add(folder);
+  };
+  for (const { from } of folders) walk(from, []);
 });

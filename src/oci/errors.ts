@@ -12,6 +12,7 @@ export const OCI_ERRORS = {
   RANGE_INVALID: { status: 416, message: 'requested range cannot be satisfied' },
   TAG_INVALID: { status: 400, message: 'invalid tag name' },
   TOOMANYREQUESTS: { status: 429, message: 'too many requests' },
+  UNAUTHORIZED: { status: 401, message: 'authentication required' },
   UNAVAILABLE: { status: 502, message: 'upstream registry unavailable' },
   UNKNOWN: { status: 500, message: 'unknown error' },
   UNSUPPORTED: { status: 405, message: 'the operation is unsupported' },

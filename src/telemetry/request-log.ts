@@ -1,11 +1,13 @@
 /**
- * The line of a reply, put together by hand: pino looks at each field's name and type, which costs 2 µs more, of the 30
- * that a warm manifest takes.
+ * Writes the log line of a reply.
+ *
+ * Builds the line by hand, because pino looks at the name and the type of every field. End to end, a hit costs 1.07 times
+ * the CPU with pino.
  */
 import type { DestinationStream } from 'pino';
 import { isoTime, type Logger } from './log.ts';
 
-/** Undefined fields are left out. */
+/** Fields that are undefined are left out. */
 export interface RequestLine {
   requestId: string;
   client: string | undefined;
@@ -19,7 +21,7 @@ export interface RequestLine {
   bytes: number;
   durationMs: number;
   firstByteMs: number;
-  /** A client's input, of whatever characters. */
+  /** Comes from the client and may hold any characters. */
   path: string | undefined;
   aborted: true | undefined;
   err: string | undefined;
@@ -54,7 +56,7 @@ export class RequestLog {
   }
 }
 
-/** @param value of a grammar that has neither quotes nor backslashes */
+/** @param value must not need escaping: its grammar has neither quotes nor backslashes */
 function plain(name: string, value: string | undefined): string {
   return value === undefined ? '' : `,"${name}":"${value}"`;
 }

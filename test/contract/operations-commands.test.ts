@@ -78,7 +78,10 @@ test('millpond remove frees the bytes, names each image, and ends with 1 if one 
   const { exitCode, stdout, stderr } = await millpond('remove', 'alpine:9', 'alpine:3.20');
   assert.equal(exitCode, 1);
   assert.equal(stdout, 'alpine:3.20: removed, 3 objects and 4.78 MiB freed\n');
-  assert.equal(stderr, 'alpine:9: docker.io/library/alpine has no 9 here\nmillpond: not removed: alpine:9\n');
+  assert.equal(
+    stderr,
+    'alpine:9: docker.io/library/alpine has no 9 in this mirror\nmillpond: not removed: alpine:9\n',
+  );
   assert.equal(await mirror.metric('millpond_store_objects'), 0);
 });
 

@@ -165,7 +165,7 @@ test('millpond import --name names an image without a name', async (t) => {
   assert.match(named.stdout, /^docker\.io\/org\/app:1: imported/);
   await pullImage(sealed, 'org/app', '1');
   const bad = await offline('import', 'app.tar', '--name', 'A');
-  assert.equal(bad.stderr, 'millpond: A is no image name, such as docker.io/library/alpine:3.20\n');
+  assert.equal(bad.stderr, 'millpond: A is not an image name: write it like docker.io/library/alpine:3.20\n');
 });
 
 test('millpond import of a file that is not an archive says so while the file is still being sent', async (t) => {

@@ -206,13 +206,13 @@ test('an image can be removed by its digest, and under another name of its upstr
 });
 
 for (const [path, status, message] of [
-  ['/images/registry.test/a/b:9', 404, 'registry.test/a/b has no 9 here'],
+  ['/images/registry.test/a/b:9', 404, 'registry.test/a/b has no 9 in this mirror'],
   ['/images/elsewhere.test/a/b:1', 404, 'elsewhere.test is not one of the configured upstreams'],
-  ['/images/registry.test/a/b', 400, 'name a tag or a digest: it is not clear what to remove'],
+  ['/images/registry.test/a/b', 400, 'name a tag or a digest, so that it is clear what to remove'],
   [
     '/images/registry.test/A:1',
     400,
-    'registry.test/A:1 is no image name, such as docker.io/library/alpine:3.20',
+    'registry.test/A:1 is not an image name: write it like docker.io/library/alpine:3.20',
   ],
 ] as const) {
   test(`removing ${path} answers ${status} and says why`, async (t) => {
@@ -235,7 +235,10 @@ test('a web page cannot command the mirror', async (t) => {
 test('a cursor that is none is refused', async (t) => {
   const { mirror } = await setUp(t);
   const { status, json } = await api(mirror, 'GET', '/images?cursor=xyz');
-  assert.deepEqual([status, json], [400, { error: 'the cursor is not one that this mirror gave' }]);
+  assert.deepEqual(
+    [status, json],
+    [400, { error: 'the cursor is not from this mirror: leave it out to begin with the first page' }],
+  );
 });
 
 test('the status tells the store, the hit rate and each upstream', async (t) => {

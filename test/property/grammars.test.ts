@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatContentRange, parseRange } from '../../src/http/registry/range.ts';
 import { parseRequest, type RoutingTable } from '../../src/http/registry/routes.ts';
+import { formatContentRange, parseRange } from '../../src/http/server/range.ts';
 import { parseDigest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { acceptedManifestTypes, parseManifest } from '../../src/oci/manifest.ts';

@@ -128,9 +128,9 @@ test('an export of incomplete images is refused before the first byte, with a re
 });
 
 for (const [body, message] of [
-  ['{', 'the body is no JSON'],
+  ['{', 'the body is not JSON'],
   ['{"images":[]}', 'images: name at least one image'],
-  ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: no platform, such as linux/amd64'],
+  ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: not a platform: write it like linux/amd64'],
   ['{"images":["A"]}', '"A" is not an image name: write it like docker.io/library/alpine:3.20'],
 ] as const) {
   test(`an export request of ${body} gets 400 and the reason`, async (t) => {

@@ -314,7 +314,7 @@ test('a name that cannot be served is refused with advice; a name for the one im
   const bad = await request(`${mirror.operationsUrl}/api/import?name=A`, { method: 'POST', body: two });
   assert.deepEqual(
     [bad.statusCode, await bad.body.json()],
-    [400, { error: 'A is no image name, such as docker.io/library/alpine:3.20' }],
+    [400, { error: 'A is not an image name: write it like docker.io/library/alpine:3.20' }],
   );
 });
 

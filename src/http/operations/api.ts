@@ -1,4 +1,4 @@
-/** The operations API: what the command line, and scripts, can ask of a running mirror. JSON, errors too. */
+/** The operations API: lets the command line, and scripts, control a running mirror. Answers JSON, also for errors. */
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import Router from '@koa/router';
@@ -18,15 +18,15 @@ export interface ApiContext {
   logger: Logger;
   status: () => Promise<Status>;
   images: Images;
-  /** The name of the configured upstream that a host in an image name means. */
+  /** Finds the name of the configured upstream that a host in an image name means. */
   upstreamOf: (host: string) => string | undefined;
-  /** Until the next start, which goes by the configuration. */
+  /** Lasts until the next start, which uses the configuration again. */
   setSealed: (sealed: boolean) => Promise<void>;
-  /** @returns undefined if one is running already */
+  /** @returns undefined if a scrub is running already */
   scrub: (signal: AbortSignal) => AsyncGenerator<ScrubEvent> | undefined;
 }
 
-/** What a request to the API did wrong. */
+/** A request to the API that cannot be done. The message goes to the client. */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
@@ -66,10 +66,10 @@ export function apiRoutes(api: ApiContext): Router {
     const { name, upstream } = imageOf(ctx.params['name'], api);
     const reference: Reference | undefined = name.digest ?? name.tag;
     if (reference === undefined)
-      throw new ApiError(400, 'name a tag or a digest: it is not clear what to remove');
+      throw new ApiError(400, 'name a tag or a digest, so that it is clear what to remove');
     const removal = await api.images.remove({ upstream, repository: name.repository }, reference);
     if (removal === undefined)
-      throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} here`);
+      throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} in this mirror`);
     ctx.body = removal;
   });
 
@@ -94,19 +94,22 @@ export function apiRoutes(api: ApiContext): Router {
 function imageOf(text: string | undefined, api: ApiContext): { name: ImageName; upstream: string } {
   const name = parseImageName(text ?? '');
   if (name === undefined)
-    throw new ApiError(400, `${text} is no image name, such as docker.io/library/alpine:3.20`);
+    throw new ApiError(400, `${text} is not an image name: write it like docker.io/library/alpine:3.20`);
   const upstream = api.upstreamOf(name.host);
   if (upstream === undefined) throw new ApiError(404, `${name.host} is not one of the configured upstreams`);
   return { name, upstream };
 }
 
-/** Answers line by line; what goes wrong after the first becomes the last line. A client that leaves ends it. */
+/**
+ * Answers with one JSON object a line, as the events come. An error after the first event becomes the last line. The
+ * work ends when the client leaves.
+ */
 export async function sendEvents(
   ctx: Context,
   events: AsyncGenerator<{ event: string }>,
   logger: Logger,
 ): Promise<void> {
-  // Begun before anything can go wrong with the reply, so that its end is run, too.
+  // The generator must have started before the reply can fail: only then does `return` run its `finally`.
   const first = await events.next();
   ctx.res.once('close', () => void events.return(undefined));
   async function* lines() {
@@ -125,7 +128,7 @@ export async function sendEvents(
 
 export function contextOf(ctx: Context): RequestContext & { signal: AbortSignal } {
   const abort = new AbortController();
-  ctx.res.once('close', () => abort.abort(new Error('the client has left')));
+  ctx.res.once('close', () => abort.abort(new Error('the client left')));
   return { id: randomUUID(), identity: { kind: 'operator' }, signal: abort.signal };
 }
 
@@ -141,7 +144,7 @@ export function answerErrors(logger: Logger): Middleware {
   };
 }
 
-/** A page of some web site, opened on a machine that reaches the mirror, must not be able to command it. */
+/** Refuses web pages: a page that is open on a machine that reaches the mirror must not be able to control the mirror. */
 export function refuseWebPages(): Middleware {
   return async (ctx, next) => {
     const site = ctx.get('Sec-Fetch-Site');
@@ -159,9 +162,9 @@ function parseCursor(cursor: string | undefined): ImagePosition | undefined {
     if (typeof position === 'object' && position !== null && ('tag' in position || 'digest' in position))
       return position as ImagePosition;
   } catch {
-    // told below
+    // reported below
   }
-  throw new ApiError(400, 'the cursor is not one that this mirror gave');
+  throw new ApiError(400, 'the cursor is not from this mirror: leave it out to begin with the first page');
 }
 
 function formatCursor(position: ImagePosition): string {

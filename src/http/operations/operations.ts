@@ -1,4 +1,4 @@
-/** The operations side: metrics, health and the API. Keep it off the public network. */
+/** The operations side: metrics, health and the API. It has no authentication: keep it off the public network. */
 import Router from '@koa/router';
 import Koa from 'koa';
 import type { Metrics } from '../../telemetry/metrics.ts';
@@ -8,7 +8,7 @@ import { type TransferContext, transferRoutes } from './transfer-api.ts';
 export interface OperationsContext extends ApiContext {
   metrics: Metrics;
   transfer: TransferContext;
-  /** Why no traffic should come here now; undefined when it may. */
+  /** @returns why no traffic should come here now; undefined if it may */
   notReadyReason: () => Promise<string | undefined>;
 }
 

@@ -1,11 +1,11 @@
-/** What `millpond status` shows; all of it out of the metrics, which already know. */
+/** What `millpond status` shows. All of it is read from the metrics, so that nothing is counted twice. */
 import type { Metrics } from '../../telemetry/metrics.ts';
 
 export interface Status {
   version: string;
   sealed: boolean;
   store: { bytes: number; capacityBytes: number; objects: number; evictions: number };
-  /** Since the start. */
+  /** Since the start of the process. Rates are from 0 to 1; null before the first request. */
   requests: {
     total: number;
     hitRate: number | null;
@@ -55,7 +55,7 @@ export async function readStatus(
   };
 }
 
-/** The hit rate as the README defines it. */
+/** Computes the hit rate as the README defines it. */
 async function shares(metric: Metric): Promise<{ total: number; rate: number | null }> {
   let [hits, total] = [0, 0];
   for (const { labels, value: count } of (await metric.get()).values) {
@@ -66,7 +66,7 @@ async function shares(metric: Metric): Promise<{ total: number; rate: number | n
   return { total, rate: total === 0 ? null : hits / total };
 }
 
-/** The sum over all labels, or over those of one upstream; null if there is nothing to be added up. */
+/** Sums up all labels, or those of one upstream. @returns null if there is no value at all */
 async function value(metric: Metric, upstream?: string): Promise<number | null> {
   const values = (await metric.get()).values.filter(
     ({ labels }) => upstream === undefined || labels['upstream'] === upstream,

@@ -24,10 +24,12 @@ export interface TransferContext {
   clientTimeoutMs: number;
 }
 
-/** The digests of an earlier archive are the most of it: two hundred thousand of them. */
+/** Enough for the digests of an earlier archive, which take the most: two hundred thousand of them. */
 const JSON_MAX_BYTES = 16 * 1024 * 1024;
 
-const PLATFORMS = z.array(z.string().refine(isPlatform, 'no platform, such as linux/amd64')).default([]);
+const PLATFORMS = z
+  .array(z.string().refine(isPlatform, 'not a platform: write it like linux/amd64'))
+  .default([]);
 
 const IMAGES = z.array(z.string()).min(1, 'name at least one image');
 
@@ -66,7 +68,7 @@ export function transferRoutes(context: TransferContext): Router {
     const given = new URLSearchParams(ctx.querystring).get('name');
     const name = given === null ? undefined : parseImageName(given);
     if (given !== null && name === undefined)
-      throw new ApiError(400, `${given} is no image name, such as docker.io/library/alpine:3.20`);
+      throw new ApiError(400, `${given} is not an image name: write it like docker.io/library/alpine:3.20`);
     const archive = unlessStalled(ctx.req, clientTimeoutMs);
     await sendEvents(ctx, importer.begin({ archive, name }), logger);
   });
@@ -82,7 +84,7 @@ async function sendArchive(
     if (error instanceof ImageError) throw new ApiError(error.code === 'bad-name' ? 400 : 404, error.message);
     throw error;
   });
-  ctx.respond = false; // what goes wrong from now on cuts the reply
+  ctx.respond = false; // from now on an error can only cut the reply
   ctx.res.writeHead(200, {
     'Content-Type': 'application/x-tar',
     'Millpond-Content-Bytes': String(archive.contentBytes),
@@ -107,7 +109,7 @@ function checked<T>(schema: z.ZodType<T>, data: unknown): T {
   throw new ApiError(400, problems.join('; '));
 }
 
-/** @throws {ApiError} it is no JSON, or too long */
+/** @throws {ApiError} if it is not JSON, or too long */
 async function readJson(request: IncomingMessage, stallMs: number): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -119,16 +121,16 @@ async function readJson(request: IncomingMessage, stallMs: number): Promise<unkn
   try {
     return JSON.parse(Buffer.concat(chunks).toString('utf8'));
   } catch {
-    throw new ApiError(400, 'the body is no JSON');
+    throw new ApiError(400, 'the body is not JSON');
   }
 }
 
-/** The body of a request; its connection is cut when nothing comes for `stallMs` though we wait for it. */
+/** Reads the body of a request. Cuts the connection if nothing comes for `stallMs` although we wait for it. */
 async function* unlessStalled(request: IncomingMessage, stallMs: number): AsyncGenerator<Buffer, void> {
   const cut = () => request.destroy(new Error(`the client sent nothing for ${stallMs} ms`));
   let timer = setTimeout(cut, stallMs);
   try {
-    // Not destroyed when it is left early: there is a reply to be sent on the same connection.
+    // Not destroyed if we stop early: the reply goes out on the same connection.
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       clearTimeout(timer);
       yield chunk as Buffer;

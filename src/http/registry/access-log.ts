@@ -1,4 +1,4 @@
-/** One log line and one count for every request on the registry side, when its reply has ended or broken off. */
+/** Writes one log line and counts one reply for every request on the registry side, when its reply has ended or was cut. */
 import { randomBytes } from 'node:crypto';
 import type { Middleware } from 'koa';
 import type { DestinationStream } from 'pino';
@@ -9,8 +9,7 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 import { type RequestLine, RequestLog } from '../../telemetry/request-log.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
 import { ClientRequest } from './client-request.ts';
-import type { PullState } from './pull-state.ts';
-import type { PullReply } from './reply-head.ts';
+import type { PullReply, PullState } from './pull-state.ts';
 
 export function accessLog(options: {
   logger: Logger;
@@ -46,7 +45,7 @@ export function accessLog(options: {
 
 function count(metrics: Metrics, ctx: PullReply, seconds: number, firstByte: number): void {
   const { kind, upstream, outcome, bytes } = ctx.state;
-  if (kind === undefined || upstream === undefined) return; // pings and refused requests are no traffic of the cache
+  if (kind === undefined || upstream === undefined) return; // pings and refused requests are not traffic of the cache
   const cache = outcome ?? 'none';
   const code = ctx.res.statusCode;
   metrics.replies.add({ upstream, kind, method: ctx.method, cache, code }, bytes, seconds, firstByte);
@@ -73,7 +72,7 @@ function writeLine(
     durationMs: Math.round(seconds * 1000),
     firstByteMs: Math.round(firstByte * 1000),
     path: kind === undefined ? ctx.req.url?.slice(0, 300) : undefined,
-    // The reply was cut, by the client or by us, and he got less than its Content-Length.
+    // The reply was cut, by the client or by us: the client got less than its Content-Length.
     aborted: ctx.res.writableFinished ? undefined : true,
     err: error instanceof Error && !(error instanceof ClientGoneError) ? error.message : undefined,
   };
@@ -81,7 +80,7 @@ function writeLine(
   else lines.write(line);
 }
 
-/** An error that none of the typed ones describes is a defect, and the only one whose stack is worth a line. */
+/** An error without a type of ours is a defect. Only for a defect is the stack worth logging. */
 function isOurFault(error: unknown): boolean {
   if (error === undefined) return false;
   const expected = ['RegistryError', 'UpstreamError', 'ContentError', 'StorageError', 'ClientGoneError'];

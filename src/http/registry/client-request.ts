@@ -1,10 +1,11 @@
-/** The request of a client, as the mirror knows it. */
+/** The context of a client's request. */
 import type { ServerResponse } from 'node:http';
-import { ANONYMOUS, type RequestContext } from '../../request-context.ts';
+import { ANONYMOUS, type Identity, type RequestContext } from '../../request-context.ts';
 
 export class ClientRequest implements RequestContext {
   readonly id: string;
-  readonly identity = ANONYMOUS;
+  /** Anonymous until an authorizer says who it is. */
+  identity: Identity = ANONYMOUS;
   readonly #response: ServerResponse;
   #abort: AbortController | undefined;
 
@@ -13,7 +14,7 @@ export class ClientRequest implements RequestContext {
     this.#response = response;
   }
 
-  /** Aborts when the client leaves. Made when it is first asked for: a hit needs none, and it costs a microsecond. */
+  /** Aborts when the client leaves. Created on first use, because a hit does not need it. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       const abort = new AbortController();

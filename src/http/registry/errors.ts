@@ -1,19 +1,19 @@
-/** From any error to what the client sees: mapped once, here. */
+/** Turns every error into what the client sees. This is the only place that does. */
 import type { Middleware } from 'koa';
 import { ContentError, StorageError } from '../../cache/store/errors.ts';
 import { type OciErrorCode, RegistryError } from '../../oci/errors.ts';
 import type { RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
-import type { PullState } from './pull-state.ts';
-import { commonHeaders, type PullReply, setHeaders } from './reply-head.ts';
+import { errorHeaders, setHeaders } from './headers.ts';
+import type { PullReply, PullState } from './pull-state.ts';
 
 const UNKNOWN_BY_KIND: Record<RequestKind, OciErrorCode> = {
-  // Not NAME_UNKNOWN: containers/image takes only MANIFEST_UNKNOWN for "this image has no signature".
+  // Not NAME_UNKNOWN: containers/image understands only MANIFEST_UNKNOWN as "this image has no signature".
   manifest: 'MANIFEST_UNKNOWN',
   blob: 'BLOB_UNKNOWN',
   tags: 'NAME_UNKNOWN',
-  // oras takes NAME_UNKNOWN for a failure, anything else for "no referrers API".
+  // Not NAME_UNKNOWN: oras treats it as a failure, and every other code as "no referrers API".
   referrers: 'MANIFEST_UNKNOWN',
 };
 
@@ -52,7 +52,10 @@ function fromUpstream(error: UpstreamError, kind: RequestKind): RegistryError {
   }
 }
 
-/** Answers errors as registry JSON; once the headers are out, the only honest answer is to cut the connection. */
+/**
+ * Answers errors as registry JSON. Once the headers are out it cuts the connection, so that the client does not take
+ * what it has for the whole content.
+ */
 export function answerErrors(): Middleware<PullState> {
   return async (ctx, next) => {
     try {
@@ -64,25 +67,19 @@ export function answerErrors(): Middleware<PullState> {
         ctx.res.destroy();
         return;
       }
-      ctx.respond = true; // a handler may have meant to write the reply itself
+      ctx.respond = true; // the handler may have set it to false, to write the reply itself
       sendError(ctx, toRegistryError(error, ctx.state.kind ?? 'manifest'));
     }
   };
 }
 
 function sendError(ctx: PullReply, error: RegistryError): void {
-  const { code, message, status, detail, headers } = error;
-  // Whatever describes the content does not describe the error.
+  const { code, message, status, detail } = error;
+  // Headers that describe the content do not describe the error.
   for (const name of ctx.res.getHeaderNames()) ctx.res.removeHeader(name);
-  setHeaders(ctx, commonHeaders(ctx));
   ctx.status = status;
-  if (ctx.state.kind !== undefined && ctx.state.outcome === undefined) {
-    ctx.set('Cache-Status', `millpond; fwd=uri-miss; detail=${code}`);
-  }
-  ctx.set(headers);
   ctx.body = JSON.stringify({
     errors: [{ code, message, detail: { ...detail, requestId: ctx.state.context.id } }],
   });
-  // Without this exact type dockerd shows the raw body instead of the message.
-  ctx.res.setHeader('Content-Type', 'application/json');
+  setHeaders(ctx, errorHeaders(ctx, error));
 }

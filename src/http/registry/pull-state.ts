@@ -1,23 +1,27 @@
 /** What the parts of the registry side tell each other about one request. */
+import type { Context } from 'koa';
 import type { CacheOutcome } from '../../mirror/outcome.ts';
-import type { RequestContext } from '../../request-context.ts';
 import type { RequestKind } from '../../telemetry/metrics.ts';
+import type { ClientRequest } from './client-request.ts';
 
 export interface PullState {
-  context: RequestContext;
+  context: ClientRequest;
   /** To be called when the headers of the reply go out before its handler is done. */
   onHeaders: () => void;
-  /** Absent for what is no pull: pings and refused requests. */
+  /** Absent for requests that are not pulls: pings and refused requests. */
   kind?: RequestKind;
   upstream?: string;
   repository?: string;
-  /** The `ns` that the client sent: it is echoed. */
+  /** The `ns` that the client sent. The reply repeats it. */
   namespace?: string | undefined;
   /** Tag or digest. */
   reference?: string;
-  /** Absent when the cache was not reached, or gave nothing. */
+  /** Absent if the request did not reach the cache, or failed there. */
   outcome?: CacheOutcome;
   /** Bytes of the body that were sent. */
   bytes: number;
   error?: unknown;
 }
+
+/** One request and its reply, as Koa hands them around. */
+export type PullReply = Context & { state: PullState };

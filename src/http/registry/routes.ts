@@ -1,8 +1,9 @@
 /**
- * The door: a request line becomes one typed value, or is refused before anything else happens.
+ * Parses a request line into one typed value, or refuses it before anything else happens.
  *
- * Names are parsed from the right, because a repository may be called `a/blobs/b`, and checked against the grammars of
- * the spec; the world is closed: a registry host that is not configured leads nowhere.
+ * Parses names from the right, because a repository may be called `a/blobs/b`. Checks them against the grammars of the
+ * distribution spec. Refuses every registry host that is not configured, so that nobody can use the mirror as an open
+ * proxy.
  */
 import { LRUCache } from 'lru-cache';
 import { type Digest, parseDigest } from '../../oci/digest.ts';
@@ -15,53 +16,75 @@ import {
   type Repository,
 } from '../../oci/reference.ts';
 
-/** Which upstream a name means. */
+/** Says which upstream a name means. */
 export interface RoutingTable {
   /** The upstream for a bare `/v2/<name>`. */
   defaultUpstream: string;
-  /** Upstreams by name and by alias, as image references and `ns` spell them. */
+  /** Upstreams by name and by alias, as image references and `ns` spell them; in lower case. */
   upstreamByHost: ReadonlyMap<string, string>;
-  /** Upstreams by the `Host` header of virtual hosts. */
+  /** Upstreams by the `Host` header of virtual hosts; in lower case. */
   upstreamByVirtualHost: ReadonlyMap<string, string>;
 }
 
 interface Target {
   upstream: string;
   repository: Repository;
-  /** The `ns` the client sent, to be echoed in `OCI-Namespace`. */
+  /** The `ns` that the client sent. The reply repeats it in `OCI-Namespace`. */
   namespace?: string;
 }
 
-export type PullRequest = Target &
-  (
-    | { kind: 'manifest'; reference: Reference }
-    | { kind: 'blob'; digest: Digest }
-    | { kind: 'tags'; query: ListQuery }
-    | { kind: 'referrers'; digest: Digest; query: ListQuery }
-  );
+export interface ManifestRequest extends Target {
+  kind: 'manifest';
+  reference: Reference;
+}
 
-/** `/v2/` itself: clients ask it to find out whether this is a registry at all. */
+export interface BlobRequest extends Target {
+  kind: 'blob';
+  digest: Digest;
+}
+
+export interface TagsRequest extends Target {
+  kind: 'tags';
+  query: ListQuery;
+}
+
+export interface ReferrersRequest extends Target {
+  kind: 'referrers';
+  digest: Digest;
+  query: ListQuery;
+}
+
+export type PullRequest = ManifestRequest | BlobRequest | TagsRequest | ReferrersRequest;
+
+/** `/v2/` itself: clients send it to find out whether this is a registry. */
 export interface PingRequest {
   kind: 'ping';
 }
 
+/** A step of pushing a blob. Its name is checked like any other, so that a wrong name is reported first. */
+export interface UploadRequest extends Target {
+  kind: 'upload';
+}
+
+export type RegistryRequest = PullRequest | PingRequest | UploadRequest;
+
 const DOCKER_HUB = 'docker.io';
 
-/** Request lines that are remembered, and the longest of them: 2 MB at most. */
+/** How many request lines are remembered, and how long each may be: at most 2 MB together. */
 const REMEMBERED_LINES = 4096;
 const REMEMBERED_LENGTH = 512;
 
 /** Parses request lines as {@link parseRequest} does, and the recent ones only once: 2 µs less of the 30 of a warm manifest. */
 export class RequestParser {
   readonly #table: RoutingTable;
-  readonly #recent = new LRUCache<string, Readonly<PullRequest> | PingRequest>({ max: REMEMBERED_LINES });
+  readonly #recent = new LRUCache<string, Readonly<RegistryRequest>>({ max: REMEMBERED_LINES });
 
   constructor(table: RoutingTable) {
     this.#table = table;
   }
 
   /** @throws {RegistryError} as {@link parseRequest} */
-  parse(url: string, host: string | undefined): Readonly<PullRequest> | PingRequest {
+  parse(url: string, host: string | undefined): Readonly<RegistryRequest> {
     const line = `${url} ${host ?? ''}`; // a url holds no space
     const recent = this.#recent.get(line);
     if (recent !== undefined) return recent;
@@ -74,13 +97,10 @@ export class RequestParser {
 /**
  * @param url path and query, as in the request line
  * @param host the `Host` header
- * @throws {RegistryError} the path is none of the registry API's, a name is malformed, or its registry is not configured
+ * @throws {RegistryError} 404 if the path is not a route of a registry, 400 if a name is malformed, then 404 if its
+ * registry is not configured
  */
-export function parseRequest(
-  url: string,
-  host: string | undefined,
-  table: RoutingTable,
-): PullRequest | PingRequest {
+export function parseRequest(url: string, host: string | undefined, table: RoutingTable): RegistryRequest {
   const queryStart = url.indexOf('?');
   const path = queryStart < 0 ? url : url.slice(0, queryStart);
   const query = new URLSearchParams(queryStart < 0 ? '' : url.slice(queryStart + 1));
@@ -91,44 +111,45 @@ export function parseRequest(
     if (prefix !== undefined) lookUp(prefix, table);
     return { kind: 'ping' };
   }
-  const { name, resource } = split(segments);
+  const { name, asked } = parseRoute(segments, query);
   const target = resolveTarget(name, { prefix, host, namespaces: query.getAll('ns') }, table);
-  return { ...target, ...parseResource(resource, query) };
+  return { ...target, ...asked };
 }
 
-type Resource =
-  | { kind: 'manifest'; reference: string }
-  | { kind: 'blob' | 'referrers'; digest: string }
-  | { kind: 'tags' };
-
-/** Splits `<name>/manifests/<reference>` and its like, looking from the right. */
-function split(segments: string[]): { name: string[]; resource: Resource } {
-  const last = segments.at(-1) ?? '';
+/** Parses `<name>/manifests/<reference>` and the other routes, from the right. */
+function parseRoute(segments: string[], query: URLSearchParams) {
   const name = segments.slice(0, -2);
-  const kind = segments.at(-2);
+  const [route = '', last = ''] = segments.slice(-2);
   if (name.length > 0) {
-    if (kind === 'manifests') return { name, resource: { kind: 'manifest', reference: last } };
-    if (kind === 'blobs') return { name, resource: { kind: 'blob', digest: last } };
-    if (kind === 'referrers') return { name, resource: { kind: 'referrers', digest: last } };
-    if (kind === 'tags' && last === 'list') return { name, resource: { kind: 'tags' } };
+    switch (route) {
+      case 'manifests':
+        return { name, asked: { kind: 'manifest', reference: requireReference(last) } } as const;
+      case 'blobs':
+        return { name, asked: { kind: 'blob', digest: requireDigest(last) } } as const;
+      case 'referrers': {
+        const asked = {
+          kind: 'referrers',
+          digest: requireDigest(last),
+          query: requireListQuery(query),
+        } as const;
+        return { name, asked };
+      }
+      case 'tags':
+        if (last === 'list')
+          return { name, asked: { kind: 'tags', query: requireListQuery(query) } } as const;
+        break;
+      case 'uploads':
+        if (name.length > 1 && name.at(-1) === 'blobs')
+          return { name: name.slice(0, -1), asked: { kind: 'upload' } } as const;
+    }
   }
   throw noSuchRoute();
 }
 
-function parseResource(resource: Resource, query: URLSearchParams) {
-  switch (resource.kind) {
-    case 'manifest':
-      return { kind: resource.kind, reference: requireReference(resource.reference) };
-    case 'blob':
-      return { kind: resource.kind, digest: requireDigest(resource.digest) };
-    case 'referrers':
-      return { kind: resource.kind, digest: requireDigest(resource.digest), query: requireListQuery(query) };
-    case 'tags':
-      return { kind: resource.kind, query: requireListQuery(query) };
-  }
-}
-
-/** All of it but `ns`, which is ours: only upstream knows what its `Link` put into the query of the next page. */
+/**
+ * Keeps the whole query except `ns`, which is meant for us: only upstream knows what its `Link` put into the query of
+ * the next page.
+ */
 function requireListQuery(query: URLSearchParams): ListQuery {
   const n = query.get('n');
   if (n !== null && !/^\d{1,9}$/.test(n)) {
@@ -145,25 +166,23 @@ interface Hints {
   namespaces: string[];
 }
 
-/** Every way in that names a registry must name the same one; the first path segment is stripped if it names it too. */
+/**
+ * Finds the upstream. All parts of the request that name a registry must name the same one. The first path segment is
+ * removed if it names it too.
+ */
 function resolveTarget(segments: string[], hints: Hints, table: RoutingTable): Target {
-  const [namespace] = hints.namespaces;
-  const virtual =
-    hints.host === undefined ? undefined : table.upstreamByVirtualHost.get(hints.host.toLowerCase());
-  const named = [
-    ...hints.namespaces.map((value) => lookUp(value, table)),
-    ...(hints.prefix === undefined ? [] : [lookUp(hints.prefix, table)]),
-    ...(virtual === undefined ? [] : [virtual]),
-  ];
-  let name = segments;
-  const first = segments[0] ?? '';
-  if (
-    segments.length > 1 &&
-    (table.upstreamByHost.has(first) || (named.length === 0 && looksLikeHost(first)))
-  ) {
-    named.push(lookUp(first, table));
-    name = segments.slice(1);
-  }
+  const { prefix, host, namespaces } = hints;
+  const virtual = host === undefined ? undefined : table.upstreamByVirtualHost.get(host.toLowerCase());
+  const hosts = prefix === undefined ? [...namespaces] : [...namespaces, prefix];
+  const [first = ''] = segments;
+  const isNamed = hosts.length > 0 || virtual !== undefined;
+  const beginsWithHost =
+    segments.length > 1 && (table.upstreamByHost.has(first) || (!isNamed && looksLikeHost(first)));
+  if (beginsWithHost) hosts.push(first);
+  const name = requireRepository((beginsWithHost ? segments.slice(1) : segments).join('/'));
+
+  const named = hosts.map((each) => lookUp(each, table));
+  if (virtual !== undefined) named.push(virtual);
   const upstream = named[0] ?? table.defaultUpstream;
   const other = named.find((candidate) => candidate !== upstream);
   if (other !== undefined) {
@@ -171,14 +190,16 @@ function resolveTarget(segments: string[], hints: Hints, table: RoutingTable): T
       message: `the request names two registries: ${upstream} and ${other}`,
     });
   }
+  const isOfficial = upstream === DOCKER_HUB && !name.includes('/');
+  const [namespace] = namespaces;
   return {
     upstream,
-    repository: requireRepository(name, upstream),
+    repository: isOfficial ? requireRepository(`library/${name}`) : name,
     ...(namespace === undefined ? {} : { namespace }),
   };
 }
 
-/** As docker tells a registry host from the first part of a name: by a dot, a port, or "localhost". */
+/** Recognises a registry host as docker does: by a dot, a port, or "localhost". */
 function looksLikeHost(segment: string): boolean {
   return /^(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:\d+)?$/i.test(segment);
 }
@@ -191,13 +212,11 @@ function lookUp(host: string, table: RoutingTable): string {
   });
 }
 
-function requireRepository(segments: string[], upstream: string): Repository {
-  const isOfficial = upstream === DOCKER_HUB && segments.length === 1;
-  const name = isOfficial ? `library/${segments[0]}` : segments.join('/');
+function requireRepository(name: string): Repository {
   const repository = parseRepository(name);
   if (repository !== undefined) return repository;
   throw new RegistryError('NAME_INVALID', {
-    message: `${printable(name)} is no repository name: lower-case letters, digits and . _ - between them, 255 characters at most`,
+    message: `${printable(name)} is not a repository name: use lower-case letters, digits and . _ - between them, at most 255 characters`,
   });
 }
 
@@ -206,7 +225,7 @@ function requireReference(text: string): Reference {
   if (reference !== undefined) return reference;
   if (text.includes(':')) throw invalidDigest(text);
   throw new RegistryError('TAG_INVALID', {
-    message: `${printable(text)} is no tag: letters, digits and . _ -, 128 characters at most, not beginning with . or -`,
+    message: `${printable(text)} is not a tag: use letters, digits and . _ -, at most 128 characters, and do not begin with . or -`,
   });
 }
 
@@ -218,30 +237,32 @@ function requireDigest(text: string): Digest {
 
 function invalidDigest(text: string): RegistryError {
   return new RegistryError('DIGEST_INVALID', {
-    message: `${printable(text)} is no digest: sha256: and 64, or sha512: and 128 lower-case hexadecimal digits`,
+    message: `${printable(text)} is not a digest: use sha256: and 64, or sha512: and 128 lower-case hexadecimal digits`,
   });
 }
 
-function noSuchRoute(): RegistryError {
+export function noSuchRoute(): RegistryError {
   return new RegistryError('UNSUPPORTED', {
     status: 404,
     message: 'no such route: this mirror serves /v2/<name>/ manifests, blobs, tags/list and referrers',
   });
 }
 
-/** A segment that holds an encoded slash or is not UTF-8 can be no name; the grammars refuse everything else. */
+/** Refuses an encoded slash and bytes that are not UTF-8. The grammars refuse everything else that is not a name. */
 function decodeSegment(segment: string): string {
   if (!segment.includes('%')) return segment;
   try {
     const decoded = decodeURIComponent(segment);
     if (!decoded.includes('/')) return decoded;
   } catch {
-    // falls through to the refusal
+    // refused below
   }
-  throw new RegistryError('NAME_INVALID', { message: `${printable(segment)} cannot be part of a name` });
+  throw new RegistryError('NAME_INVALID', {
+    message: `${printable(segment)} cannot be part of a name: it holds an encoded slash, or is not UTF-8`,
+  });
 }
 
-/** Client input for a message: short, and nothing that could forge a log line. */
+/** Makes client input fit for a message: short, and without characters that could forge a log line. */
 function printable(text: string): string {
   return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
 }

@@ -1,13 +1,13 @@
 /**
- * Sends content to one client, at his pace: two buffers in turn, one being read into while the other is written. Slow
- * clients who sit on large buffers cost the others speed and never a place.
+ * Sends content to one client, at the pace of that client. Uses two buffers in turn: one is read into while the other
+ * is written. Many slow clients cost others speed, because they hold the large buffers, but never a place.
  */
 import type { ServerResponse } from 'node:http';
 import type { ContentReader } from '../../cache/store/content-store.ts';
-import type { ByteRange } from '../registry/range.ts';
+import type { ByteRange } from './range.ts';
 import { SendBuffers } from './send-buffers.ts';
 
-/** The client left, or took no byte for too long. Not a fault of ours, and there is nobody to answer. */
+/** The client left, or took no byte for too long. This is not our fault, and there is nobody to answer. */
 export class ClientGoneError extends Error {
   override readonly name = 'ClientGoneError';
 }
@@ -16,7 +16,7 @@ export class ContentSender {
   readonly #clientTimeoutMs: number;
   readonly #buffers = new SendBuffers();
 
-  /** @param clientTimeoutMs a client that takes no byte for this long is cut */
+  /** @param options.clientTimeoutMs the connection of a client that takes no byte for this long is cut */
   constructor(options: { clientTimeoutMs: number }) {
     this.#clientTimeoutMs = options.clientTimeoutMs;
   }
@@ -24,9 +24,9 @@ export class ContentSender {
   /**
    * Writes `range` of `content` and ends the reply, whose headers must be set.
    *
-   * @param onBytes is told of every piece that the client's connection has taken
+   * @param onBytes is called for every piece that the connection of the client has taken
    * @throws {ClientGoneError}
-   * @throws what `content.read` throws: the reply is incomplete, the connection must be cut
+   * @throws what `content.read` throws: the reply is incomplete, and the connection must be cut
    */
   async send(
     response: ServerResponse,
@@ -34,20 +34,20 @@ export class ContentSender {
     range: ByteRange,
     onBytes: (bytes: number) => void,
   ): Promise<void> {
-    // A read that waits for upstream would not notice by itself that the client has left.
+    // Ends a read that waits for upstream: such a read does not notice by itself that the client has left.
     const onClose = () => void content.close().catch(() => undefined);
     response.once('close', onClose);
     this.#cutIfStalled(response);
     let buffer = this.#buffers.take(range.end - range.start);
     let other: Buffer | undefined;
-    let written: Promise<void> = Promise.resolve(); // what lies in `other`
+    let written: Promise<void> = Promise.resolve(); // the content of `other`
     try {
       let position = range.start;
       while (position < range.end) {
         const length = await readOrGone(response, content, buffer, position, range.end);
         await written;
         written = write(response, buffer.subarray(0, length));
-        written.catch(() => undefined); // it is awaited in the next turn, which may find another error first
+        written.catch(() => undefined); // awaited in the next turn, which may meet another error first
         written = written.then(() => onBytes(length));
         written.catch(() => undefined);
         position += length;
@@ -58,19 +58,22 @@ export class ContentSender {
       response.end();
     } finally {
       response.off('close', onClose);
-      // After a failed read the other is still on its way to this client: nobody may fill it until the connection is cut.
+      // After a failed read, the other buffer is still on its way to this client. It must not be used for another client
+      // before the connection is cut.
       const used = other === undefined ? [buffer] : [buffer, other];
       const giveBack = () => used.forEach((each) => this.#buffers.give(each));
       written.then(giveBack, giveBack);
     }
   }
 
+  /**
+   * Node reports a connection that was idle for this long, whoever caused it. If we had nothing to send, because upstream
+   * is slow, the client is not at fault. The next write starts the timer again.
+   */
   #cutIfStalled(response: ServerResponse): void {
     response.setTimeout(this.#clientTimeoutMs, () => {
       const { socket } = response;
-      if (socket === null) return;
-      if (socket.writableLength > 0) socket.destroy();
-      else socket.setTimeout(this.#clientTimeoutMs); // it is us who have nothing to send: ask again later
+      if (socket !== null && socket.writableLength > 0) socket.destroy();
     });
   }
 }
@@ -85,7 +88,7 @@ async function readOrGone(
   try {
     const length = await content.read(buffer, position, end);
     if (length > 0) return length;
-    throw new Error('the content ended before its end');
+    throw new Error('the content ended early');
   } catch (error) {
     if (response.destroyed) throw new ClientGoneError('the client left', { cause: error });
     throw error;

@@ -1,46 +1,69 @@
-/** A listening HTTP server that can be drained. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+/** A listening HTTP or HTTPS server that can be drained. */
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { TlsOptions } from 'node:tls';
 
-// Above the idle timeouts of the usual load balancers (60 s), so that it is never we who close under a request.
+/** Longer than the idle timeouts of the usual load balancers (60 s), so that we never close under a request of theirs. */
 const KEEP_ALIVE_MS = 75_000;
+/** For the headers of a request, and for a TLS handshake. */
 const HEADERS_TIMEOUT_MS = 20_000;
 const REQUEST_TIMEOUT_MS = 60_000;
-/** How often the two timeouts above are looked at; Node's own 30 s would make them half a minute longer. */
+/** How often Node checks the two timeouts above. Its default of 30 s would make them half a minute longer. */
 const TIMEOUT_CHECK_MS = 5_000;
-/** How often a server that drains looks for connections that have given their last reply. */
+/** How often a server that drains looks for connections whose last reply has ended. */
 const DRAIN_CHECK_MS = 50;
 
+export interface ListenerOptions {
+  /** For the whole of a request, including its body; 0: no limit. Default: 60 s. */
+  requestTimeoutMs?: number;
+  /** Serves HTTPS with these options of `node:tls`. Absent: plain HTTP. */
+  tls?: TlsOptions;
+}
+
 export class Listener {
-  readonly #server: Server;
+  readonly #server: Server | TlsServer;
+  /** All connections, including those that `node:http` does not know: in a TLS handshake, or after a CONNECT. */
+  readonly #connections = new Set<Duplex>();
   #draining: Promise<void> | undefined;
 
-  private constructor(server: Server) {
+  private constructor(server: Server | TlsServer) {
     this.#server = server;
+    server.on('connection', (connection: Duplex) => {
+      this.#connections.add(connection);
+      connection.once('close', () => this.#connections.delete(connection));
+    });
+    server.on('connect', refuseConnect);
   }
 
   /**
-   * @param address port 0 takes any free one
-   * @param options.requestTimeoutMs for the whole of a request, its body too; 0: none
-   * @throws the system's error when the address cannot be had
+   * @param address port 0 takes any free port
+   * @throws the system's error if the address cannot be bound, or Node's error for wrong TLS options
    */
   static async open(
     address: { host: string; port: number },
     handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
-    { requestTimeoutMs = REQUEST_TIMEOUT_MS }: { requestTimeoutMs?: number } = {},
+    { requestTimeoutMs = REQUEST_TIMEOUT_MS, tls }: ListenerOptions = {},
   ): Promise<Listener> {
-    const server = createServer(
-      {
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        headersTimeout: HEADERS_TIMEOUT_MS,
-        requestTimeout: requestTimeoutMs,
-        connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-        noDelay: true,
-        // No stream for a body that is not there: 1 µs of the 30 of a warm manifest (Node 24.12; older ones ignore it).
-        optimizeEmptyRequests: true,
-      },
-      (request, response) => void handler(request, response),
-    );
+    const options: ServerOptions = {
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      noDelay: true,
+    };
+    const onRequest = (request: IncomingMessage, response: ServerResponse) => void handler(request, response);
+    const server =
+      tls === undefined
+        ? createServer(options, onRequest)
+        : createTlsServer({ handshakeTimeout: HEADERS_TIMEOUT_MS, ...tls, ...options }, onRequest);
     const listener = new Listener(server);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -58,11 +81,13 @@ export class Listener {
     return family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
   }
 
-  /** Takes no more connections, lets running replies finish for `timeoutMs`, then cuts them. Idempotent. */
+  /** Accepts no more connections, lets running replies finish for `timeoutMs`, then cuts them. Idempotent. */
   drain(timeoutMs: number): Promise<void> {
     this.#draining ??= new Promise((resolve) => {
-      const cut = setTimeout(() => this.#server.closeAllConnections(), timeoutMs);
-      // Looked for, not told of: a listener on every reply would cost each one for what happens once.
+      const cut = setTimeout(() => {
+        for (const connection of this.#connections) connection.destroy();
+      }, timeoutMs);
+      // Polled, not event-driven: a listener on every reply would slow down all of them for what happens once.
       const check = setInterval(() => this.#server.closeIdleConnections(), DRAIN_CHECK_MS);
       this.#server.close(() => {
         clearTimeout(cut);
@@ -73,4 +98,26 @@ export class Listener {
     });
     return this.#draining;
   }
+}
+
+/**
+ * Tells a client that takes this server for a proxy what is wrong. Without a listener for it, Node closes the
+ * connection without a word.
+ *
+ * @param connection `node:http` has let go of it: we must end it ourselves
+ */
+function refuseConnect(_request: IncomingMessage, connection: Duplex): void {
+  const message =
+    'this is a registry mirror and not a proxy: set it as the mirror of a registry in the client, not as HTTPS_PROXY';
+  const body = JSON.stringify({ errors: [{ code: 'UNSUPPORTED', message, detail: {} }] });
+  const head = [
+    'HTTP/1.1 405 Method Not Allowed',
+    'Allow: GET, HEAD',
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+  ];
+  connection.on('error', () => undefined); // the client may have left before the reply
+  // Closed on our side too: a client that keeps its own side open would hold a descriptor for ever.
+  connection.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => connection.destroy());
 }

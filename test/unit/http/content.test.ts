@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { ContentReader } from '../../../src/cache/store/content-store.ts';
-import { ContentSender } from '../../../src/http/server/content-sender.ts';
+import { ClientGoneError, ContentSender } from '../../../src/http/server/content-sender.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
 
 const MIB = 1024 * 1024;
@@ -30,6 +30,42 @@ test('what is on its way to one client when its source fails is not overwritten 
   assert.ok((await take(other, 8 * MIB)).every((byte) => byte === 2));
   assert.ok((await take(stuck, sent)).every((byte) => byte === 1));
 });
+
+const STALLED_MS = 100;
+const NOT_FOR_EVER = { timeout: 5_000 };
+
+test('a client that takes no byte for clientTimeout is cut', NOT_FOR_EVER, async (t) => {
+  const sender = new ContentSender({ clientTimeoutMs: STALLED_MS });
+  const ended = Promise.withResolvers<unknown>();
+  const port = await listen(t, async (_path, response) => {
+    await send(sender, response, sourceOf(1, 1024 * MIB)).then(ended.resolve, ended.resolve);
+  });
+  const reply = await request(t, port, '/'); // and no byte of its body is read
+  assert.ok((await ended.promise) instanceof ClientGoneError);
+  await assert.rejects(take(reply, 1024 * MIB), { code: 'ECONNRESET' });
+});
+
+for (const [then, takes] of [
+  ['gets all of it', true],
+  ['and takes none of it when it comes, is cut', false],
+] as const) {
+  test(`a client that waits for its content longer than clientTimeout ${then}`, NOT_FOR_EVER, async (t) => {
+    const sender = new ContentSender({ clientTimeoutMs: STALLED_MS });
+    const size = (takes ? 8 : 1024) * MIB;
+    const ended = Promise.withResolvers<unknown>();
+    const port = await listen(t, async (_path, response) => {
+      const idle = once(response.socket ?? assert.fail(), 'timeout');
+      const source = sourceOf(1, size, async () => {
+        response.flushHeaders();
+        await idle;
+      });
+      await send(sender, response, source).then(ended.resolve, ended.resolve);
+    });
+    const reply = await request(t, port, '/');
+    if (takes) assert.equal((await take(reply, size)).length, size);
+    assert.equal((await ended.promise) instanceof ClientGoneError, !takes);
+  });
+}
 
 function sourceOf(byte: number, size: number, onRead?: (length: number) => Promise<void>): ContentReader {
   return {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatContentRange, parseRange } from '../../../src/http/registry/range.ts';
+import { formatContentRange, parseRange } from '../../../src/http/server/range.ts';
 
 // The six cases of the OCI conformance suite (a blob of 2048 bytes), and their neighbours.
 for (const [header, expected] of [

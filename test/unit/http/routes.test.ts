@@ -80,15 +80,17 @@ for (const [name, url] of [
     assert.equal(where(url), `docker.io ${name}`));
 }
 
-test('every kind of request is told', () => {
+test('every kind of request is recognised', () => {
   const kinds = [
     '/v2/a/b/manifests/t',
     `/v2/a/b/manifests/${SHA}`,
     `/v2/a/b/blobs/${SHA}`,
     '/v2/a/b/tags/list',
     `/v2/a/b/referrers/${SHA}`,
+    '/v2/a/b/blobs/uploads/',
+    '/v2/a/b/blobs/uploads/5f0a',
   ].map((url) => parseRequest(url, undefined, table).kind);
-  assert.deepEqual(kinds, ['manifest', 'manifest', 'blob', 'tags', 'referrers']);
+  assert.deepEqual(kinds, ['manifest', 'manifest', 'blob', 'tags', 'referrers', 'upload', 'upload']);
 });
 
 test('an encoded colon in a digest is read as one', () => {
@@ -124,6 +126,12 @@ for (const [url, expected, host] of [
   ['/pfx/v2/a/b/manifests/t', '404 NAME_UNKNOWN'],
   ['/evil.example/v2/', '404 NAME_UNKNOWN'],
   ['/v2/a/b/manifests/t?ns=', '404 NAME_UNKNOWN'],
+  ['/v2/evil.example/a/blobs/uploads/', '404 NAME_UNKNOWN'],
+  // the grammar comes first
+  ['/v2/UPPER/manifests/t?ns=evil.example', '400 NAME_INVALID'],
+  ['/v2/a/manifests/.t?ns=evil.example', '400 TAG_INVALID'],
+  ['/evil.example/v2/a/blobs/latest', '400 DIGEST_INVALID'],
+  ['/v2/UPPER/blobs/uploads/', '400 NAME_INVALID'],
   // disagreement
   ['/v2/quay.io/a/b/manifests/t?ns=ghcr.io', '400 NAME_INVALID'],
   ['/quay.io/v2/a/b/manifests/t?ns=ghcr.io', '400 NAME_INVALID'],
@@ -136,6 +144,7 @@ for (const [url, expected, host] of [
   ['/v2/a%00b/manifests/t', '400 NAME_INVALID'],
   ['/v2/a%ff/manifests/t', '400 NAME_INVALID'],
   ['/v2/a//b/manifests/t', '400 NAME_INVALID'],
+  [`/v2/${'a'.repeat(250)}/manifests/t`, '400 NAME_INVALID'], // with library/ it is too long
   ['/v2/a\\b/manifests/t', '400 NAME_INVALID'],
   ['/v2/Alpine/manifests/t', '400 NAME_INVALID'],
   ['/v2/_x/manifests/t', '400 NAME_INVALID'],
@@ -170,7 +179,7 @@ test('a refusal cannot forge a log line', () => {
   );
 });
 
-test('a request that came before is told from one that differs in path, query or host', () => {
+test('a request that is remembered is not taken for one with another path, query or host', () => {
   const parser = new RequestParser(table);
   const ask = (url: string, host?: string) => {
     const request = parser.parse(url, host);
@@ -187,7 +196,7 @@ test('a request that came before is told from one that differs in path, query or
   }
 });
 
-test('no number of different requests, however long, makes the parser hold them all', () => {
+test('the parser remembers a limited number of requests, and no long ones', () => {
   const parser = new RequestParser(table);
   const kept = parser.parse('/v2/a/manifests/0', undefined);
   assert.equal(parser.parse('/v2/a/manifests/0', undefined), kept);

@@ -1,4 +1,9 @@
-/** The `Range` header: one range or none (RFC 9110, section 14). Pure. */
+/**
+ * The `Range` header: one range or none (RFC 9110, section 14). Pure.
+ *
+ * Not by the package `range-parser` (1.3.0 tried): it refuses a suffix that is longer than the content with 416, where
+ * section 14.1.2 asks for all of it, and of `bytes=0-99,9000-` it gives one range where we send the whole.
+ */
 
 /** Byte positions; `end` is exclusive. */
 export interface ByteRange {
@@ -9,10 +14,10 @@ export interface ByteRange {
 const SINGLE_RANGE = /^bytes=[ \t]*(?:(\d{1,16})-(\d{0,16})|-(\d{1,16}))[ \t]*$/i;
 
 /**
- * What of a blob of `size` bytes the header asks for.
+ * Finds which part of a blob of `size` bytes the header asks for.
  *
- * Several ranges give the whole blob: RFC 9110 allows it and zstd:chunked clients take it. So does another unit. What
- * begins like one range and makes no sense is unsatisfiable, as the conformance suite expects of `bytes=500-0`.
+ * Several ranges give the whole blob: RFC 9110 allows it, and zstd:chunked clients accept it. Another unit gives the
+ * whole blob, too. One range that makes no sense is unsatisfiable, as the conformance suite expects of `bytes=500-0`.
  */
 export function parseRange(header: string | undefined, size: number): ByteRange | 'whole' | 'unsatisfiable' {
   if (header === undefined || !/^bytes=/i.test(header) || header.includes(',')) return 'whole';
