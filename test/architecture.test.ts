@@ -15,6 +15,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry', 'request-context'],
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],
+  access: ['telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   upstream: ['telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   telemetry: ['oci'],
   oci: [],
