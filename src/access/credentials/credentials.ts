@@ -2,8 +2,8 @@
 import { availableParallelism } from 'node:os';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
-import { WatchedFiles } from '../watched-files.ts';
 import type { CredentialIdentity } from '../identity.ts';
+import { WatchedFiles } from '../watched-files.ts';
 import { CheckQueue } from './passwords/check-queue.ts';
 import { FailedLogins } from './passwords/failed-logins.ts';
 import { parseHtpasswd } from './passwords/htpasswd.ts';

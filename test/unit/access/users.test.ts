@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { hashSync, verify } from '@node-rs/bcrypt';
-import type { CredentialIdentity } from '../../../src/access/identity.ts';
 import { CheckQueue } from '../../../src/access/credentials/passwords/check-queue.ts';
 import { FailedLogins } from '../../../src/access/credentials/passwords/failed-logins.ts';
 import { parseHtpasswd } from '../../../src/access/credentials/passwords/htpasswd.ts';
 import { Users } from '../../../src/access/credentials/passwords/users.ts';
 import { TooManyAttemptsError } from '../../../src/access/errors.ts';
+import type { CredentialIdentity } from '../../../src/access/identity.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 
 const MINUTE = 60_000;
