@@ -8,6 +8,7 @@ import { FakeClock } from '../../helpers/fake-clock.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
 
 const SECOND = 1000;
+const ME = { username: 'me', password: 's' };
 
 /** A helper that is a shell script, and counts its runs. */
 async function setUp(t: TestContext) {
@@ -25,10 +26,7 @@ async function setUp(t: TestContext) {
 
 test('a helper runs once for callers at the same time, and again after five minutes', async (t) => {
   const { provider, clock, runs } = await setUp(t);
-  assert.deepEqual(
-    await Promise.all([provider(), provider()]),
-    Array(2).fill({ username: 'me', password: 's' }),
-  );
+  assert.deepEqual(await Promise.all([provider(), provider()]), [ME, ME]);
   clock.advance(300 * SECOND - 1);
   await provider();
   assert.equal(await runs(), 1);
