@@ -67,3 +67,8 @@ test('other relations are no next page, and noise is none and no exception', () 
 test('no Link, however long, keeps the mirror busy', () => {
   for (const piece of ['<', '<a>;', '<a>; x=', '; rel', ' ', '<a>; x="']) nextPage(piece.repeat(16_000));
 });
+
+test('of the next page only its query is kept, without ns: nothing leads a client past the mirror', () => {
+  const link = '<https://registry.example/v2/a/tags/list?n=5&ns=elsewhere.example&last=b>; rel="next"';
+  assert.deepEqual(nextPage(link), { next: 'n=5&last=b' });
+});

@@ -142,6 +142,19 @@ test('a registry that gives blobs to GET but not to HEAD costs no token for each
   assert.equal(tokens.requests.length, 2, 'a token that has ended is renewed all the same');
 });
 
+test('a 401 without a challenge is answered with the challenge of /v2/', async (t) => {
+  const { registry, tokens, digest, client } = await registryWithTokens(t);
+  const challenge = `Bearer realm="${tokens.realm}",service="scripted"`;
+  registry.script({}, ({ status, headers }, { kind }) => {
+    if (status === 401) headers['www-authenticate'] = kind === 'ping' ? challenge : undefined;
+  });
+  assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
+  assert.deepEqual(
+    registry.requests.map(({ kind }) => kind),
+    ['blob', 'ping', 'blob'],
+  );
+});
+
 test('a refused request gives its connection back, whatever becomes of its token', async (t) => {
   const { registry, digest, client } = await registryWithTokens(t);
   const body = { size: LONG_BODY.length, slice: LONG_BODY.subarray.bind(LONG_BODY) };

@@ -121,6 +121,7 @@ suite('a body', () => {
     });
     const closed = new Promise((resolve) => reply.body.once('close', resolve));
     assert.throws(() => assertIdentity(reply, 'quay.io'), upstreamError('invalid-response', /encoded/));
+    assert.equal(reply.body.destroyed, true);
     await closed;
   });
 });
