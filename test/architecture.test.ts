@@ -16,6 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],
   upstream: ['telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
+  access: ['oci', 'telemetry', 'clock', 'single-flight', 'request-context'],
   telemetry: ['oci'],
   oci: [],
   clock: [],
