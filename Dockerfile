@@ -22,7 +22,7 @@ cache:
   directory: /data
 EOF
 ENV MILLPOND_CONFIG=/etc/millpond/config.yaml
-# The official image's own unprivileged user, by number so that Kubernetes can see that it is not root.
+# Uses the unprivileged user of the official image. Its number, not its name, shows Kubernetes that it is not root.
 RUN mkdir /data && chown 1000:1000 /data
 USER 1000:1000
 VOLUME /data
@@ -30,6 +30,6 @@ EXPOSE 5000 5001
 HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:5001/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 STOPSIGNAL SIGTERM
-# Why the flag: see src/main.ts.
+# Limits memory: src/main.ts says how.
 ENTRYPOINT ["node", "--max-semi-space-size=4", "dist/main.js"]
 CMD ["serve"]

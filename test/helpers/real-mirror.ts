@@ -5,7 +5,7 @@ import type { TestContext } from 'node:test';
 import { stringify } from 'yaml';
 import { type RunningProcess, startProcess, until } from './real-processes.ts';
 
-/** As in `npm start`. */
+/** As in every way to start the program: main.ts says why. */
 const FLAG = '--max-semi-space-size=4';
 export const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
 
