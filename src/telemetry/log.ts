@@ -23,7 +23,7 @@ export function createLogger(options: {
     {
       level: options.level,
       base: null,
-      timestamp: isoTime(options.now),
+      timestamp: () => isoTime(options.now()),
       formatters: { level: (label) => ({ level: label }) },
     },
     options.destination,
@@ -31,57 +31,37 @@ export function createLogger(options: {
 }
 
 /**
- * Like pino's own, but formats the time once a millisecond instead of once a line. End to end, a hit costs 1.03 times the
- * CPU without this.
+ * The time of a line, as pino takes it: the beginning of a JSON field.
  *
- * @param clock milliseconds since the Unix epoch
+ * @param ms milliseconds since the Unix epoch
  */
-export function isoTime(clock: () => number): () => string {
-  let at = Number.NaN;
-  let text = '';
-  return () => {
-    const now = clock();
-    if (now !== at) {
-      at = now;
-      text = `,"time":"${new Date(now).toISOString()}"`;
-    }
-    return text;
-  };
+export function isoTime(ms: number): string {
+  return `,"time":"${new Date(ms).toISOString()}"`;
 }
 
-const PIECE_BYTES = 64 * 1024;
+/** The destination gathers lines up to this length. It must be below 16 KiB, the longest write of sonic-boom. */
+const PIECE_BYTES = 16_000;
 const FLUSH_MS = 100;
-/** The most bytes that one UTF-16 unit takes in UTF-8. */
-const BYTES_A_UNIT = 3;
 
 /**
- * Standard output in pieces: a write for every line would cost a busy mirror a fifth of its time. Lines appear within
- * a tenth of a second; {@link BufferedOutput.flushSync} before the process ends.
+ * Writes to standard output in pieces: with a write for every line, a hit costs 1.15 times the CPU. Lines appear within a
+ * tenth of a second. They are also written when the process exits, so that a crash does not lose the lines that lead to
+ * it. Call {@link BufferedOutput.flushSync} before the process ends in order.
  */
 export function bufferedOutput(): BufferedOutput {
-  // Gathered here and not by the destination's `minLength`, which measures all that it has gathered again with every
-  // line; and as bytes, because gathered text is a rope of small strings that the garbage collector carries around.
-  const output = pino.destination({ dest: 1, sync: false });
-  const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
-  let length = 0;
-  const flush = () => {
-    if (length > 0) output.write(piece.toString('utf8', 0, length));
-    length = 0;
-  };
-  const flushSync = () => {
-    flush();
-    output.flushSync();
-  };
-  setInterval(flush, FLUSH_MS).unref();
-  process.once('exit', flushSync); // a crash must not lose the lines that lead to it
+  const output = pino.destination({
+    dest: 1,
+    sync: false,
+    minLength: PIECE_BYTES,
+    periodicFlush: FLUSH_MS,
+    // With text, sonic-boom measures all that it has gathered again for every line: a hit costs 1.07 times the CPU.
+    contentMode: 'buffer',
+  });
+  // The types of sonic-boom do not say that it takes buffers in this mode.
+  const bytes = output as unknown as { write(line: Buffer): boolean };
   return {
-    write: (text) => {
-      const most = text.length * BYTES_A_UNIT;
-      if (length + most > PIECE_BYTES) flush();
-      if (most > PIECE_BYTES) output.write(text);
-      else length += piece.write(text, length);
-    },
-    flushSync,
+    write: (text) => void bytes.write(Buffer.from(text)),
+    flushSync: () => output.flushSync(),
   };
 }
 
