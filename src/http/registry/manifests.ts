@@ -40,7 +40,7 @@ export async function answerManifest(
   });
   state.outcome = outcome;
   const headers = manifestHeaders(ctx, digest, warning);
-  // Koa would set each header, look at them again and send the body as a stream of its own: 1.21 of the CPU of a hit.
+  // Written without Koa, which handles every header by itself: with it, a hit costs 1.21 times the CPU.
   ctx.respond = false;
   if (matchesIfNoneMatch(req.headers['if-none-match'], digest)) {
     res.writeHead(304, headers).end();
