@@ -50,7 +50,7 @@ export async function seedCache(
     const describes = { size: bytes.length, mediaType: OCI_MANIFEST };
     changes.push(
       { put: 'content', digest, value: { ...common, ...describes, children: blobs } },
-      { put: 'link', key, digest, value: { size: bytes.length, expanded: true } },
+      { put: 'permission', key, digest, value: { size: bytes.length, expanded: true } },
       {
         put: 'tag',
         key: { ...key, tag, accept: '' },
@@ -61,7 +61,7 @@ export async function seedCache(
       changes.push(
         { put: 'content', digest: blob, value: { ...common, size: ALLOCATED } },
         { put: 'sums', digest: blob, value: 'AAAAAAAAAAA=' },
-        { put: 'link', key, digest: blob, value: { size: ALLOCATED } },
+        { put: 'permission', key, digest: blob, value: { size: ALLOCATED } },
       );
     }
     if (image * OBJECTS_AN_IMAGE < evictable) {

@@ -1,4 +1,4 @@
-/** From the configuration of the upstreams to what the mirror asks. */
+/** Creates the upstreams from the configuration. */
 import { readFile } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
 import type { Config, UpstreamConfig } from '../config/schema.ts';
@@ -13,7 +13,7 @@ import { helperCredentials } from '../upstream/auth/credential-helper.ts';
 import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
-import { Seal, SealableUpstream } from '../upstream/client/sealed.ts';
+import { Seal, SealableUpstream } from '../upstream/client/seal.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
@@ -27,7 +27,7 @@ export interface UpstreamsContext {
   identity: Identity;
 }
 
-/** All of them sealed: nothing is opened before the seal is. */
+/** Creates all upstreams, sealed. No file is read and no connection opened before the seal is lifted. */
 export function createUpstreams(
   config: Config,
   context: UpstreamsContext,
@@ -45,7 +45,7 @@ export function createUpstreams(
 async function createUpstream(
   name: string,
   config: UpstreamConfig,
-  context: { environment: Environment; metrics: Metrics; logger: Logger; clock: Clock; identity: Identity },
+  context: UpstreamsContext,
 ): Promise<ResilientUpstream> {
   const { ca, clientCertificate } = config;
   const settings = {
@@ -114,7 +114,7 @@ function proxyRule({ proxy }: UpstreamConfig, environment: Environment): ProxyRu
   return proxyForAll(proxy.url, () => password.read());
 }
 
-/** The first of `repositories` that matches goes before what holds for all. */
+/** The first entry of `repositories` that matches overrides the settings of the upstream. */
 function freshnessFor({ freshness }: UpstreamConfig): (repository: Repository) => FreshnessPolicy {
   const common = freshnessPolicy(freshness);
   const policies = freshness.repositories.map(({ match, ...own }) => {

@@ -1,26 +1,30 @@
-/** The command line: what can be typed, and what the process answers with. */
+/** The command line: its commands and its exit codes. */
 import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/errors.ts';
-import type { Surroundings } from './command.ts';
-import { addConfigCommands } from './config.ts';
-import { addImageCommands } from './images.ts';
-import { addScrubCommand } from './scrub.ts';
-import { addSealCommands } from './seal.ts';
-import { addServeCommand } from './serve.ts';
-import { addStatusCommand } from './status.ts';
-import { addTransferCommands } from './transfer.ts';
-import { addWarmCommand } from './warm.ts';
+import { addConfigCommands } from './commands/config.ts';
+import { addImageCommands } from './commands/images.ts';
+import { addScrubCommand } from './commands/scrub.ts';
+import { addSealCommands } from './commands/seal.ts';
+import { addServeCommand } from './commands/serve.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addTransferCommands } from './commands/transfer.ts';
+import { addWarmCommand } from './commands/warm.ts';
+import type { Surroundings } from './io/surroundings.ts';
 
-/** 0: done. 1: failed while running. 2: bad usage or configuration. */
+/** 0: done. 1: failed. 2: wrong usage or configuration. */
 export type ExitCode = 0 | 1 | 2;
 
-/** Runs the command that `args` (without the program's own name) ask for; tells problems on stderr. Never rejects. */
+/**
+ * Runs a command, and writes its errors to stderr. Never rejects.
+ *
+ * @param args without the name of the program
+ */
 export async function runCommandLine(args: readonly string[], surroundings: Surroundings): Promise<ExitCode> {
   try {
     await buildProgram(surroundings).parseAsync(args, { from: 'user' });
     return 0;
   } catch (error) {
-    // Commander has written its own messages by now; --help and --version come here too, with 0.
+    // Writes nothing: commander has written its message. --help and --version end here, too, with exit code 0.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     if (error instanceof ConfigError) {
       surroundings.stderr.write(`${error.message}\n`);
@@ -35,7 +39,7 @@ function buildProgram(surroundings: Surroundings): Command {
   const { version, stdout, stderr } = surroundings;
   const program = new Command('millpond')
     .description('Pull-through caching mirror for container registries')
-    // Commands take both of these over when they are added, so they come first.
+    // Comes before the commands: each command copies these settings when it is added.
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void stdout.write(text),

@@ -1,21 +1,21 @@
-/** What can be wrong with a configuration and with the secrets it names. */
+/** The errors of a configuration and of the secrets that it names. */
 
-/** One mistake and where it stands. */
+/** One mistake and its place. */
 export interface ConfigProblem {
-  /** The file as the user named it. */
+  /** The name of the file as the user gave it. */
   file: string;
-  /** From 1. */
+  /** The first line is 1. */
   line: number;
-  /** From 1. */
+  /** The first column is 1. */
   col: number;
-  /** Keys joined by dots, such as `upstreams.ghcr.io.freshness.tagTtl`; empty for the file as a whole. */
+  /** Keys joined by dots, such as `upstreams.ghcr.io.freshness.tagTtl`; empty if the problem is the file itself. */
   path: string;
   message: string;
 }
 
 export type ConfigErrorCode = 'unreadable' | 'syntax' | 'invalid';
 
-/** A configuration that cannot be used. Its message is all of its problems, one a line. */
+/** A configuration that cannot be used. Its message lists all problems, one per line. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly code: ConfigErrorCode;
@@ -28,14 +28,14 @@ export class ConfigError extends Error {
   }
 }
 
-/** `FILE:LINE:COL: path: message`, which editors and CI systems turn into a link. */
+/** `FILE:LINE:COL: path: message`: editors and CI systems turn this form into a link. */
 function formatProblem({ file, line, col, path, message }: ConfigProblem): string {
   return `${file}:${line}:${col}: ${path === '' ? '' : `${path}: `}${message}`;
 }
 
 export type SecretErrorCode = 'missing' | 'empty' | 'unreadable';
 
-/** A secret that cannot be had. Names where it should be, never what is there. */
+/** A secret that cannot be read. The message names its place, never its value. */
 export class SecretError extends Error {
   override readonly name = 'SecretError';
   readonly code: SecretErrorCode;

@@ -5,29 +5,24 @@ import { type Config, configSchema } from './schema.ts';
 
 const REDACTED = '[redacted]';
 
-/** YAML in the documented order, with defaults filled in. It loads as the same configuration unless it holds secrets. */
+/**
+ * YAML in the documented order, with defaults filled in and secrets redacted. Without secrets, it loads as the same
+ * configuration.
+ */
 export function printConfig(config: Config): string {
-  const written = z.encode(configSchema, config);
-  const upstreams = Object.entries(written.upstreams).map(([host, upstream]) => [
-    host,
-    { ...upstream, credentials: redact(upstream.credentials), ...redactedProxy(upstream.proxy) },
-  ]);
-  return stringify(
-    { ...written, upstreams: Object.fromEntries(upstreams) },
-    { lineWidth: 0, singleQuote: true, aliasDuplicateObjects: false },
-  );
+  return stringify(redact(z.encode(configSchema, config)), {
+    lineWidth: 0,
+    singleQuote: true,
+    aliasDuplicateObjects: false,
+  });
 }
 
-type WrittenUpstream = z.input<typeof configSchema>['upstreams'][string];
-
-function redactedProxy(proxy: WrittenUpstream['proxy']): { proxy?: unknown } {
-  return typeof proxy === 'object' ? { proxy: { ...proxy, password: REDACTED } } : {};
-}
-
-function redact(credentials: WrittenUpstream['credentials']): unknown {
-  if (credentials === undefined || credentials === 'none') return credentials;
-  if ('identityToken' in credentials) return { identityToken: REDACTED };
-  if (!('username' in credentials)) return credentials;
-  const { username } = credentials;
-  return { username: typeof username === 'string' ? username : REDACTED, password: REDACTED };
+/** Goes by the shape of a secret's reference, not by its place: a new section cannot forget to redact its own. */
+function redact(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(redact);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value);
+  const [key] = entries[0] ?? [];
+  if (entries.length === 1 && (key === 'env' || key === 'file')) return REDACTED;
+  return Object.fromEntries(entries.map(([name, inner]) => [name, redact(inner)]));
 }

@@ -1,12 +1,12 @@
-/** Secrets by reference: the value stays out of the configuration, and so out of everything that prints it. */
+/** Reads secrets. Their values are never part of the configuration, so that nothing can print them with it. */
 import { readFile, stat } from 'node:fs/promises';
 import { SecretError } from './errors.ts';
-import type { SecretRef } from './fields.ts';
+import type { SecretRef } from './fields/paths.ts';
 
-/** Environment variables as they were given to the process. */
+/** The environment variables of the process. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The current value of one {@link SecretRef}. */
+/** Gives the current value of one {@link SecretRef}. */
 export class Secret {
   readonly #ref: SecretRef;
   readonly #fromEnvironment: string | undefined;
@@ -18,8 +18,10 @@ export class Secret {
   }
 
   /**
-   * The value; never empty. A file is read again when it has changed, and its line break at the end is no part of it.
-   * @throws {SecretError}
+   * The value, never empty. A variable has the value that it had at the start. A file is read again when it has changed;
+   * line breaks at its end are removed.
+   *
+   * @throws {SecretError} there is no value, or it is empty
    */
   async read(): Promise<string> {
     const ref = this.#ref;
@@ -32,7 +34,7 @@ export class Secret {
 
   async #readFile(file: string): Promise<string> {
     try {
-      // Looked at before it is read: a change in between is then seen as one at the next use.
+      // Takes the version before the content: a change between the two is noticed at the next read.
       const { mtimeNs, size, ino } = await stat(file, { bigint: true });
       const version = `${mtimeNs} ${size} ${ino}`;
       if (this.#fromFile?.version !== version) {
@@ -47,7 +49,7 @@ export class Secret {
   }
 }
 
-/** Why a file could not be read, without its name: what stands for the name may be a secret itself. */
+/** Why a file could not be read. Leaves out the path: somebody may have written a secret in its place. */
 export function whyUnreadable(error: unknown): { code: 'missing' | 'unreadable'; reason: string } {
   const errno = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
   switch (errno) {

@@ -1,10 +1,10 @@
-/** Full image names as people type them: `[host/]repository[:tag][@digest]`, with Docker's defaults. */
+/** Image names as people type them: `[host/]repository[:tag][@digest]`, with the defaults of Docker. */
 import { type Digest, parseDigest } from './digest.ts';
 import { parseRepository, parseTag, type Repository, type Tag } from './reference.ts';
 
-/** An image name whose defaults for host and `library/` are filled in. Tag and digest are as they were written. */
+/** An image name with its host, and with `library/` where Docker adds it. Tag and digest are there if they were written. */
 export interface ImageName {
-  /** The registry, in lower case, with its port: `docker.io`, `registry.corp.example:5000`. */
+  /** The registry in lower case, with its port if it has one: `docker.io`, `registry.corp.example:5000`. */
   host: string;
   repository: Repository;
   tag?: Tag;
@@ -12,18 +12,18 @@ export interface ImageName {
 }
 
 const DOCKER_HUB = 'docker.io';
-/** What Docker Hub was called once; Docker still reads it as `docker.io`. */
+/** The former name of Docker Hub. Docker still reads it as `docker.io`. */
 const OLD_DOCKER_HUB = 'index.docker.io';
 
-// A DNS name is at most 253 characters; its labels, a port, an IPv6 address in brackets as in URLs.
+// Limits the length to that of a DNS name (253 characters) and a port. Allows an IPv6 address in brackets, as in URLs.
 const HOST_MAX_LENGTH = 253 + ':65535'.length;
 const LABEL = '[a-z0-9](?:[a-z0-9-]*[a-z0-9])?';
 const HOST = new RegExp(`^(?:\\[[0-9a-f:]+\\]|${LABEL}(?:\\.${LABEL})*)(?::[0-9]{1,5})?$`);
 
 /**
- * Reads a name, or returns undefined when `text` is none. What stands before the first slash is a host when it
- * has a dot or a port, or is `localhost`; otherwise the host is `docker.io`, where a repository of one part
- * belongs to `library/`.
+ * Reads an image name; `undefined` if `text` is not one. The part before the first slash is a host if it has a dot or a
+ * port, or is `localhost`. Otherwise the host is `docker.io`, and a repository of one part gets `library/` in front.
+ * This is the rule of Docker's reference grammar (distribution/reference, `splitDockerDomain`).
  */
 export function parseImageName(text: string): ImageName | undefined {
   const [name = '', digestText, ...rest] = text.split('@');
@@ -45,7 +45,7 @@ export function parseImageName(text: string): ImageName | undefined {
   };
 }
 
-/** The name in full: `docker.io/library/alpine:3.20`. {@link parseImageName} reads it back. */
+/** The full name: `docker.io/library/alpine:3.20`. {@link parseImageName} reads it back. */
 export function formatImageName({ host, repository, tag, digest }: ImageName): string {
   return [
     `${host}/${repository}`,

@@ -1,7 +1,7 @@
 /**
- * Manifests: their media types, what they point at, and which of them a client accepts.
+ * Manifests: their media types, the content that they list, and the types that a client accepts.
  *
- * Manifest bytes are sacred: everything here reads a parsed copy and nothing re-serialises.
+ * Reads parsed copies, and never writes a manifest: its digest covers every byte, and written again it would be another.
  */
 import { type Digest, parseDigest } from './digest.ts';
 
@@ -11,7 +11,7 @@ export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2
 export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 const OCI_ARTIFACT = 'application/vnd.oci.artifact.manifest.v1+json';
 
-/** Every manifest type that is stored and served. Docker schema 1 is not: its digest does not cover its bytes. */
+/** The manifest types that are stored and served. Docker schema 1 is not among them: its digest does not cover its bytes. */
 const MANIFEST_TYPES: readonly string[] = [
   OCI_INDEX,
   DOCKER_LIST,
@@ -21,48 +21,51 @@ const MANIFEST_TYPES: readonly string[] = [
 ];
 
 /**
- * What we ask upstream for. The full list, always: Quay converts a tag's manifest to another one, with another
- * digest, when its stored type is not literally in `Accept`.
+ * The `Accept` header of our requests to upstreams. It always has the full list: when the stored type of a manifest is not
+ * in it word for word, Quay converts the manifest to another type, with another digest.
  */
 export const ACCEPT_ALL_MANIFESTS = `${MANIFEST_TYPES.join(', ')}, */*;q=0.1`;
 
-/** The largest manifest taken from an upstream. Clients refuse above 4 MiB and a little (containerd: 4 393 216). */
+/** Bytes of the largest manifest that we accept. Clients accept at most a little over 4 MiB (containerd: 4 393 216). */
 export const MANIFEST_MAX_BYTES = 8 * 1024 * 1024;
 
-/** A record is kept of everything that a manifest lists. Real ones list some dozens; a hostile one could list 70 000. */
+/** Limits the records that one manifest costs us. Real manifests list dozens; a hostile one could list 70 000. */
 const MAX_DESCRIPTORS = 10_000;
+
+/** Levels of manifests that are followed. An index of indexes of indexes is somebody's attempt to keep us busy. */
+export const MAX_MANIFEST_DEPTH = 8;
 
 export interface Descriptor {
   mediaType: string;
   digest: Digest;
   /** Bytes. */
   size: number;
-  /** What an index says of a platform manifest: `linux/arm64`, `linux/arm/v7`. */
+  /** The platform that an index states for a manifest: `linux/arm64`, `linux/arm/v7`. */
   platform?: string;
 }
 
 export interface ParsedManifest {
   mediaType: string;
-  /** Platform manifests of an index. */
+  /** The manifests that an index lists. */
   manifests: Descriptor[];
-  /** Config and layers of an image, blobs of an artifact. */
+  /** The config and layers of an image, or the blobs of an artifact. */
   blobs: Descriptor[];
 }
 
-/** Whether a registry need not have it: base layers of Windows, which only their publisher may give out. */
-export function isNondistributable({ mediaType }: Descriptor): boolean {
+/** Whether a registry may lack this layer: only their publisher may distribute the base layers of Windows. */
+export function isNondistributable({ mediaType }: Pick<Descriptor, 'mediaType'>): boolean {
   return mediaType.includes('.foreign.') || mediaType.includes('.nondistributable.');
 }
 
-/** What a manifest lists, each once. */
+/** The digests that a manifest lists, without duplicates. */
 export function childrenOf({ manifests, blobs }: ParsedManifest): Digest[] {
   return [...new Set([...manifests, ...blobs].map(({ digest }) => digest))];
 }
 
 /**
- * Reads what a manifest lists, or returns undefined when `bytes` are no manifest that we know.
+ * Reads the content that a manifest lists; `undefined` if `bytes` are not a manifest of a type that we know.
  *
- * @param contentType the type upstream sent; used when the JSON itself names none (it is optional in OCI 1.0)
+ * @param contentType the type that upstream sent. It counts if the JSON has no `mediaType`, which OCI 1.0 allows
  */
 export function parseManifest(bytes: Uint8Array, contentType?: string): ParsedManifest | undefined {
   let json: unknown;
@@ -91,7 +94,7 @@ function manifestType(json: Record<string, unknown>, contentType: string | undef
   return isObject(json['config']) ? OCI_MANIFEST : undefined;
 }
 
-/** Descriptors with digests that we cannot verify are left out: nothing could be served for them anyway. */
+/** Reads a descriptor. Leaves it out if we cannot verify its digest: we could not serve its content anyway. */
 function descriptor(value: unknown): Descriptor[] {
   if (!isObject(value) || typeof value['digest'] !== 'string') return [];
   const digest = parseDigest(value['digest']);
@@ -109,8 +112,8 @@ function descriptor(value: unknown): Descriptor[] {
 }
 
 /**
- * `os/architecture[/variant]` of an index's entry, or of an image's config: both have these fields (image-spec).
- * Attestations beside an image say `unknown/unknown`, and are no platform.
+ * `os/architecture[/variant]` of an entry in an index, or of the config of an image: both have these fields (image-spec).
+ * `undefined` if there are none, or if they say `unknown/unknown`, as those of an attestation beside an image do.
  */
 export function platformOf(value: unknown): string | undefined {
   if (!isObject(value)) return undefined;
@@ -128,8 +131,9 @@ function array(value: unknown): unknown[] {
 }
 
 /**
- * The manifest types that a client names in `Accept`, sorted, each once: dockerd sends them in random order, and
- * order must not make two cache entries. Empty when the client takes anything (no `Accept`, or a wildcard).
+ * The manifest types that a client names in `Accept`. They are sorted and without duplicates: dockerd sends them in random
+ * order, and the order must not make two cache entries. Empty if the client accepts any type (no `Accept`, or a wildcard),
+ * and if it names none that we know.
  */
 export function acceptedManifestTypes(accept: string | undefined): string[] {
   if (accept === undefined) return [];

@@ -1,4 +1,4 @@
-/** Platforms as people choose them: `os/architecture[/variant]`. */
+/** Platforms, `os/architecture[/variant]`, and the choice among those of an index. */
 import { type Descriptor, DOCKER_LIST, OCI_INDEX } from './manifest.ts';
 
 const PLATFORM = /^[a-z0-9]+\/[a-z0-9_]+(?:\/[a-z0-9.]+)?$/;
@@ -7,22 +7,23 @@ export function isPlatform(text: string): boolean {
   return PLATFORM.test(text);
 }
 
-/** Whether an image for `platform` will do for who chose `chosen`: `linux/arm` takes every variant of it. */
+/** Whether `platform` is `chosen`, or a variant of it: `linux/arm` matches every variant. */
 function matches(platform: string, chosen: string): boolean {
-  const [has, wants] = [normal(platform), normal(chosen)];
-  return has === wants || has.startsWith(`${wants}/`);
+  const [actual, wanted] = [normal(platform), normal(chosen)];
+  return actual === wanted || actual.startsWith(`${wanted}/`);
 }
 
-/** Everybody's arm64 is v8, and some say so. */
+/** Removes the variant of arm64: it is always v8, and only some images state it. */
 function normal(platform: string): string {
   return platform.replace(/\/arm64\/v8$/, '/arm64');
 }
 
 /**
- * Which of the manifests that an index lists are for the `chosen` platforms; all if none are, or it lists nothing. An
- * index in the index is for all.
+ * Chooses the manifests of an index that are for the `chosen` platforms. With no chosen platform it chooses all; in a
+ * manifest that lists no others, nothing is absent. An index inside the index is always chosen, and with one nothing is
+ * absent: it may have manifests for any platform.
  *
- * @returns `absent`: those of the platforms that nothing is for
+ * @returns `absent`: the chosen platforms that the index has no manifest for
  */
 export function choosePlatforms(
   listed: readonly Descriptor[],

@@ -1,4 +1,4 @@
-/** Repository names, tags and references, by the grammars of the OCI distribution-spec ("Pulling manifests"). */
+/** Repository names, tags and references, after the grammars of the OCI distribution-spec ("Pulling manifests"). */
 import type { Digest } from './digest.ts';
 import { parseDigest } from './digest.ts';
 
@@ -10,10 +10,10 @@ export type Repository = string & { readonly [repositoryBrand]: never };
 
 export type Tag = string & { readonly [tagBrand]: never };
 
-/** What a manifest is asked by. A tag cannot hold `:` and a digest must, so {@link isDigest} tells them apart. */
+/** The last part of a manifest's URL. A digest contains `:` and a tag cannot, so {@link isDigest} tells them apart. */
 export type Reference = Tag | Digest;
 
-// Many clients limit host + "/" + name to 255 characters (distribution-spec); the host is ours here.
+// Limits the name alone to 255 characters. Many clients limit host, slash and name together to that (distribution-spec).
 const REPOSITORY_MAX_LENGTH = 255;
 const COMPONENT = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
 const REPOSITORY = new RegExp(`^${COMPONENT}(?:/${COMPONENT})*$`);
@@ -35,14 +35,14 @@ export function isDigest(reference: Reference): reference is Digest {
   return reference.includes(':');
 }
 
-/** What matches image names, `host/repository:tag` or `host/repository@digest`: `*` stands for anything. */
+/** Compiles a pattern of image names, `host/repository:tag` or `host/repository@digest`. `*` matches any text. */
 export function imagePattern(pattern: string): RegExp {
   const escaped = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
   return new RegExp(`^${escaped.join('.*')}$`);
 }
 
 /**
- * What is asked with for one page of tags or referrers: `n`, `last`, `artifactType`, and whatever else the registry has
- * put into the `Link` of the page before. In the form of URLSearchParams; empty for the first page.
+ * The query of one page of tags or referrers: `n`, `last`, `artifactType`, and everything else that the registry has put
+ * into the `Link` of the page before. In the form of URLSearchParams; empty for the first page.
  */
 export type ListQuery = string;

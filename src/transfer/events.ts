@@ -1,18 +1,20 @@
-/** What long work tells while it runs. */
+/** Turns what long work reports into a stream of events that a client reads at its own speed. */
 
-/** Where work puts its events. */
+/** Takes the events of the work. */
 export interface EventSink<E> {
   push(event: E): void;
-  /** Replaces the event of this key that nobody has read yet. */
+  /** Replaces the last event of this key if it has not been read yet: a slow reader gets the latest state. */
   progress(key: string, event: E): void;
 }
 
-/** Bytes between two events of progress. */
+/** Bytes between two progress events. */
 export const PROGRESS_STEP_BYTES = 4 * 1024 * 1024;
 
 /**
- * The events of `work`, which runs by itself, however slowly they are read; at the end its error, if it has one. To
- * stop reading waits for the work: whoever wants it to end must tell it so.
+ * Starts `work` with the first read and gives its events. A slow reader does not slow the work down. A reader that
+ * stops early waits until the work has ended: the caller has to stop the work by its own means.
+ *
+ * @throws what `work` throws, after all events have been read
  */
 export async function* eventsOf<E>(work: (sink: EventSink<E>) => Promise<void>): AsyncGenerator<E, void> {
   const pending = new Map<unknown, E>();

@@ -1,4 +1,9 @@
-/** Takes a step for each item, some at a time; after one has failed no more are begun. @throws what failed first */
+/**
+ * Runs `step` for every item, at most `lanes` of them at the same time. After a failure it starts no more steps, and
+ * waits for those that are running: they may hold files and reservations.
+ *
+ * @throws the first failure
+ */
 export async function inLanes<T>(
   items: Iterable<T>,
   lanes: number,

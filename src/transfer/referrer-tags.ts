@@ -1,19 +1,24 @@
-/** The tags under which registries without a referrers API, and cosign, keep what refers to a manifest. */
+/** Tags that lead to the referrers of a manifest: for registries without a referrers API, and for cosign. */
 import type { Digest } from '../oci/digest.ts';
 import { parseTag, type Tag } from '../oci/reference.ts';
 
 const COSIGN_SUFFIXES = ['.sig', '.att', '.sbom'];
 
-/** An index of what refers to `digest` (distribution-spec, "Referrers Tag Schema"). */
+/**
+ * The tag of the index that lists the referrers of `digest` (distribution-spec, "Referrers Tag Schema").
+ *
+ * @returns undefined for a sha512 digest, which is longer than a tag may be
+ */
 export function fallbackTag(digest: Digest): Tag | undefined {
   return parseTag(digest.replace(':', '-'));
 }
 
-/** Those of cosign; none for a sha512 digest, which is longer than a tag may be. */
+/** The tags under which cosign stores signatures, attestations and SBOMs; none for a sha512 digest. */
 export function cosignTags(digest: Digest): Tag[] {
   return COSIGN_SUFFIXES.flatMap((suffix) => parseTag(digest.replace(':', '-') + suffix) ?? []);
 }
 
+/** All of these tags. */
 export function referrerTags(digest: Digest): Tag[] {
   return [fallbackTag(digest) ?? [], ...cosignTags(digest)].flat();
 }

@@ -1,16 +1,16 @@
-/** What an upstream can do to us, in seven words. */
+/** The errors of upstreams. */
 
 export type UpstreamErrorCode =
   | 'not-found'
-  /** Refused, with whatever credentials we have; also what Docker Hub and GHCR say of a repository that is not there. */
+  /** Refused with the credentials that we have. Docker Hub and GHCR also say so of a repository that does not exist. */
   | 'denied'
   | 'rate-limited'
-  /** No connection, or a 5xx. */
+  /** No connection, or a 5xx. The next request may succeed. */
   | 'unavailable'
   | 'timeout'
-  /** A reply that no registry should give, or one that we must not follow. */
+  /** A reply that breaks the protocol, or a redirect or challenge that we must not follow. */
   | 'invalid-response'
-  /** Nothing was sent: the mirror is sealed. */
+  /** Not sent, because the mirror is sealed. */
   | 'sealed';
 
 export interface UpstreamErrorOptions {
@@ -24,9 +24,9 @@ export class UpstreamError extends Error {
   override readonly name = 'UpstreamError';
   readonly code: UpstreamErrorCode;
   readonly upstream: string;
-  /** HTTP status, if there was a reply. */
+  /** HTTP status. Absent if there was no reply. */
   readonly status?: number;
-  /** How long upstream wants to be left alone. */
+  /** How long not to send such requests to upstream. */
   readonly retryAfterMs?: number;
   /** The OCI error code that upstream sent, such as `NAME_UNKNOWN`. */
   readonly upstreamCode?: string;
@@ -47,9 +47,9 @@ export class UpstreamError extends Error {
 }
 
 /**
- * What an error of the HTTP client means.
+ * Maps an error of the HTTP client.
  *
- * @param host where the request went; its path and query stay out of the message, for they can hold a signature
+ * @param host where the request went. Path and query must not be in the message: they can contain a signature.
  */
 export function toUpstreamError(error: unknown, upstream: string, host?: string): UpstreamError {
   if (error instanceof UpstreamError) return error;
@@ -78,20 +78,20 @@ function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
     case 'UND_ERR_SOCKET':
       return { code: 'unavailable', reason: 'the connection broke' };
     case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
-      return { code: 'unavailable', reason: 'the reply was not as long as it said' };
+      return { code: 'unavailable', reason: 'the reply was shorter or longer than its Content-Length' };
     case 'UND_ERR_HEADERS_OVERFLOW':
-      return { code: 'invalid-response', reason: 'the reply has endless headers' };
+      return { code: 'invalid-response', reason: 'the headers of the reply are too large' };
     default: {
       const message = error instanceof Error ? error.message || errno || error.name : String(error);
       if (error instanceof Error && error.name === 'SpecialAddressError')
         return { code: 'invalid-response', reason: message };
-      if (errno.startsWith('HPE_')) return { code: 'invalid-response', reason: 'the reply is no HTTP' };
+      if (errno.startsWith('HPE_')) return { code: 'invalid-response', reason: 'the reply is not HTTP' };
       return { code: 'unavailable', reason: message };
     }
   }
 }
 
-/** Errors of node:dns say which name they are about. */
+/** The host name in an error of node:dns, after a space. */
 function nameIn(error: unknown): string {
   return error instanceof Error && 'hostname' in error && typeof error.hostname === 'string'
     ? ` ${error.hostname}`

@@ -1,11 +1,11 @@
-/** What the mirror can ask of a registry. Two stand behind it: one that asks, and one that is sealed. */
+/** The port through which the mirror asks a registry. */
 import type { Readable } from 'node:stream';
 import type { Digest } from '../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../oci/reference.ts';
 import type { RequestContext } from '../request-context.ts';
 
 export interface ManifestHead {
-  /** Absent where upstream does not say. */
+  /** Absent if upstream does not say. */
   digest?: Digest;
   mediaType?: string;
   /** Bytes. */
@@ -14,20 +14,20 @@ export interface ManifestHead {
 
 export interface FetchedManifest {
   bytes: Buffer;
-  /** As upstream sent it, without parameters. */
+  /** As upstream sent it, in lower case and without parameters. Empty if it sent none. */
   mediaType: string;
   /** Computed from the bytes. */
   digest: Digest;
 }
 
 export interface FetchedBlob {
-  /** Position of the first byte of `body`: 0 if upstream ignored the range. */
+  /** Position of the first byte of `body`. 0 if upstream ignored the range. */
   start: number;
-  /** Whether upstream kept to the range that was asked for; else `body` is the whole blob. */
+  /** Whether `body` is the requested range. Else it is the whole blob. */
   ranged: boolean;
-  /** Bytes of the whole blob; absent where upstream does not say. */
+  /** Bytes of the whole blob. Absent if upstream does not say. */
   size?: number;
-  /** Not verified. Its errors are raw: see toUpstreamError. */
+  /** Not verified. Its errors are those of the HTTP client: map them with toUpstreamError. */
   body: Readable;
 }
 
@@ -42,7 +42,7 @@ export interface FetchedReferrers {
   next?: ListQuery;
 }
 
-/** All methods throw {UpstreamError}, and end early when the signal of their context aborts. */
+/** Every method throws {UpstreamError}, and ends early when the signal of its context aborts. */
 export interface Upstream {
   readonly name: string;
   headManifest(
@@ -51,7 +51,7 @@ export interface Upstream {
     reference: Reference,
     options?: { accept?: string },
   ): Promise<ManifestHead>;
-  /** @param options.canWait something else can be served: then the pulls that are kept in reserve are not spent on it */
+  /** @param options.canWait do not spend a reserved pull: the mirror can serve a cached manifest instead */
   fetchManifest(
     context: RequestContext,
     repository: Repository,
@@ -59,7 +59,7 @@ export interface Upstream {
     options?: { accept?: string; canWait?: boolean },
   ): Promise<FetchedManifest>;
   headBlob(context: RequestContext, repository: Repository, digest: Digest): Promise<{ size?: number }>;
-  /** @param options.from,options.to begin here, end before there; upstream may ignore it */
+  /** @param options.from,options.to the first byte, and the byte after the last. Upstream may ignore the range. */
   fetchBlob(
     context: RequestContext,
     repository: Repository,

@@ -38,11 +38,11 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
   test(`${name}: what was never written is not there`, async (t) => {
     const { index } = await setUp(t);
     assert.equal(await index.tag(TAG), undefined);
-    assert.equal(await index.link(KEY, DIGEST), undefined);
+    assert.equal(await index.permission(KEY, DIGEST), undefined);
     assert.equal(await index.sums(DIGEST), undefined);
     assert.deepEqual(await all(index.contents()), []);
     assert.deepEqual(await all(index.tags()), []);
-    assert.deepEqual(await all(index.links(DIGEST)), []);
+    assert.deepEqual(await all(index.permissions(DIGEST)), []);
   });
 
   test(`${name}: a record that was looked for before it was written is found afterwards`, async (t) => {
@@ -72,9 +72,9 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
 
   test(`${name}: repositories of the same name on two upstreams do not share permission`, async (t) => {
     const { index } = await setUp(t);
-    await index.write([{ put: 'link', key: KEY, digest: DIGEST, value: { size: 5 } }]);
-    assert.deepEqual(await index.link(KEY, DIGEST), { size: 5 });
-    assert.equal(await index.link({ ...KEY, upstream: 'ghcr.io' }, DIGEST), undefined);
+    await index.write([{ put: 'permission', key: KEY, digest: DIGEST, value: { size: 5 } }]);
+    assert.deepEqual(await index.permission(KEY, DIGEST), { size: 5 });
+    assert.equal(await index.permission({ ...KEY, upstream: 'ghcr.io' }, DIGEST), undefined);
   });
 
   test(`${name}: the contents are all that was recorded, and only content`, async (t) => {
@@ -83,7 +83,7 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
       { put: 'content', digest: DIGEST, value: CONTENT },
       { put: 'content', digest: OTHER, value: { ...CONTENT, mediaType: 'm', children: [DIGEST] } },
       { put: 'tag', key: TAG, value: RECORD },
-      { put: 'link', key: KEY, digest: DIGEST, value: {} },
+      { put: 'permission', key: KEY, digest: DIGEST, value: {} },
       { put: 'sums', digest: DIGEST, value: 'abc=' },
     ]);
     assert.deepEqual(Object.fromEntries((await all(index.contents())).flat()), {
@@ -130,17 +130,17 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
     const { index } = await setUp(t);
     const second = { upstream: 'registry:5000', repository: 'a/b' as Repository };
     await index.write([
-      { put: 'link', key: KEY, digest: DIGEST, value: { size: 5, expanded: true } },
-      { put: 'link', key: second, digest: DIGEST, value: {} },
-      { put: 'link', key: second, digest: OTHER, value: {} },
+      { put: 'permission', key: KEY, digest: DIGEST, value: { size: 5, expanded: true } },
+      { put: 'permission', key: second, digest: DIGEST, value: {} },
+      { put: 'permission', key: second, digest: OTHER, value: {} },
     ]);
-    assert.deepEqual(await all(index.links(DIGEST)), [
+    assert.deepEqual(await all(index.permissions(DIGEST)), [
       [KEY, { size: 5, expanded: true }],
       [second, {}],
     ]);
-    await index.write([{ delete: 'link', key: KEY, digest: DIGEST }]);
-    assert.equal(await index.link(KEY, DIGEST), undefined);
-    assert.deepEqual(await all(index.links(DIGEST)), [[second, {}]]);
+    await index.write([{ delete: 'permission', key: KEY, digest: DIGEST }]);
+    assert.equal(await index.permission(KEY, DIGEST), undefined);
+    assert.deepEqual(await all(index.permissions(DIGEST)), [[second, {}]]);
   });
 
   test(`${name}: records survive closing and opening again`, async (t) => {

@@ -11,7 +11,7 @@ import { tempDir } from '../helpers/temp-dir.ts';
 
 const readme = await readFile(resolve(import.meta.dirname, '../../README.md'), 'utf8');
 
-/** The fenced blocks of one section, in their order. */
+/** The fenced blocks of one section, in order. */
 function blocksOf(heading: string): { kind: string; text: string }[] {
   const start = readme.indexOf(`\n${heading}\n`);
   assert.ok(start > 0, heading);
@@ -22,7 +22,7 @@ function blocksOf(heading: string): { kind: string; text: string }[] {
   }));
 }
 
-/** A `millpond` that finds the mirror of the test where a user's would be the default. */
+/** A folder with a `millpond` that uses the mirror of the test in place of the default one. */
 async function programFolder(directory: string, operationsPort: number): Promise<string> {
   const folder = join(directory, 'bin');
   await mkdir(folder);
@@ -37,7 +37,7 @@ esac
   return folder;
 }
 
-/** Runs commands as they stand in the README, in a folder; what they started in the background ends with them. */
+/** Runs commands of the README in a folder. What they start in the background ends with them. */
 async function runBlock(text: string, folder: string, bin: string, ports: Record<string, number>) {
   const here = Object.entries(ports).reduce(
     (all, [from, to]) => all.replaceAll(`:${from}/`, `:${to}/`),
@@ -86,7 +86,7 @@ test('the commands of “An air-gapped mirror” lead from an online mirror to a
   assert.match(output, /^docker\.io\/library\/alpine:3\.20 .*linux\/amd64 /m);
   assert.deepEqual(await readFile(join(offline, 'manifest.json')), app.top.bytes);
 
-  // The next release, with the same mirrors.
+  // Goes on to the next release, with the same mirrors.
   const next = await ScriptedUpstream.start(t);
   next.addImage('library/alpine', '3.20', { platforms, layers: [200_000], seed: 'alpine' });
   const newer = next.addImage('org/app', '1.4', { platforms, layers: [100_000, 300], seed: 'app' });

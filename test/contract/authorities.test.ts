@@ -23,7 +23,7 @@ async function serve(t: TestContext, certificate: Certificate, location?: string
   return (server.address() as AddressInfo).port;
 }
 
-test('NODE_EXTRA_CA_CERTS is honoured, alone and besides the ca of an upstream', async (t) => {
+test('NODE_EXTRA_CA_CERTS is trusted, alone and in addition to the ca of an upstream', async (t) => {
   const directory = await tempDir(t);
   const [extra, own] = [selfSigned('localhost', 'extra'), selfSigned('localhost', 'own')];
   const [extraFile, ownFile] = [join(directory, 'extra.pem'), join(directory, 'own.pem')];

@@ -1,15 +1,10 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import type { Surroundings } from '../../src/cli/command.ts';
+import type { Surroundings } from '../../src/cli/io/surroundings.ts';
 import { runCommandLine } from '../../src/cli/program.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';
-
-const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
 const folder = await ConfigFolder.create();
 await folder.write('good.yaml', 'sealed: true\n');
@@ -28,19 +23,28 @@ interface Outcome {
   stderr: string;
 }
 
-/** Runs the real program in the folder, with nothing but `environment` in its environment. */
-function millpond(args: string[], environment: Record<string, string> = {}): Promise<Outcome> {
-  return new Promise((resolve) => {
-    const options = { cwd: folder.path, env: environment };
-    execFile(process.execPath, [MAIN, ...args], options, (error, stdout, stderr) => {
-      resolve({ exitCode: error === null ? 0 : Number(error.code), stdout, stderr });
-    });
+/** Runs a command line in this process, in the folder, with `serve` in place of the server. */
+async function run(
+  args: string[],
+  environment: Surroundings['environment'] = {},
+  serve: Surroundings['serve'] = async () => assert.fail('the server was started'),
+): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  const exitCode = await runCommandLine(args, {
+    version: '1.2.3',
+    environment,
+    cwd: folder.path,
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    serve,
   });
+  return { exitCode, stdout, stderr };
 }
 
-suite('the program', () => {
-  test('config check answers 0 for a good configuration', async () => {
-    assert.deepEqual(await millpond(['config', 'check', '--config', 'good.yaml']), {
+suite('the configuration', () => {
+  test('config check ends with 0 for a valid configuration', async () => {
+    assert.deepEqual(await run(['config', 'check', '--config', 'good.yaml']), {
       exitCode: 0,
       stdout: 'good.yaml: no problems\n',
       stderr: '',
@@ -48,8 +52,8 @@ suite('the program', () => {
   });
 
   for (const command of [['config', 'check'], ['config', 'print'], ['serve']]) {
-    test(`${command.join(' ')} answers 2 for a wrong configuration, with all of its problems`, async () => {
-      assert.deepEqual(await millpond([...command, '--config', 'bad.yaml']), {
+    test(`${command.join(' ')} ends with 2 for an invalid configuration, and reports all of its problems`, async () => {
+      assert.deepEqual(await run([...command, '--config', 'bad.yaml']), {
         exitCode: 2,
         stdout: '',
         stderr: BAD,
@@ -57,25 +61,25 @@ suite('the program', () => {
     });
   }
 
-  test('MILLPOND_CONFIG names the configuration, and --config wins over it', async () => {
+  test('MILLPOND_CONFIG names the configuration, unless --config does', async () => {
     const environment = { MILLPOND_CONFIG: 'bad.yaml' };
-    assert.deepEqual(await millpond(['config', 'check'], environment), {
+    assert.deepEqual(await run(['config', 'check'], environment), {
       exitCode: 2,
       stdout: '',
       stderr: BAD,
     });
-    const { exitCode, stdout } = await millpond(['config', 'check', '-c', 'good.yaml'], environment);
+    const { exitCode, stdout } = await run(['config', 'check', '-c', 'good.yaml'], environment);
     assert.deepEqual([exitCode, stdout], [0, 'good.yaml: no problems\n']);
   });
 
-  test('an empty MILLPOND_CONFIG names none', async () => {
-    const { exitCode, stdout } = await millpond(['config', 'check'], { MILLPOND_CONFIG: '' });
+  test('an empty MILLPOND_CONFIG means the defaults', async () => {
+    const { exitCode, stdout } = await run(['config', 'check'], { MILLPOND_CONFIG: '' });
     assert.deepEqual([exitCode, stdout], [0, 'built-in defaults: no problems\n']);
   });
 
   for (const command of ['check', 'print']) {
-    test(`config ${command} answers 2 for a file that is not there`, async () => {
-      assert.deepEqual(await millpond(['config', command, '--config', 'nowhere.yaml']), {
+    test(`config ${command} ends with 2 for a missing file`, async () => {
+      assert.deepEqual(await run(['config', command, '--config', 'nowhere.yaml']), {
         exitCode: 2,
         stdout: '',
         stderr: 'nowhere.yaml:1:1: configuration file cannot be read: no such file\n',
@@ -83,47 +87,27 @@ suite('the program', () => {
     });
   }
 
-  test('config check wants the secrets, and config print neither wants nor shows them', async () => {
+  test('config check needs the secrets, and config print neither needs nor shows them', async () => {
     const unset =
       'secret.yaml:3:52: upstreams.docker.io.credentials.password.env: environment variable HUB_TOKEN is not set\n';
-    const checked = await millpond(['config', 'check', '--config', 'secret.yaml']);
+    const checked = await run(['config', 'check', '--config', 'secret.yaml']);
     assert.deepEqual(checked, { exitCode: 2, stdout: '', stderr: unset });
     for (const environment of [{}, { HUB_TOKEN: 'swordfish' }]) {
-      const printed = await millpond(['config', 'print', '--config', 'secret.yaml'], environment);
+      const printed = await run(['config', 'print', '--config', 'secret.yaml'], environment);
       assert.equal(printed.exitCode, 0);
       assert.match(printed.stdout, /password: '\[redacted\]'/);
       assert.doesNotMatch(printed.stdout, /swordfish|HUB_TOKEN/);
     }
   });
 
-  test('--version tells the version of the package', async () => {
-    const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
-    assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
-  });
-
-  test('a config print that is saved is a configuration that prints the same', async () => {
-    const printed = await millpond(['config', 'print', '--config', 'good.yaml']);
+  test('the output of config print is a configuration with the same output', async () => {
+    const printed = await run(['config', 'print', '--config', 'good.yaml']);
     await folder.write('printed.yaml', printed.stdout);
-    assert.deepEqual(await millpond(['config', 'print', '--config', 'printed.yaml']), printed);
+    assert.deepEqual(await run(['config', 'print', '--config', 'printed.yaml']), printed);
   });
 });
 
 suite('the command line', () => {
-  /** Runs it in this process, with a server that `serve` stands for. */
-  async function run(args: string[], serve: Surroundings['serve'] = async () => {}): Promise<Outcome> {
-    let stdout = '';
-    let stderr = '';
-    const exitCode = await runCommandLine(args, {
-      version: '1.2.3',
-      environment: {},
-      cwd: folder.path,
-      stdout: { write: (text) => (stdout += text) },
-      stderr: { write: (text) => (stderr += text) },
-      serve,
-    });
-    return { exitCode, stdout, stderr };
-  }
-
   for (const args of [
     [],
     ['config'],
@@ -134,8 +118,10 @@ suite('the command line', () => {
     ['serve', 'now'],
     ['config', 'check', 'a.yaml'],
     ['config', 'check', '--config'],
+    ['status', '--server', '127.0.0.1:5001'],
+    ['import', '--server', 'ftp://127.0.0.1', 'images.tar'],
   ]) {
-    test(`answers 2 and explains on stderr: millpond ${args.join(' ')}`, async () => {
+    test(`ends with 2 and an explanation on stderr: millpond ${args.join(' ')}`, async () => {
       const outcome = await run(args);
       assert.equal(outcome.exitCode, 2);
       assert.equal(outcome.stdout, '');
@@ -152,6 +138,9 @@ suite('the command line', () => {
     ['status'],
     ['list'],
     ['remove'],
+    ['warm'],
+    ['export'],
+    ['import'],
     ['scrub'],
     ['seal'],
     ['unseal'],
@@ -164,9 +153,11 @@ suite('the command line', () => {
     });
   }
 
-  test('serve gives the server its configuration and answers 0 when it has stopped', async () => {
+  test('serve gives the server its configuration, and ends with 0 when the server has stopped', async () => {
     const served: Config[] = [];
-    const outcome = await run(['serve', '--config', 'good.yaml'], async (config) => void served.push(config));
+    const outcome = await run(['serve', '--config', 'good.yaml'], {}, async (config) => {
+      served.push(config);
+    });
     assert.deepEqual(outcome, { exitCode: 0, stdout: '', stderr: '' });
     assert.deepEqual(
       served.map(({ sealed, cache }) => [sealed, cache.directory]),
@@ -175,15 +166,13 @@ suite('the command line', () => {
   });
 
   test('serve does not start a server whose secrets are missing', async () => {
-    const outcome = await run(['serve', '--config', 'secret.yaml'], async () =>
-      assert.fail('it was started'),
-    );
+    const outcome = await run(['serve', '--config', 'secret.yaml']);
     assert.equal(outcome.exitCode, 2);
     assert.match(outcome.stderr, /^secret\.yaml:3:52: .* HUB_TOKEN is not set\n$/);
   });
 
-  test('answers 1 when the server fails', async () => {
-    const outcome = await run(['serve'], async () => {
+  test('ends with 1 when the server fails', async () => {
+    const outcome = await run(['serve'], {}, async () => {
       throw new Error('port 5000 is taken');
     });
     assert.deepEqual(outcome, { exitCode: 1, stdout: '', stderr: 'millpond: port 5000 is taken\n' });

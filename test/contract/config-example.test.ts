@@ -16,7 +16,7 @@ interface KeySchema {
   anyOf?: KeySchema[];
 }
 
-/** Every key of the configuration as a path; what stands for the host of an upstream is the example's. */
+/** Every key of the configuration as a path; the host of an upstream is that of the example. */
 function keyPaths(schema: KeySchema, above: readonly string[] = []): { path: string[]; schema: KeySchema }[] {
   const inner = [
     ...Object.entries(schema.properties ?? {}),
@@ -39,16 +39,16 @@ const schemaKeys = keyPaths(z.toJSONSchema(configSchema, { io: 'input' }) as Key
 
 const folder = await ConfigFolder.create();
 const example = await readFile(new URL('../../config.example.yaml', import.meta.url), 'utf8');
-// Its own convention: "# " is a comment, "#key" a setting that is switched off.
+// Follows the convention of the file: "# " begins a comment, "#key" is a setting that is switched off.
 const uncommented = example.replace(/^( *)#(?=\S)/gm, '$1');
 const defaults = await loadConfig({ cwd: folder.path });
 
 suite('config.example.yaml', () => {
-  test('is a configuration, and equals the defaults', async () => {
+  test('loads as the defaults', async () => {
     assert.deepEqual(await folder.load(example, {}), defaults);
   });
 
-  test('writes every default out, so that none is there by omission', () => {
+  test('contains every default', () => {
     const written: unknown = parse(example);
     const missing = schemaKeys.filter(
       ({ path }) => path[1] !== EXAMPLE_ONLY && at(written, path) === undefined,
@@ -56,7 +56,7 @@ suite('config.example.yaml', () => {
     assert.deepEqual(missing, []);
   });
 
-  test('with everything switched on differs from the defaults only by its own upstream', async () => {
+  test('with every setting switched on differs from the defaults only by its own upstream', async () => {
     const { upstreams, ...rest } = await folder.load(uncommented);
     const withoutOwn = new Map([...upstreams].filter(([host]) => host !== EXAMPLE_ONLY));
     assert.deepEqual({ ...rest, upstreams: withoutOwn }, defaults);
@@ -75,11 +75,11 @@ suite('config.example.yaml', () => {
     assert.match(example, /The default is `credentials: none`/);
   });
 
-  test('shows every key that there is, in the order of the schema', () => {
+  test('shows every key, in the order of the schema', () => {
     const written: unknown = parse(uncommented);
-    // A secret is { env } or { file }: each of the two stands somewhere, not both in each place.
+    // Skips the keys of secrets: each place has { env } or { file }, and both occur in the file.
     const isSecretKey = ({ path }: { path: string[] }) => ['env', 'file'].includes(path.at(-1) ?? '');
-    // Credentials are of one kind; the others stand in the comment before them.
+    // Looks for the other kinds of credentials in the comment before them.
     const isOtherKind = ({ path }: { path: string[] }) =>
       path[2] === 'credentials' && example.includes(`{ ${path.at(-1)}: `);
     const missing = schemaKeys
@@ -93,7 +93,7 @@ suite('config.example.yaml', () => {
     assert.deepEqual(Object.keys(Object(at(written, ['upstreams', EXAMPLE_ONLY]))), upstreamKeys);
   });
 
-  test('has a comment on every key that takes a value', () => {
+  test('has a comment on every key with a value', () => {
     const bare = example
       .split('\n')
       .filter((line) => /^ *#?[a-z]\w*: +\S/i.test(line) && !/ # \S/.test(line))
@@ -105,7 +105,7 @@ suite('config.example.yaml', () => {
   });
 });
 
-test('the schema says of every key what it means', () => {
+test('the schema describes every key', () => {
   const silent = schemaKeys.filter(({ schema }) => schema.description === undefined);
   assert.deepEqual(
     silent.map(({ path }) => path.join('.')),

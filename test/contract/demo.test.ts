@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 
-test('the demo needs no network, and shows that a warm pull asks upstream nothing', async () => {
+test('the demo needs no network, and shows that a warm pull sends no request to upstream', async () => {
   const { stdout, stderr } = await promisify(execFile)(process.execPath, ['bench/demo.ts'], { cwd: ROOT });
   assert.equal(stderr, '');
   const [heading, cold, warm] = stdout.split('\n').map((line) => line.split(/ {2,}/));

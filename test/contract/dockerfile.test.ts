@@ -11,9 +11,10 @@ const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8');
 const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
   scripts: { start: string };
   bin: { millpond: string };
+  devDependencies: { node: string };
 };
 
-/** The configuration that the image contains. */
+/** The configuration in the image. */
 async function imageConfig(t: TestContext) {
   const text = /COPY <<EOF (\S+)\n([\s\S]*?)EOF\n/.exec(dockerfile);
   assert.ok(text);
@@ -23,7 +24,7 @@ async function imageConfig(t: TestContext) {
   return { path: text[1], config: await loadConfig({ file, cwd: folder }) };
 }
 
-test('the image listens on every interface, on the ports it exposes', async (t) => {
+test('the image listens on every interface, at the ports that it exposes', async (t) => {
   const { config } = await imageConfig(t);
   assert.deepEqual(config.server.listen, { host: '0.0.0.0', port: 5000 });
   assert.deepEqual(config.operations.listen, { host: '0.0.0.0', port: 5001 });
@@ -36,17 +37,17 @@ test('the image reads its own configuration and keeps its data in its volume', a
   assert.match(dockerfile, new RegExp(`^VOLUME ${config.cache.directory}$`, 'm'));
 });
 
-test('the image runs as a user without privileges, who owns the volume', () => {
+test('the image runs as a user without privileges, which owns the volume', () => {
   const user = /^USER (\d+):(\d+)$/m.exec(dockerfile);
   assert.ok(user && Number(user[1]) > 0);
   assert.match(dockerfile, new RegExp(`chown ${user[1]}:${user[2]} /data`));
 });
 
-test('the image checks its health where the operations side answers', () => {
+test('the health check of the image asks the operations side', () => {
   assert.match(dockerfile, /^HEALTHCHECK .*\n.*http:\/\/127\.0\.0\.1:5001\/healthz/m);
 });
 
-test('the image starts what the package builds, on the official Node 24', () => {
+test('the image starts what the package builds, on the Node that it is developed with', () => {
   const flag = /^node (--\S+) src\/main\.ts serve$/.exec(packageJson.scripts.start)?.[1];
   assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${flag}", "${packageJson.bin.millpond}"]`));
   assert.match(
@@ -54,7 +55,8 @@ test('the image starts what the package builds, on the official Node 24', () => 
     new RegExp(`^#!/usr/bin/env -S node ${flag}\\n`),
   );
   const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map((match) => match[1]);
-  assert.deepEqual(bases, ['node:24-slim', 'node:24-slim']);
+  const base = `node:${packageJson.devDependencies.node.split('.')[0]}-slim`;
+  assert.deepEqual(bases, [base, base]);
 });
 
 test('every file that the image is built from exists', () => {

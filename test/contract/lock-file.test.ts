@@ -21,7 +21,7 @@ test('the lock file records no download addresses', () => {
   );
 });
 
-test('the lock file knows the packages of every platform: without one of them npm ci refuses to install on any', () => {
+test('the lock file lists the packages of every platform: if one is missing, npm ci fails on every platform', () => {
   const missing = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
     Object.keys(optionalDependencies).filter(
       (name) =>

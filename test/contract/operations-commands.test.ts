@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCommandLine } from '../../src/cli/program.ts';
 import { digestHex, digestOf } from '../../src/oci/digest.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { runMillpond } from '../helpers/run-millpond.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
@@ -19,15 +22,15 @@ async function setUp(t: TestContext) {
   return { upstream, image, mirror, millpond };
 }
 
-test('millpond status shows the store, the hit rate and each upstream; --json is the API’s answer', async (t) => {
+test('millpond status shows the store, the hit rate and each upstream; --json prints the answer of the API', async (t) => {
   const { millpond } = await setUp(t);
   const { exitCode, stdout, stderr } = await millpond('status');
   assert.deepEqual([exitCode, stderr], [0, '']);
   assert.equal(
     stdout,
     `Millpond test
-store      4.8 MiB of 50.0 GiB (0 %), 3 objects, 0 evicted
-requests   3 since the start, hit rate 0 %, of bytes 0 %
+store      4.78 MiB of 50 GiB (0 %), 3 objects, 0 evicted
+requests   3 since the start, hit rate 0 %, byte hit rate 0 %
 
 UPSTREAM   STATE  REQUESTS  RATE LIMIT
 docker.io  up     3         -
@@ -37,13 +40,13 @@ docker.io  up     3         -
   assert.equal(json.store.objects, 3);
 });
 
-test('millpond list shows a line an image; --json all of each', async (t) => {
+test('millpond list prints a line per image; --json prints every field', async (t) => {
   const { millpond, image, mirror } = await setUp(t);
   const usedAt = new Date(mirror.clock.now()).toISOString();
   assert.deepEqual(await millpond('list', '*alpine*'), {
     exitCode: 0,
-    stdout: `IMAGE                          DIGEST               PLATFORMS    SIZE     LAST USED
-docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.8 MiB  ${usedAt}
+    stdout: `IMAGE                          DIGEST               PLATFORMS    SIZE      LAST USED
+docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.77 MiB  ${usedAt}
 `,
     stderr: '',
   });
@@ -52,11 +55,29 @@ docker.io/library/alpine:3.20  ${image.top.digest.slice(0, 19)}  linux/amd64  4.
   assert.equal((await millpond('list', 'quay.io/*', '--json')).stdout, '[]\n');
 });
 
-test('millpond remove frees the bytes, names each image, and answers 1 if one is not there', async (t) => {
+test('millpond list goes on until the last page', async (t) => {
+  const image = (name: string) => ({ name, digest: 'sha256:00', platforms: [], size: 1, usedAt: '' });
+  const pages: Record<string, unknown> = {
+    '/api/images?pattern=a*': { images: [image('a')], next: 'b c' },
+    '/api/images?pattern=a*&cursor=b+c': { images: [image('b')], next: 'd' },
+    '/api/images?pattern=a*&cursor=d': { images: [image('c')] },
+  };
+  const server = createServer(({ url = '' }, response) => response.end(JSON.stringify(pages[url])));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanUp(t, () => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { stdout } = await runMillpond({ operationsUrl: `http://127.0.0.1:${port}` }, ['list', 'a*']);
+  assert.deepEqual(
+    stdout.split('\n').map((line) => line.slice(0, 1)),
+    ['I', 'a', 'b', 'c', ''],
+  );
+});
+
+test('millpond remove frees the bytes, names each image, and ends with 1 if one is missing', async (t) => {
   const { millpond, mirror } = await setUp(t);
   const { exitCode, stdout, stderr } = await millpond('remove', 'alpine:9', 'alpine:3.20');
   assert.equal(exitCode, 1);
-  assert.equal(stdout, 'alpine:3.20: removed, 3 objects and 4.8 MiB freed\n');
+  assert.equal(stdout, 'alpine:3.20: removed, 3 objects and 4.78 MiB freed\n');
   assert.equal(
     stderr,
     'alpine:9: docker.io/library/alpine has no 9 in this mirror\nmillpond: not removed: alpine:9\n',
@@ -64,33 +85,33 @@ test('millpond remove frees the bytes, names each image, and answers 1 if one is
   assert.equal(await mirror.metric('millpond_store_objects'), 0);
 });
 
-test('millpond scrub tells what it found; without a terminal there is no bar', async (t) => {
+test('millpond scrub reports what it found; without a terminal there is no bar', async (t) => {
   const { millpond, image, mirror } = await setUp(t);
   assert.deepEqual(await millpond('scrub'), {
     exitCode: 0,
-    stdout: '3 objects checked (4.8 MiB), 0 damaged, 0 found without a record\n',
+    stdout: '3 objects checked (4.77 MiB): 0 damaged, 0 missing from the index\n',
     stderr: '',
   });
   const [, layer = Buffer.alloc(0)] = image.blobs;
   const hex = digestHex(digestOf(layer));
   await rm(join(mirror.directory, 'data/blobs/sha256', hex.slice(0, 2), hex));
   const { stdout } = await millpond('scrub');
-  assert.match(stdout, new RegExp(`^sha256:${hex}: damaged, removed\\n`));
-  assert.match(stdout, / 1 damaged, /);
+  assert.match(stdout, new RegExp(`^sha256:${hex}: damaged and removed\\n`));
+  assert.match(stdout, /: 1 damaged, /);
 });
 
-test('without a mirror a command answers 1 and says what to do', async (t) => {
+test('without a mirror a command ends with 1 and says what to do', async (t) => {
   const { mirror, millpond } = await setUp(t);
   await mirror.app.close();
   const { exitCode, stderr } = await millpond('status');
   assert.equal(exitCode, 1);
   assert.match(
     stderr,
-    /^millpond: no Millpond answers at http:\/\/127\.0\.0\.1:\d+ \(connect ECONNREFUSED [\d.:]+\): is it running\? --server names its operations listener\n$/,
+    /^millpond: no answer from http:\/\/127\.0\.0\.1:\d+ \(connect ECONNREFUSED [\d.:]+\): is Millpond running\? Give its operations listener with --server\n$/,
   );
 });
 
-test('an address that is no Millpond is told apart from one that does not answer', async (t) => {
+test('the error for another server differs from the error for no server', async (t) => {
   const { mirror } = await setUp(t);
   let stderr = '';
   const exitCode = await runCommandLine(['list', '--server', mirror.url], {
@@ -102,5 +123,8 @@ test('an address that is no Millpond is told apart from one that does not answer
     serve: async () => undefined,
   });
   assert.equal(exitCode, 1);
-  assert.match(stderr, / answered 404: is it a Millpond\?\n$/);
+  assert.match(
+    stderr,
+    / answered with status 404, which is not an answer of Millpond's operations listener: check --server\n$/,
+  );
 });

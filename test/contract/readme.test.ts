@@ -8,12 +8,12 @@ import { Metrics } from '../../src/telemetry/metrics.ts';
 const ROOT = resolve(import.meta.dirname, '../..');
 const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
 
-/** Rows of the first table behind `heading`, cells trimmed. */
+/** The rows of the first table after `heading`, with trimmed cells. */
 function tableAfter(heading: string): string[][] {
   const rest = readme.slice(readme.indexOf(`\n${heading}\n`));
   const lines = rest.split('\n');
   const start = lines.findIndex((line) => line.startsWith('|---'));
-  assert.ok(start > 0, `there is a table behind ${heading}`);
+  assert.ok(start > 0, `there is a table after ${heading}`);
   const end = lines.findIndex((line, at) => at > start && !line.startsWith('|'));
   return lines.slice(start + 1, end).map((line) =>
     line
@@ -40,7 +40,7 @@ test('the README lists every error code with its status, and no other', () => {
   assert.deepEqual(listed.toSorted(), expected.toSorted());
 });
 
-test('the README’s commands are scripts of the package', () => {
+test('the commands in the README are scripts of the package', () => {
   const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;
   };

@@ -20,12 +20,12 @@ async function setUp(t: TestContext) {
   return { upstream, onTerminal };
 }
 
-test('on a terminal there are bars while a command works, and at its end every line that it wrote, and no bar', async (t) => {
+test('a terminal shows bars while a command works, and after its end every line that it wrote and no bar', async (t) => {
   const { upstream, onTerminal } = await setUp(t);
   const images = ['org/app:1', 'org/app:2', 'org/app:3'];
   const screen = new Screen();
   upstream.script({ kind: 'blob' }, (reply) => {
-    reply.stall = { after: 6 * MIB, until: screen.waitFor(/docker\.io\/org\/app:\d =.*% of 12\.0 MiB/) };
+    reply.stall = { after: 6 * MIB, until: screen.waitFor(/docker\.io\/org\/app:\d =.*% of 12 MiB/) };
   });
   const warmed = await onTerminal(screen, 'warm', ...images, 'org/none:1');
   assert.deepEqual(
@@ -37,15 +37,15 @@ test('on a terminal there are bars while a command works, and at its end every l
     ].toSorted(),
   );
   const exported = await onTerminal(new Screen(), 'export', '--output', 'images.tar', ...images);
-  assert.deepEqual(exported, ['images.tar: 36.0 MiB written']);
+  assert.deepEqual(exported, ['images.tar: 36 MiB written']);
   const imported = await onTerminal(new Screen(), 'import', 'images.tar');
   assert.deepEqual(
     imported.map((line) => line.replace(/, sha256:\w+$/, '')),
     [
       ...images.map((image) => `docker.io/${image}: imported`),
-      'images.tar: 0 B stored, 36.0 MiB here already',
+      'images.tar: 0 B stored, 36 MiB already cached',
     ],
   );
   const scrubbed = await onTerminal(new Screen(), 'scrub');
-  assert.deepEqual(scrubbed, ['9 objects checked (36.0 MiB), 0 damaged, 0 found without a record']);
+  assert.deepEqual(scrubbed, ['9 objects checked (36 MiB): 0 damaged, 0 missing from the index']);
 });

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 const TESTS = resolve(import.meta.dirname, '..');
 
-test('every promise in the table of test/README.md stands in the file that it names', () => {
+test('the file of each row in the table of test/README.md contains its promises', () => {
   const readme = readFileSync(join(TESTS, 'README.md'), 'utf8');
   const rows = [...readme.matchAll(/^\| ([\w.]+) \| .*\| `([^`]+\.ts)` \| (.+) \|$/gm)];
   assert.ok(rows.length > 90, String(rows.length));

@@ -30,25 +30,22 @@ async function setUp(t: TestContext) {
   return { upstream, alpine, mirror, sealed, folder, online, offline };
 }
 
-test('millpond warm tells of each image what was fetched; of a file with a list, too', async (t) => {
+test('millpond warm reports what it fetched for each image, also for those in a list file', async (t) => {
   const { online, folder, upstream } = await setUp(t);
   upstream.addImage('org/app', '1', { layers: [500], seed: 'app' });
   await writeFile(join(folder, 'images.txt'), '# all that we run\nalpine:3.20   # the base\n\n');
   const first = await online('warm', '--file', 'images.txt', '--platform', 'linux/amd64', '--no-referrers');
   assert.deepEqual(first, {
     exitCode: 0,
-    stdout: 'docker.io/library/alpine:3.20: done, 1.0 MiB fetched, 0 B here already\n',
+    stdout: 'docker.io/library/alpine:3.20: done, 1 MiB fetched, 0 B already cached\n',
     stderr: '',
   });
   const again = await online('warm', 'alpine:3.20', '--platform', 'linux/amd64', 'org/app:1');
-  assert.match(
-    again.stdout,
-    /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1\.0 MiB here already$/m,
-  );
-  assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B here already$/m);
+  assert.match(again.stdout, /^docker\.io\/library\/alpine:3\.20: done, 0 B fetched, 1 MiB already cached$/m);
+  assert.match(again.stdout, /^docker\.io\/org\/app:1: done, \d+ B fetched, 0 B already cached$/m);
 });
 
-test('millpond warm answers 1 and names each image that failed; --json has every outcome', async (t) => {
+test('millpond warm ends with 1 and names each image that failed; --json prints every outcome', async (t) => {
   const { online, alpine } = await setUp(t);
   const { exitCode, stdout, stderr } = await online('warm', '--json', 'none:1', 'alpine:3.20', 'Bad');
   assert.equal(exitCode, 1);
@@ -64,27 +61,30 @@ test('millpond warm answers 1 and names each image that failed; --json has every
   );
 });
 
-test('millpond warm without images is bad usage', async (t) => {
+test('millpond warm without images is wrong usage', async (t) => {
   const { online } = await setUp(t);
   const { exitCode, stderr } = await online('warm');
-  assert.deepEqual([exitCode, stderr], [2, 'error: name images, or a --file that does\n']);
+  assert.deepEqual(
+    [exitCode, stderr],
+    [2, 'error: no images given: name them, or give --file with a list of names\n'],
+  );
 });
 
-test('millpond export writes a file that millpond import takes into another mirror', async (t) => {
+test('millpond export writes a file that millpond import adds to another mirror', async (t) => {
   const { online, offline, sealed, folder, alpine } = await setUp(t);
   await online('warm', 'alpine:3.20');
   const written = await online('export', '--output', 'images.tar', 'alpine:3.20');
-  assert.deepEqual(written, { exitCode: 0, stdout: 'images.tar: 2.0 MiB written\n', stderr: '' });
+  assert.deepEqual(written, { exitCode: 0, stdout: 'images.tar: 2.01 MiB written\n', stderr: '' });
   assert.deepEqual(await readdir(folder), ['images.tar']);
   assert.deepEqual(await offline('import', 'images.tar'), {
     exitCode: 0,
-    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2.0 MiB stored, 0 B here already\n`,
+    stdout: `docker.io/library/alpine:3.20: imported, ${alpine.top.digest}\nimages.tar: 2 MiB stored, 0 B already cached\n`,
     stderr: '',
   });
   await pullImage(sealed, 'library/alpine', '3.20');
 });
 
-test('millpond export --since leaves out what earlier exports hold', async (t) => {
+test('millpond export --since leaves out the content of earlier exports', async (t) => {
   const { online, offline, sealed, folder, upstream } = await setUp(t);
   upstream.addImage('org/app', '1', { layers: [MIB, 10], seed: 'app' });
   upstream.addImage('org/app', '2', { layers: [MIB, 10, 2 * MIB], seed: 'app' });
@@ -105,7 +105,7 @@ test('millpond export --since leaves out what earlier exports hold', async (t) =
   assert.match(cut.stderr, /1\.tar: the archive ends in the middle: copy it again\n$/);
 });
 
-test('an export that fails leaves no file, and one that was there before as it was', async (t) => {
+test('an export that fails writes no file, and leaves an earlier one as it was', async (t) => {
   const { online, folder } = await setUp(t);
   await writeFile(join(folder, 'images.tar'), 'the earlier one');
   const refused = await online('export', '--output', 'images.tar', 'alpine:3.20');
@@ -117,25 +117,27 @@ test('an export that fails leaves no file, and one that was there before as it w
   await online('warm', 'alpine:3.20');
   const unwritable = await online('export', '-o', 'nowhere/images.tar', 'alpine:3.20');
   assert.equal(unwritable.exitCode, 1);
-  assert.match(unwritable.stderr, /nowhere\/images\.tar was not written: Error: ENOENT/);
+  assert.match(unwritable.stderr, /nowhere\/images\.tar was not written: ENOENT: no such file or directory/);
   assert.deepEqual(await readdir(folder), ['images.tar']);
   assert.equal(await readFile(join(folder, 'images.tar'), 'utf8'), 'the earlier one');
 });
 
-test('an export that the mirror cuts, because stored content is damaged, leaves no file', async (t) => {
+test('an export that the mirror cuts because stored content is damaged leaves an earlier file as it was', async (t) => {
   const { online, folder, alpine, mirror } = await setUp(t);
   await online('warm', 'alpine:3.20');
   const hex = digestHex(digestOf(alpine.blobs[1] ?? Buffer.alloc(0)));
   const path = join(mirror.directory, 'data/blobs/sha256', hex.slice(0, 2), hex);
   await chmod(path, 0o644);
   await writeFile(path, Buffer.alloc(MIB));
+  await writeFile(join(folder, 'images.tar'), 'the earlier one');
   const { exitCode, stderr } = await online('export', '-o', 'images.tar', 'alpine:3.20');
   assert.equal(exitCode, 1);
-  assert.match(stderr, /images\.tar was not written: the mirror broke off, and its log says why\n$/);
-  assert.deepEqual(await readdir(folder), []);
+  assert.match(stderr, /images\.tar was not written: the mirror stopped sending it, and its log says why\n$/);
+  assert.deepEqual(await readdir(folder), ['images.tar']);
+  assert.equal(await readFile(join(folder, 'images.tar'), 'utf8'), 'the earlier one');
 });
 
-test('millpond import names each image that it could not take in, and answers 1', async (t) => {
+test('millpond import names each image that it could not import, and ends with 1', async (t) => {
   const { offline, folder } = await setUp(t);
   const images = {
     'elsewhere.test/a:1': buildImage({ seed: 'a' }),
@@ -145,11 +147,14 @@ test('millpond import names each image that it could not take in, and answers 1'
   const { exitCode, stdout, stderr } = await offline('import', 'mixed.tar');
   assert.equal(exitCode, 1);
   assert.match(stdout, /^docker\.io\/org\/app:1: imported, sha256:\w+$/m);
-  assert.match(stderr, /^elsewhere\.test\/a:1: failed: elsewhere\.test, the registry of .* is not one of/m);
+  assert.match(
+    stderr,
+    /^elsewhere\.test\/a:1: failed: elsewhere\.test, the registry of .* is not a configured upstream/m,
+  );
   assert.match(stderr, /^millpond: not imported: elsewhere\.test\/a:1$/m);
 });
 
-test('millpond import --name gives a nameless image its name', async (t) => {
+test('millpond import --name names an image without a name', async (t) => {
   const { offline, folder, sealed } = await setUp(t);
   await writeFile(join(folder, 'app.tar'), await archiveOf({ latest: buildImage({}) }));
   assert.match(
@@ -163,18 +168,30 @@ test('millpond import --name gives a nameless image its name', async (t) => {
   assert.equal(bad.stderr, 'millpond: A is not an image name: write it like docker.io/library/alpine:3.20\n');
 });
 
-test('millpond import of what is no archive says so while a long file is still being sent', async (t) => {
+test('millpond import of a file that is not an archive says so while the file is still being sent', async (t) => {
   const { offline, folder, sealed } = await setUp(t);
   await writeFile(join(folder, 'junk.tar'), Buffer.alloc(64 * MIB, 'no tar '));
   const { exitCode, stderr } = await offline('import', 'junk.tar');
   assert.equal(exitCode, 1);
   assert.match(stderr, /^millpond: not a tar archive, or a damaged one/);
-  assert.deepEqual((await offline('import', 'missing.tar')).exitCode, 1);
   await sealed.app.close();
-  assert.match((await offline('import', 'junk.tar')).stderr, /^millpond: no Millpond answers at /);
+  assert.match((await offline('import', 'junk.tar')).stderr, /^millpond: no answer from /);
 });
 
-test('a mirror that stops in the middle of a warming is told', async (t) => {
+test('a file that cannot be read is named, with the reason', async (t) => {
+  const { online, folder } = await setUp(t);
+  const missing = 'millpond: missing cannot be read: no such file\n';
+  for (const args of [
+    ['import', 'missing'],
+    ['warm', '--file', 'missing'],
+    ['export', '-o', 'images.tar', '--since', 'missing', 'alpine:3.20'],
+  ]) {
+    assert.deepEqual(await online(...args), { exitCode: 1, stdout: '', stderr: missing });
+  }
+  assert.deepEqual(await readdir(folder), []);
+});
+
+test('a mirror that stops while a command runs is an error', async (t) => {
   const { online, mirror, upstream } = await setUp(t);
   upstream.script({ kind: 'blob' }, (reply) => {
     reply.stall = { after: 0, until: new Promise(() => undefined) };
@@ -188,10 +205,14 @@ test('a mirror that stops in the middle of a warming is told', async (t) => {
 });
 
 for (const [when, answer, message] of [
-  ['before it has answered', '', /^millpond: no Millpond answers at /],
-  ['after it has begun to', '{"event":"progress","bytes":0}\n', / broke off before it was done\n$/],
+  ['before it has answered', '', /^millpond: no answer from /],
+  [
+    'after it has begun to',
+    '{"event":"progress","bytes":0}\n',
+    / closed the connection before it was done: see its log, then run the command again\n$/,
+  ],
 ] as const) {
-  test(`a mirror that dies in the middle of an import, ${when}, is told`, async (t) => {
+  test(`a mirror that dies during an import, ${when}, is an error`, async (t) => {
     const { exitCode, stderr } = await runAgainst(t, ['import', 'images.tar'], (request, response) => {
       if (answer !== '') response.write(answer);
       request.once('data', () => setImmediate(() => request.socket.destroy()));
@@ -209,7 +230,7 @@ for (const [last, answer, expected] of [
     ['import', 'images.tar'],
     ['warm', '--json', 'alpine:3.20'],
   ]) {
-    test(`millpond ${args[0]} is over at the event ${last}, though the end of the reply is yet to come`, async (t) => {
+    test(`millpond ${args[0]} ends at the event ${last}, even if the reply has not ended yet`, async (t) => {
       const { exitCode, stderr } = await runAgainst(t, args, (_request, response) => {
         response.write(answer);
       });
@@ -218,7 +239,7 @@ for (const [last, answer, expected] of [
   }
 }
 
-/** Runs a command against something that only behaves like a mirror, beside a file of 20 MiB called images.tar. */
+/** Runs a command against a scripted server, in a folder with an images.tar of 20 MiB. */
 async function runAgainst(
   t: TestContext,
   args: readonly string[],
@@ -236,7 +257,7 @@ async function runAgainst(
   return runMillpond({ operationsUrl: `http://127.0.0.1:${port}` }, args, folder);
 }
 
-test('an upstream that refuses is named in the reason', async (t) => {
+test('the reason of a failure names the upstream that refused', async (t) => {
   const { online, upstream } = await setUp(t);
   upstream.script({ kind: 'manifest' }, (reply) =>
     Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', { 'retry-after': '100' })),

@@ -77,12 +77,14 @@ async function exported(t: TestContext) {
 }
 
 function testOutside(): void {
-  test('an image that is warmed and exported is the registry’s, digest for digest, and each blob was fetched once', {
+  test('an image that is warmed and exported is the registry’s, digest for digest, and each blob was fetched once for each upstream', {
     skip: missingPrograms(...SERVERS),
   }, async (t) => {
     const { image, registry, archive, blobs } = await exported(t);
     const digests = blobs.map((path) => path.slice(path.lastIndexOf('/')));
-    assert.deepEqual(digests.toSorted(), [...new Set(digests)].toSorted());
+    // Both upstreams are this one registry, and they are warmed at the same time.
+    for (const [digest, fetches] of Map.groupBy(digests, (at) => at))
+      assert.ok(fetches.length <= IMAGES.length, `${digest}: ${fetches.length}`);
     const [expected, copy] = [await tempDir(t), await tempDir(t)];
     await skopeoCopy(`docker://127.0.0.1:${registry.port}/library/busybox:1`, `dir:${expected}`);
     for (const name of [...IMAGES, `docker.io/library/busybox:${image.digest.replace(':', '-')}.sig`]) {

@@ -52,7 +52,7 @@ test('an archive that skopeo wrote is imported, under its full name or under the
   assertServed(await imported(t, bare, 'quay.io/a/b/manifests/2', ['--name', 'quay.io/a/b:2']), image);
   await assert.rejects(
     imported(t, bare, ''),
-    /latest: failed: the archive calls it latest, but not of which/,
+    /latest: failed: the archive has only the tag latest, and no repository/,
   );
 });
 
@@ -79,5 +79,5 @@ test('what docker save of Docker 20.10 writes is refused with the advice what to
 }, async (t) => {
   const { directory, registry } = await source(t);
   const file = await saved(directory, await startDockerd(t, registry.port));
-  await assert.rejects(imported(t, file, ''), /use docker save of Docker 25 or newer/);
+  await assert.rejects(imported(t, file, ''), /write it with docker save of Docker 25 or newer/);
 });

@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib';
 import { type Digest, digestOf, parseDigest } from '../../src/oci/digest.ts';
 import { formatImageName, parseImageName } from '../../src/oci/image-name.ts';
 import { OCI_INDEX, parseManifest } from '../../src/oci/manifest.ts';
-import { LayoutError } from '../../src/transfer/errors.ts';
+import { LayoutError } from '../../src/transfer/layout/errors.ts';
 import type { ListedImage } from '../../src/transfer/layout/layout-index.ts';
 import { readLayout } from '../../src/transfer/layout/layout-reader.ts';
 import { type LayoutContents, writeLayout } from '../../src/transfer/layout/layout-writer.ts';

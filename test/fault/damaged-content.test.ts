@@ -136,7 +136,9 @@ test('with a damaged blob the image manifest that lists it is forgotten, and an 
   await mirror.get('/v2/a/b/manifests/1');
   for (const { digest } of image.manifests) await mirror.get(`/v2/a/b/manifests/${digest}`);
   for (const blob of image.blobs) await mirror.get(`/v2/a/b/blobs/${digestOf(blob)}`);
+  await mirror.idle();
   const [, layer = Buffer.alloc(0)] = image.blobs;
+  await mirror.idle();
   await flipBit(mirror, digestOf(layer), 100);
   await assertNotComplete(mirror.get(`/v2/a/b/blobs/${digestOf(layer)}`));
   await upstream.close();

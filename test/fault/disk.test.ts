@@ -38,14 +38,25 @@ for (const errno of ['ENOSPC', 'EIO', 'EROFS', 'EMFILE']) {
       disk.heal();
       assert.ok((await mirror.get(path)).body.equals(blob));
       await mirror.get('/v2/a/b/manifests/1');
+      await mirror.idle();
       const asked = upstream.requests.length;
       assert.equal((await mirror.get(path)).headers['cache-status'], 'millpond; hit');
       assert.equal((await mirror.get('/v2/a/b/manifests/1')).headers['cache-status'], 'millpond; hit');
       assert.equal(upstream.requests.length, asked);
+      await mirror.idle();
       assert.deepEqual(await readdir(join(mirror.directory, 'data/ingest')), []);
     });
   }
 }
+
+test('a blob and a manifest are flushed to the disk, each before its record is written', async (t) => {
+  const { image, disk, mirror, path } = await setUp(t);
+  await mirror.get('/v2/a/b/manifests/1');
+  assert.deepEqual(disk.flushed, ['new-1'], image.top.digest);
+  await mirror.get(path);
+  await mirror.idle();
+  assert.match(disk.flushed.join(' '), /^new-1 sha256-[0-9a-f]{64}\.[0-9a-f]{16}$/);
+});
 
 test('a disk that is full from the start: fwd=bypass', async (t) => {
   const { disk, mirror, path } = await setUp(t);

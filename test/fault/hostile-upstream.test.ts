@@ -78,7 +78,7 @@ test('headers without end are refused, wherever they come from, and do no harm',
   const refused = async (what: string) => {
     const reply = await mirror.get(path);
     assert.deepEqual([reply.status, reply.error], [502, 'UNAVAILABLE'], what);
-    assert.match(reply.body.toString(), /ghcr\.io: the reply has endless headers/, what);
+    assert.match(reply.body.toString(), /ghcr\.io: the headers of the reply are too large/, what);
   };
   await refused('the token server');
   tokens.refusal = undefined;

@@ -1,5 +1,6 @@
 /** The real file system, failing on command: the only seam at which tests make a disk fail. */
 import type { FileHandle } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { type FileSystem, nodeFileSystem } from '../../src/cache/store/file-system.ts';
 
 type Operation = 'open' | 'read' | 'write' | 'sync' | 'rename' | 'mkdir';
@@ -13,6 +14,8 @@ export class FailingFileSystem {
   rotAt: number | undefined;
   /** What is written begins to be only when this resolves, as on a disk that is slow. */
   slowWrites: Promise<void> | undefined;
+  /** Names of the files that were flushed to the disk, in order. */
+  readonly flushed: string[] = [];
   /** Files that are open through this file system now. */
   openFiles = 0;
   readonly fileSystem: FileSystem = {
@@ -21,7 +24,7 @@ export class FailingFileSystem {
       this.#check('open');
       const file = await nodeFileSystem.open(path, flags, mode);
       this.openFiles += 1;
-      return this.#wrap(file);
+      return this.#wrap(file, basename(String(path)));
     },
     rename: async (from, to) => {
       this.#check('rename');
@@ -47,7 +50,7 @@ export class FailingFileSystem {
       throw Object.assign(new Error(`${errno}: injected on ${operation}`), { code: errno });
   }
 
-  #wrap(file: FileHandle): FileHandle {
+  #wrap(file: FileHandle, name: string): FileHandle {
     let closed = false;
     return new Proxy(file, {
       get: (target, property) => {
@@ -57,8 +60,11 @@ export class FailingFileSystem {
           if (property === 'read') return this.#read(target, args as [Buffer, number, number, number]);
           if (property === 'writeFile') this.#check('write');
           if (property === 'writev') return this.#writev(target, args as [Buffer[], number]);
-          if (property === 'datasync') this.#check('sync');
-          if (property === 'close' && !closed) {
+          if (property === 'datasync') {
+            this.#check('sync');
+            this.flushed.push(name);
+          }
+          if ((property === 'close' || property === Symbol.asyncDispose) && !closed) {
             closed = true;
             this.openFiles -= 1;
           }

@@ -67,7 +67,7 @@ export async function killAgainAndAgain(t: TestContext, kills: number, seed: num
   for (const name of await readdir(join(directory, 'data/ingest'))) {
     assert.match(
       name,
-      /^sha(256|512)-[0-9a-f]+(\.frontier)?$/,
+      /^sha(256|512)-[0-9a-f]+\.[0-9a-f]{16}(\.front)?$/,
       'ingest/ holds nothing but what can be resumed',
     );
   }

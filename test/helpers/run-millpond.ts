@@ -1,5 +1,5 @@
 /** Commands as a user types them, against a mirror of a test. */
-import type { TextOutput } from '../../src/cli/command.ts';
+import type { TextOutput } from '../../src/cli/io/surroundings.ts';
 import { type ExitCode, runCommandLine } from '../../src/cli/program.ts';
 import type { TestMirror } from './start-mirror.ts';
 

@@ -377,7 +377,8 @@ export class ScriptedUpstream {
         continue;
       }
       const end = Math.min(stop, position + CHUNK_BYTES, stallAt);
-      await writeChunk(response, flipped(body.slice(position, end), position, reply.corruptAt));
+      const chunk = flipped(body.slice(position, end), position, reply.corruptAt);
+      if (!(await writeChunk(response, chunk))) return;
       seen.bytesSent += end - position;
       position = end;
       this.#changed();
@@ -486,13 +487,20 @@ function flipped(chunk: Buffer, position: number, corruptAt: number | undefined)
   return copy;
 }
 
-function writeChunk(response: ServerResponse, chunk: Buffer): Promise<void> {
+/**
+ * Resolves with true when the chunk has been handed to the system, with false when the client has gone.
+ *
+ * Both ways of learning that are needed. Node 24 never calls back for a write to a connection that is gone, so 'close'
+ * has to end the wait. Node 26 calls back with an error before 'close' is emitted: a caller that went on writing would
+ * keep that event from ever coming.
+ */
+function writeChunk(response: ServerResponse, chunk: Buffer): Promise<boolean> {
   return new Promise((resolve) => {
-    const onClose = () => resolve();
+    const onClose = () => resolve(false);
     response.once('close', onClose);
-    response.write(chunk, () => {
+    response.write(chunk, (error) => {
       response.off('close', onClose);
-      resolve();
+      resolve(error === null || error === undefined);
     });
   });
 }

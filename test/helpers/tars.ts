@@ -1,4 +1,4 @@
-/** Tars and image layouts out of what a test says is in them, however wrong. */
+/** Makes tars and image layouts of the entries that a test gives, right or wrong. */
 import { buffer } from 'node:stream/consumers';
 import { type Header, pack } from 'tar-stream';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
@@ -40,13 +40,13 @@ export function indexEntry(...listings: TestListing[]): TestEntry {
   return { name: 'index.json', bytes: JSON.stringify({ schemaVersion: 2, manifests }) };
 }
 
-/** What a layout of one blob, its manifest, should have; a test adds to it, or changes it. */
+/** Returns the entries of a correct layout with one blob, a manifest; a test adds to it or changes it. */
 export function layoutOf(manifest: Buffer, annotations: Record<string, string> = {}): TestEntry[] {
   const listing = { digest: digestOf(manifest), size: manifest.length, annotations };
   return [VERSION_ENTRY, indexEntry(listing), blobEntry(manifest)];
 }
 
-/** Keeps every blob, and how often it was called for it. */
+/** Keeps every blob, and the digest of every call. */
 export class KeepingSink implements LayoutSink {
   readonly blobs = new Map<Digest, Buffer>();
   readonly calls: Digest[] = [];
@@ -59,7 +59,7 @@ export class KeepingSink implements LayoutSink {
   }
 }
 
-/** Reads `tar` as it might come from a socket: in pieces that know nothing of blocks. */
+/** Reads `tar` in pieces that do not match its blocks, as they come from a socket. */
 export function readTar(tar: Buffer, sink: LayoutSink, limits?: LayoutLimits, step = 1000) {
   return readLayout(pieces(tar, step), sink, limits);
 }

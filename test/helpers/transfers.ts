@@ -1,4 +1,4 @@
-/** Archives of test images, and what the operations API answers to who moves them. */
+/** Makes archives of test images, and imports, exports and pulls images through a mirror. */
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { request } from 'undici';
@@ -14,7 +14,7 @@ export type ApiEvent = Record<string, unknown> & { event: string };
 
 export const REF_NAME = 'org.opencontainers.image.ref.name';
 
-/** The manifests and blobs of an image, each once. */
+/** Returns the manifests and blobs of images, each once. */
 export function contentOf(...images: TestImage[]): Buffer[] {
   const all = images.flatMap(({ top, manifests, blobs }) => [
     top.bytes,
@@ -24,7 +24,7 @@ export function contentOf(...images: TestImage[]): Buffer[] {
   return [...new Map(all.map((bytes) => [digestOf(bytes), bytes])).values()];
 }
 
-/** As skopeo writes them: blobs first. A name is what goes into ref.name. */
+/** Orders entries as skopeo does, blobs first. The keys of `images` become their ref.name. */
 export function entriesOf(
   images: Record<string, TestImage>,
   content = contentOf(...Object.values(images)),
@@ -61,7 +61,7 @@ export function eventsIn(text: string): ApiEvent[] {
     .map((line) => JSON.parse(line) as ApiEvent);
 }
 
-/** All but the progress. */
+/** Returns the events without those of progress. */
 export function outcomes(events: ApiEvent[]): ApiEvent[] {
   return events.filter(({ event }) => event !== 'progress');
 }
@@ -92,7 +92,7 @@ export async function exportArchive(
   return { status: reply.statusCode, tar: Buffer.alloc(0), error };
 }
 
-/** Pulls what `reference` means and everything below it, as a client would; bytes by path. */
+/** Pulls an image with everything below it, as a client does. @returns bytes by path */
 export async function pullImage(
   mirror: TestMirror,
   repository: string,

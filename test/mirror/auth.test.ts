@@ -9,11 +9,11 @@ import type { TokenServer } from '../helpers/token-server.ts';
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
-/** Tokens are renewed this long before their end. */
-const EARLY = 6 * SECOND;
+/** A token is renewed this long before it expires. */
+const EARLY = 5 * SECOND;
 const PASSWORD = 'correct-horse-battery';
 const SCOPE = 'repository:org/app:pull';
-/** Is passed on to upstream each time: a list of tags is never served from the cache. */
+/** Goes to upstream each time, because a list of tags is never served from the cache. */
 const TAGS = '/v2/org/app/tags/list';
 const MANIFEST = '/v2/org/app/manifests/1';
 
@@ -35,7 +35,7 @@ interface Registry {
   mirror: TestMirror;
 }
 
-/** A registry that wants tokens, with one image, and a mirror of it. */
+/** A registry that demands tokens, with one image, and a mirror of it. */
 async function registryWithTokens(
   t: TestContext,
   auth: NonNullable<Parameters<typeof ScriptedUpstream.start>[1]>['auth'] = {},
@@ -50,7 +50,7 @@ async function registryWithTokens(
   return { upstream, tokens: tokensOf(upstream), mirror };
 }
 
-/** Every challenge of the registry is the one that `write` makes of its realm. */
+/** Replaces every challenge of the registry with what `write` returns for its realm. */
 function challenge(upstream: ScriptedUpstream, write: (realm: string) => string | undefined): void {
   const { realm } = tokensOf(upstream);
   upstream.script({}, (reply) => {
@@ -58,7 +58,7 @@ function challenge(upstream: ScriptedUpstream, write: (realm: string) => string 
   });
 }
 
-/** The registry takes these credentials themselves, and no token. */
+/** The registry accepts these credentials with HTTP Basic, and no token. */
 function demandBasic(upstream: ScriptedUpstream, credentials: { username: string; password: string }): void {
   upstream.script({}, (reply, { headers }) => {
     if (headers.authorization === basic(credentials.username, credentials.password)) return;
@@ -216,9 +216,9 @@ suite('a token is used as long as it says, at least a minute, at most an hour', 
         return tokens.requests.length;
       };
       assert.equal(await tokensAfterPull(), 1);
-      mirror.clock.advance(lifetime * SECOND - EARLY);
+      mirror.clock.advance(lifetime * SECOND - EARLY - 1);
       assert.equal(await tokensAfterPull(), 1);
-      mirror.clock.advance(EARLY);
+      mirror.clock.advance(1);
       assert.equal(await tokensAfterPull(), 2);
     });
   }
@@ -494,7 +494,7 @@ test('a token server that redirects elsewhere does not take the credentials ther
   assert.deepEqual([...new Set(authorizations(elsewhere.requests))], [undefined]);
 });
 
-test('what a client sends about himself goes to no upstream and into no log', async (t) => {
+test('what a client sends about itself goes to no upstream and into no log', async (t) => {
   const { upstream, tokens, mirror } = await registryWithTokens(t);
   const digest = upstream.addContent(Buffer.from('layer'));
   const secret = 'client-secret-5f3a';

@@ -38,7 +38,7 @@ async function setUp(
   return { upstream, mirror, tokens };
 }
 
-/** A helper in a folder of its own, which notes what it was asked; `answer` is a shell command. */
+/** A helper in its own folder. It records what it was asked. `answer` is a shell command. */
 async function writeHelper(t: TestContext, name: string, answer: string) {
   const folder = await tempDir(t);
   const asked = join(folder, 'asked');
@@ -86,6 +86,15 @@ suite('an identity token', () => {
     });
   }
 
+  test('goes only to the token server itself, and not where that redirects', async (t) => {
+    const { mirror, tokens } = await setUp(t, { refreshToken: SECRET }, credentials);
+    const elsewhere = await ScriptedUpstream.start(t);
+    tokens.refusal = { status: 307, body: '', headers: { location: `${elsewhere.url}/token` } };
+    assert.equal((await mirror.get(TAGS)).status, 502);
+    assert.equal(tokens.requests.length, 1);
+    assert.equal(elsewhere.requests.length, 0);
+  });
+
   test('that is not taken is a refusal, after one POST and one GET', async (t) => {
     const auth = { refreshToken: 'another', credentials: { username: 'u', password: 'p' } };
     const { mirror, tokens } = await setUp(t, auth, credentials);
@@ -126,7 +135,7 @@ suite('a Docker configuration', () => {
     assert.equal((await mirror.get(TAGS)).status, 200);
   });
 
-  test('with an identity token and with a registry token uses them as what they are', async (t) => {
+  test('with an identity token or a registry token uses each as what it is', async (t) => {
     const file = join(await tempDir(t), 'config.json');
     await writeFile(file, JSON.stringify({ auths: { 'ghcr.io': { auth: '', identitytoken: SECRET } } }));
     const first = await setUp(t, { refreshToken: SECRET }, { dockerConfig: file });
@@ -161,13 +170,13 @@ suite('a Docker configuration', () => {
     assert.deepEqual([await mine.runs(), await common.runs()], [['get ghcr.io'], []]);
   });
 
-  test('that is no JSON is told without a word of it', async (t) => {
+  test('that is not JSON is reported without quoting it', async (t) => {
     const file = join(await tempDir(t), 'config.json');
     await writeFile(file, `{"auths": ${SECRET}`);
     const { mirror } = await setUp(t, login, { dockerConfig: file });
     assert.deepEqual((await mirror.get(TAGS)).status, 502);
     const log = JSON.stringify(mirror.log);
-    assert.ok(log.includes('the Docker configuration is no JSON') && !log.includes(SECRET));
+    assert.ok(log.includes('the Docker configuration is not valid JSON') && !log.includes(SECRET));
   });
 });
 
@@ -224,13 +233,17 @@ suite('a credential helper', () => {
 
   for (const [what, answer, reason] of [
     ['fails', `echo ${SECRET}; echo ${SECRET} >&2; exit 3`, 'docker-credential-mine failed: exit code 3'],
-    ['prints no JSON', `echo ${SECRET}`, 'docker-credential-mine did not answer with JSON'],
+    ['prints no JSON', `echo ${SECRET}`, 'docker-credential-mine did not print JSON'],
     [
       'prints too much',
       `yes ${SECRET} | head -c 3000000`,
       'docker-credential-mine failed: it printed too much',
     ],
-    ['leaves the secret out', `echo '{"Username":"${SECRET}"}'`, 'answered without Username and Secret'],
+    [
+      'leaves the secret out',
+      `echo '{"Username":"${SECRET}"}'`,
+      'docker-credential-mine printed no Username and Secret',
+    ],
   ] as const) {
     test(`that ${what} is an outage; the log says why, and nothing that it printed`, async (t) => {
       const { environment } = await writeHelper(t, 'mine', answer);

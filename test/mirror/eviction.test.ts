@@ -34,7 +34,7 @@ async function pull(mirror: TestMirror, repository: string, tag: string): Promis
     if (blob.status !== 200) return blob.status;
   }
   await mirror.idle();
-  mirror.clock.advance(2000); // uses within a second are one
+  mirror.clock.advance(1); // the time of the last use is kept in milliseconds
   return 200;
 }
 
@@ -96,6 +96,27 @@ test('the least recently used goes first, and the order survives a restart', asy
     images.map((image) => getsOf(upstream, image) > 0),
     [false, true, false],
   );
+});
+
+test('what is used again in the same second is still used last', async (t) => {
+  const { upstream, mirror } = await setUp(t, { maxSize: '10MiB', lowWatermark: 0.8 });
+  const hot = upstream.addImage('hot', '1', { layers: [3 * MIB], seed: 'hot' });
+  const cold = upstream.addImage('cold', '1', { layers: [3 * MIB], seed: 'cold' });
+  const pullAtOnce = async (repository: string, { blobs }: TestImage) => {
+    await mirror.get(`/v2/${repository}/manifests/1`);
+    for (const blob of blobs) await mirror.get(`/v2/${repository}/blobs/${digestOf(blob)}`);
+    await mirror.idle();
+  };
+  await pullAtOnce('hot', hot);
+  await pullAtOnce('cold', cold);
+  await mirror.get('/v2/hot/manifests/1'); // no time has passed
+  const next = upstream.addImage('next', '1', { layers: [4 * MIB], seed: 'next' });
+  await pullAtOnce('next', next);
+  upstream.requests.length = 0;
+  await pullAtOnce('hot', hot);
+  assert.equal(getsOf(upstream, hot), 0, 'the hot image is still here');
+  await pullAtOnce('cold', cold);
+  assert.ok(getsOf(upstream, cold) > 0, 'the cold one had to go');
 });
 
 test('an evicted image is forgotten with its tag: the next pull fetches all of it, and is complete', async (t) => {

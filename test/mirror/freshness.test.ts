@@ -185,6 +185,26 @@ test('a missing manifest is remembered as missing for negativeTtl, and no longer
   assert.equal((await mirror.get(path)).status, 200);
 });
 
+test('a 404 for a client that takes only Docker types is that client’s alone: everybody else keeps the tag', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('library/alpine', 'latest');
+  const docker = 'application/vnd.docker.distribution.manifest.v2+json';
+  upstream.script({ kind: 'manifest' }, (reply, { headers }) => {
+    if (headers.accept === docker) Object.assign(reply, errorReply(404, 'MANIFEST_UNKNOWN'));
+  });
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  assert.deepEqual((await mirror.get(LATEST)).body, image.top.bytes);
+  mirror.clock.advance(5 * 60_000 - 1000);
+  for (const _again of [1, 2]) assert.equal((await mirror.get(LATEST, { accept: docker })).status, 404);
+  assert.equal(upstream.count('manifest', 'GET'), 2, 'the 404 is remembered for that client');
+
+  mirror.clock.advance(2000); // the tag is past its TTL, the 404 is still remembered
+  const moved = upstream.addImage('library/alpine', 'latest', { seed: 'moved' });
+  const revalidated = await mirror.get(LATEST);
+  assert.deepEqual([revalidated.status, revalidated.body], [200, moved.top.bytes]);
+  assert.equal((await mirror.get(LATEST)).headers['cache-status'], 'millpond; hit', 'the tag is still known');
+});
+
 test('a client that takes no index gets what upstream negotiates for it, and everybody else the index', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   const image = upstream.addImage('library/alpine', 'latest', { platforms: ['amd64', 'arm64'] });
@@ -285,3 +305,20 @@ for (const [networks, asked] of [
     assert.equal(upstream.count('manifest', 'HEAD'), asked);
   });
 }
+
+test('a tag that waits for a limit to pass is not served past staleIfError', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('library/alpine', 'latest');
+  const freshness = { tagTtl: '5m', staleIfError: '1m' };
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': { url: upstream.url, freshness } } });
+  await mirror.get(LATEST);
+  upstream.script({ kind: 'manifest' }, (reply) =>
+    Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', { 'retry-after': '300' })),
+  );
+  mirror.clock.advance(5 * 60_000 + 50_000);
+  assert.deepEqual((await mirror.get(LATEST)).body, image.top.bytes);
+  mirror.clock.advance(9000);
+  assert.equal((await mirror.get(LATEST)).headers['cache-status'], 'millpond; hit; detail=stale');
+  mirror.clock.advance(2000);
+  assert.equal((await mirror.get(LATEST)).status, 429);
+});

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { type MirrorOptions, startMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { TestProxy, type TestProxyOptions } from '../helpers/test-proxy.ts';
@@ -10,7 +10,7 @@ import { TestProxy, type TestProxyOptions } from '../helpers/test-proxy.ts';
 const REGISTRY = 'http://registry.corp.example';
 const MANIFEST = '/v2/a/b/manifests/1';
 
-/** An upstream that nobody finds but the proxy, and a mirror of it. */
+/** An upstream that only the proxy can resolve, and a mirror of it. */
 async function mirrorBehindProxy(
   t: TestContext,
   options: (proxy: TestProxy) => Partial<MirrorOptions>,
@@ -24,7 +24,7 @@ async function mirrorBehindProxy(
   return { upstream, image, proxy, mirror };
 }
 
-test('HTTP_PROXY of the environment is what the mirror goes through', async (t) => {
+test('the mirror uses HTTP_PROXY of the environment', async (t) => {
   const { mirror, image, proxy } = await mirrorBehindProxy(t, ({ url }) => ({
     environment: { HTTP_PROXY: url },
   }));
@@ -33,7 +33,7 @@ test('HTTP_PROXY of the environment is what the mirror goes through', async (t) 
   assert.deepEqual(proxy.requests, [`GET ${REGISTRY}${MANIFEST}`]);
 });
 
-test('an upstream’s own proxy comes before the environment, NO_PROXY included', async (t) => {
+test('the proxy setting of an upstream overrides the environment, also NO_PROXY', async (t) => {
   const { mirror, proxy } = await mirrorBehindProxy(t, ({ url }) => ({
     environment: { HTTP_PROXY: 'http://127.0.0.1:1', NO_PROXY: '*' },
     upstreams: { 'docker.io': { url: REGISTRY, proxy: url } },
@@ -78,7 +78,7 @@ test('the password of a proxy comes from a file that may change, and is shown no
   assert.equal(refused.status, 502);
   assert.match(
     refused.body.toString(),
-    /docker\.io: the proxy 127\.0\.0\.1:\d+ does not let it reach .* asks for credentials/,
+    /docker\.io: the proxy 127\.0\.0\.1:\d+ refused to connect to .* check its user name and password/,
   );
   await writeFile(file, 'hunter2-new\n');
   mirror.clock.advance(60_000);
@@ -90,7 +90,20 @@ test('the password of a proxy comes from a file that may change, and is shown no
       assert.ok(!shown.includes(secret), secret);
 });
 
-test('a refusal that the proxy may have made itself names it', async (t) => {
+test('a token server at an address that is not public is not asked, not even through a proxy', async (t) => {
+  const { mirror, upstream, proxy } = await mirrorBehindProxy(t, ({ url }) => ({
+    environment: { HTTP_PROXY: url },
+    upstreams: { 'docker.io': { url: REGISTRY, realmHosts: ['10.0.0.1'] } },
+  }));
+  const header = { 'www-authenticate': 'Bearer realm="http://10.0.0.1/token"' };
+  upstream.script({}, (reply) => Object.assign(reply, errorReply(401, 'UNAUTHORIZED', header)));
+  const reply = await mirror.get(MANIFEST);
+  assert.equal(reply.status, 502);
+  assert.match(reply.body.toString(), /token server 10\.0\.0\.1 is not public; .*allowPrivateAddresses/);
+  assert.deepEqual(proxy.requests, [`GET ${REGISTRY}${MANIFEST}`]);
+});
+
+test('a refusal names the proxy, which may have made it', async (t) => {
   const { mirror, proxy } = await mirrorBehindProxy(t, ({ url }) => ({ environment: { http_proxy: url } }), {
     status: 403,
   });

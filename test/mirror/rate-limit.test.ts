@@ -8,7 +8,7 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const LATEST = '/v2/library/alpine/manifests/latest';
 
-/** A mirror of Docker Hub, which says that `remaining` pulls are left and counts GET of manifests only. */
+/** A mirror of a Docker Hub that reports `remaining` pulls left and counts only GETs of manifests. */
 async function hub(t: TestContext, settings: Record<string, unknown> = {}, auth = false) {
   const upstream = await ScriptedUpstream.start(t, auth ? { auth: {} } : {});
   const image = upstream.addImage('library/alpine', 'latest', { seed: 'old' });
@@ -70,7 +70,7 @@ suite('the last pulls are kept for what is not cached', () => {
         assert.equal(reply.headers['cache-status'], 'millpond; hit; detail=stale');
         assert.match(
           String(reply.headers['warning']),
-          /docker\.io: says that 10 pulls are left, .*rateLimit\.reserve.*; served as it was at /,
+          /docker\.io: says that 10 pulls are left; rateLimit\.reserve keeps them .*; served as it was at /,
         );
       }
       assert.deepEqual(methods(), ['HEAD']);
@@ -81,7 +81,7 @@ suite('the last pulls are kept for what is not cached', () => {
     assert.deepEqual(methods(), ['HEAD', 'GET']);
   });
 
-  test('one that did not move is confirmed, for a HEAD costs nothing', async (t) => {
+  test('one that did not move is confirmed, because a HEAD costs nothing', async (t) => {
     const { mirror, methods, state } = await hub(t, { rateLimit: { reserve: 100 } });
     await mirror.get(LATEST);
     mirror.clock.advance(5 * MINUTE);
@@ -114,7 +114,7 @@ suite('the last pulls are kept for what is not cached', () => {
   test('for no longer than the window that upstream named', async (t) => {
     const { mirror, upstream } = await hub(t, { rateLimit: { reserve: 100 } });
     await mirror.get(LATEST);
-    upstream.clearScripts(); // from now on nothing is said about a limit
+    upstream.clearScripts(); // from now on upstream says nothing about a limit
     const moved = upstream.addImage('library/alpine', 'latest', { seed: 'new' });
     mirror.clock.advance(HOUR - 1);
     assert.equal((await mirror.get(LATEST)).headers['cache-status'], 'millpond; hit; detail=stale');
@@ -164,7 +164,7 @@ suite('an upstream that answers 429 is left alone, and stale tags are served', (
       quota,
       undefined,
       MINUTE,
-      /429: TOOMANYREQUESTS You have .*\(the pull quota is used up: .*credentials\)/,
+      /429: TOOMANYREQUESTS You have .*\(the pull quota is used up: .*credentials .*\)/,
     ],
     ['the quota, with Retry-After', quota, '1800', 30 * MINUTE, /the pull quota is used up/],
     [
@@ -172,7 +172,7 @@ suite('an upstream that answers 429 is left alone, and stale tags are served', (
       '429 Too Many Requests',
       undefined,
       5000,
-      /\(too many requests at a time, not the pull quota: /,
+      /\(too many requests in a short time, not the pull quota: /,
     ],
     ['too many requests, with Retry-After', 'slow down', '30', 30_000, /not the pull quota/],
   ] as const) {
@@ -197,7 +197,9 @@ suite('an upstream that answers 429 is left alone, and stale tags are served', (
       assert.deepEqual([cold.status, cold.error], [429, 'TOOMANYREQUESTS']);
       assert.equal(cold.headers['retry-after'], String(silence / 1000));
       assert.match(cold.body.toString(), said);
-      const lines = mirror.log.filter(({ msg }) => msg === 'upstream limits us and is left alone');
+      const lines = mirror.log.filter(
+        ({ msg }) => msg === 'upstream rate limit: requests of this kind stop until it ends',
+      );
       assert.equal(lines.length, 1);
       assert.match(JSON.stringify(lines), said);
       assert.deepEqual(methods(), ['GET']);

@@ -9,7 +9,7 @@ import type { TokenServer } from '../helpers/token-server.ts';
 const MANIFEST = '/v2/org/app/manifests/1';
 const MAX_REDIRECTS = 10;
 const LAYER_BYTES = 300_000;
-/** Headers that the mirror sends as well, with values of its own. */
+/** Headers that the mirror also sends, with its own values. */
 const OUR_OWN = ['etag', 'cache-control'];
 const PASSWORD = 'correct-horse-battery';
 
@@ -23,13 +23,13 @@ function tokensOf({ tokens }: ScriptedUpstream): TokenServer {
   return tokens ?? assert.fail('this upstream has no token server');
 }
 
-/** Not by deepEqual, which takes minutes to show how two layers differ. */
+/** Does not use deepEqual, which takes minutes to show how two layers differ. */
 function assertContent(reply: TestReply, content: Buffer): void {
   assert.equal(reply.status, 200);
   assert.ok(reply.body.equals(content), 'the client got other bytes');
 }
 
-/** Its answers, where they are no challenge, are redirects. */
+/** Every answer that is not a challenge becomes a redirect. */
 function redirect(
   upstream: ScriptedUpstream,
   location: string | ((request: SeenRequest) => string | undefined),
@@ -109,7 +109,7 @@ test('a redirect is not remembered, whatever its Cache-Control says', async (t) 
   }
 });
 
-test('a download whose signed URL ends with its connection goes on with a fresh one, where it was', async (t) => {
+test('a download whose connection breaks and whose signed URL has expired goes on with a new URL, where it was', async (t) => {
   const upstream = await ScriptedUpstream.start(t, { cdn: true });
   const digest = upstream.addContent(layer);
   upstream.script(
@@ -327,7 +327,7 @@ suite('an encoded reply, which nobody asked for, has no digest to check', () => 
       const reply = await mirror.get(path);
       assert.deepEqual([path, reply.status, reply.error], [path, 502, 'UNAVAILABLE']);
       upstream.clearScripts();
-      // Whoever asks while the failed fetch is being cleaned away shares its failure.
+      // A request that arrives before the failed fetch is cleaned up shares its failure.
       while ((await mirror.metric('millpond_ingests_in_progress')) > 0) continue;
       const healed = await mirror.get(path);
       assert.equal(healed.status, 200, path);

@@ -39,7 +39,9 @@ test('what an outage of upstream is logged as names the request that met it', as
   const reply = await mirror.get('/v2/org/app/manifests/1');
   assert.equal(reply.status, 429);
   const line = mirror.log.find(({ msg }) => msg === 'request');
-  const limited = mirror.log.find(({ msg }) => msg === 'upstream limits us and is left alone');
+  const limited = mirror.log.find(
+    ({ msg }) => msg === 'upstream rate limit: requests of this kind stop until it ends',
+  );
   assert.ok(line?.['requestId']);
   assert.equal(limited?.['requestId'], line['requestId']);
 });

@@ -102,7 +102,7 @@ test('a mirror that was configured as sealed can be opened, and one whose CA is 
   assert.equal((await other.get('/v2/a/b/manifests/1')).status, 404);
 });
 
-/** Pulls, and tells when `bytes` are here. */
+/** Pulls, and calls `tell` when `bytes` have arrived. */
 async function pullNoting(mirror: TestMirror, path: string, bytes: number, tell: () => void): Promise<void> {
   let received = 0;
   const reply = await request(`${mirror.url}${path}`);

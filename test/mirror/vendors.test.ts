@@ -33,7 +33,7 @@ async function setUp(t: TestContext, vendor: Vendor, accepted?: string, password
   return { upstream, mirror, image, pull, whole };
 }
 
-/** Upstream sees neither the client's own secrets, nor on a redirect's target ours. */
+/** Upstream must not see the secrets of the client, and the target of a redirect must not see ours. */
 function assertDiscreet(upstream: ScriptedUpstream): void {
   for (const { kind, headers } of upstream.requests) {
     assert.equal(headers.cookie, undefined);

@@ -66,7 +66,7 @@ class Trial {
   }
 
   async take(step: Step): Promise<void> {
-    this.#mirror.clock.advance(2000); // uses within a second are one
+    this.#mirror.clock.advance(2000);
     switch (step.do) {
       case 'pull':
         assert.equal(await this.#pull(String(step.image)), true, 'with an upstream every pull completes');

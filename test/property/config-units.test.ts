@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { formatDuration, formatSize, parseDuration, parseSize } from '../../src/config/units.ts';
+import { formatDuration, formatSize, parseDuration, parseSize } from '../../src/config/fields/units.ts';
 
 const amount = fc.maxSafeNat();
 
-test('a duration that was written is read as the same duration', () => {
+test('the text of a duration is read as the same duration', () => {
   fc.assert(fc.property(amount, (ms) => assert.equal(parseDuration(formatDuration(ms)), ms)));
 });
 
-test('a size that was written is read as the same size', () => {
+test('the text of a size is read as the same size', () => {
   fc.assert(fc.property(amount, (bytes) => assert.equal(parseSize(formatSize(bytes)), bytes)));
 });
 
-test('a duration that a person wrote is never printed longer than it was', () => {
+test('the text of a duration is never longer than what a person wrote', () => {
   const written = fc
     .tuple(fc.nat(100_000), fc.constantFrom('ms', 's', 'm', 'h', 'd'))
     .map((parts) => parts.join(''));
@@ -26,7 +26,7 @@ test('a duration that a person wrote is never printed longer than it was', () =>
   );
 });
 
-test('what is no amount gives no number, and nothing is thrown', () => {
+test('any text gives a whole number or none, and never throws', () => {
   fc.assert(
     fc.property(fc.string(), (text) => {
       for (const value of [parseDuration(text), parseSize(text)]) {

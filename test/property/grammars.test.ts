@@ -33,7 +33,7 @@ const component = fc
   .map(([first, rest]) => first + rest.flat().join(''));
 const repository = fc.array(component, { minLength: 2, maxLength: 6 }).map((parts) => parts.join('/'));
 
-test('every repository, tag and digest of the grammars is accepted as it is', () => {
+test('every repository, tag and digest of the grammars is accepted, unchanged', () => {
   fc.assert(
     fc.property(repository, tag, digest, (name, someTag, someDigest) => {
       assert.equal(parseRepository(name), name);
@@ -46,7 +46,7 @@ test('every repository, tag and digest of the grammars is accepted as it is', ()
   );
 });
 
-test('a request line says the same repository and reference, whatever words the name is made of', () => {
+test('a request for any name, even one made of route words, gets its repository and reference', () => {
   const words = fc.constantFrom('manifests', 'blobs', 'tags', 'list', 'referrers', 'v2');
   const anyName = fc
     .array(fc.oneof(component, words), { minLength: 2, maxLength: 6 })
@@ -66,7 +66,7 @@ test('a request line says the same repository and reference, whatever words the 
   );
 });
 
-test('noise at the door is a registry error or a valid name, and nothing else', () => {
+test('a request with noise is a registry error or has a valid name, and nothing else', () => {
   const noise = fc.oneof(
     fc.string({ unit: 'binary' }),
     fc.webPath(),
@@ -88,7 +88,7 @@ test('noise at the door is a registry error or a valid name, and nothing else', 
   );
 });
 
-test('a range that can be satisfied lies within the blob and reads back from its Content-Range', () => {
+test('a range that can be satisfied is inside the blob, and its Content-Range gives it back', () => {
   const size = fc.integer({ min: 0, max: 10_000 });
   const edge = fc.option(fc.integer({ min: 0, max: 12_000 }), { nil: '' });
   fc.assert(
@@ -108,7 +108,7 @@ test('a range that can be satisfied lies within the blob and reads back from its
   );
 });
 
-test('no Range, Accept or manifest, however strange, is an exception', () => {
+test('no Range, Accept or manifest throws, however strange it is', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary' }), fc.nat(), (text, size) => {
       parseRange(text, size);
@@ -130,7 +130,7 @@ test('no Range, Accept or manifest, however strange, is an exception', () => {
   );
 });
 
-test('the order, case and repetition of Accept types make no difference', () => {
+test('the order, case and repetition of the types in Accept make no difference', () => {
   const types = fc.subarray([
     'application/vnd.oci.image.index.v1+json',
     'application/vnd.docker.distribution.manifest.list.v2+json',

@@ -18,7 +18,7 @@ const tag = fc.stringMatching(/^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/);
 const digest = fc.string().map((text) => digestOf(Buffer.from(text)));
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
 
-test('a name in full is read as its parts, and written as it was', () => {
+test('a full name is read as its parts, and written as it was', () => {
   fc.assert(
     fc.property(
       host,
@@ -44,7 +44,7 @@ test('a name in full is read as its parts, and written as it was', () => {
   );
 });
 
-test('a short name is one of Docker Hub, and of library/ when it has one part', () => {
+test('a short name belongs to Docker Hub, and gets library/ if it has one part', () => {
   fc.assert(
     fc.property(path(1), optional(tag), (repository, someTag) => {
       const [first = ''] = repository.split('/');
@@ -59,7 +59,7 @@ test('a short name is one of Docker Hub, and of library/ when it has one part', 
   );
 });
 
-test('whatever is read as a name reads the same when it is written in full', () => {
+test('any text that is a name has a full form that is the same name', () => {
   const noise = fc.oneof(
     fc.string({ unit: 'binary' }),
     fc.constantFrom('/', ':', '@', '.', '..', 'localhost', 'a', 'A', '[', ']', '5000'),

@@ -93,7 +93,7 @@ test('whoever joins, leaves, reads slowly or fast, in whatever order segments co
   await fc.assert(
     fc.asyncProperty(run, async ({ steps, how }) => {
       const digest = digestOf(how === 'wrong' ? Buffer.from('something else') : bytes);
-      const ingest = await spool.open(digest);
+      const ingest = await spool.open(digest, 'quay.io');
       ingest.setSize(SIZE);
       const segments = [0, 1, 2, 3].map((at) => new Segment(ingest, (SIZE / 4) * at));
       const followers: Follower[] = [];

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { digestOf } from '../../src/oci/digest.ts';
 import { formatImageName, parseImageName } from '../../src/oci/image-name.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
-import { LayoutError } from '../../src/transfer/errors.ts';
+import { LayoutError } from '../../src/transfer/layout/errors.ts';
 import { type LayoutImage, writeLayout } from '../../src/transfer/layout/layout-writer.ts';
 import { noise } from '../helpers/images.ts';
 import { blobEntry, KeepingSink, layoutOf, pieces, readTar, tarOf } from '../helpers/tars.ts';
@@ -21,7 +21,7 @@ const name = fc.option(
     .map(([prefix, last, tag]) => parseImageName(`${prefix}${last}:${tag}`)),
   { nil: undefined },
 );
-// Around the edges of tar's blocks and of the streams' buffers.
+// Includes the edges of tar's blocks and of stream buffers.
 const size = fc.oneof(
   fc.integer({ min: 0, max: 70_000 }),
   fc.constantFrom(0, 1, 511, 512, 513, 1024, 16_384),
@@ -30,7 +30,7 @@ const algorithm = fc.constantFrom('sha256', 'sha512');
 const blob = fc.tuple(size, fc.string({ maxLength: 3 }), algorithm, name, fc.boolean(), fc.boolean());
 const step = fc.integer({ min: 100, max: 40_000 });
 
-test('what is written is read: every blob that is not left out, every image under its name, once', async () => {
+test('reading gives back what was written: each blob that was not left out, each image under its name, once', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(blob, { maxLength: 8 }),
@@ -78,7 +78,7 @@ test('what is written is read: every blob that is not left out, every image unde
   );
 });
 
-test('a damaged archive is refused, or its damage is where digests find it', async () => {
+test('a damaged archive is refused, or digests find its damage', async () => {
   const manifest = noise(1500, 'manifest');
   const entries = [
     ...layoutOf(manifest),
@@ -106,7 +106,7 @@ test('a damaged archive is refused, or its damage is where digests find it', asy
         } catch (error) {
           assert.ok(error instanceof LayoutError, String(error));
         }
-        // The sink threw if it got another number of bytes than it was told.
+        // The sink throws if it gets another number of bytes than its stated size.
         assert.equal(new Set(sink.calls).size, sink.calls.length);
       },
     ),

@@ -13,8 +13,20 @@ const relation = fc.constantFrom(
   'REL="Next"',
   'rel="prev next"',
   'title="a, b; c"; rel="next"',
+  'title="\\"a\\""; rel="next"',
+  'a-flag; rel = next',
 );
-const other = fc.constantFrom('</first>; rel="first"', '<>; rel=prev', '</x>', '</n>; title="rel=next"');
+const other = fc.constantFrom(
+  '</first>; rel="first"',
+  '<>; rel=prev',
+  '</x>',
+  '</n>; title="rel=next"',
+  '</n>; title="; rel=next;"',
+  '</n>; title="\\"; rel=next; x=\\""',
+  '</n>; rel=prev; rel=next', // RFC 8288, section 3.3: the first one counts
+  '', // RFC 9110, section 5.6.1.2: an empty element of a list counts for nothing
+  'no link',
+);
 
 test('the query of the next page is read, wherever it stands and however it is written', () => {
   fc.assert(
@@ -54,4 +66,9 @@ test('other relations are no next page, and noise is none and no exception', () 
 
 test('no Link, however long, keeps the mirror busy', () => {
   for (const piece of ['<', '<a>;', '<a>; x=', '; rel', ' ', '<a>; x="']) nextPage(piece.repeat(16_000));
+});
+
+test('of the next page only its query is kept, without ns: nothing leads a client past the mirror', () => {
+  const link = '<https://registry.example/v2/a/tags/list?n=5&ns=elsewhere.example&last=b>; rel="next"';
+  assert.deepEqual(nextPage(link), { next: 'n=5&last=b' });
 });

@@ -68,10 +68,10 @@ test('what is exported from one mirror and imported into another is the same, by
   await pullImage(sealed, 'org/app', other.top.digest);
   const again = await exportArchive(sealed, { images: [byDigest, NAME] });
   assert.ok(again.tar.equals(tar));
-  assert.deepEqual(upstream.requests, [], 'nobody was asked');
+  assert.deepEqual(upstream.requests, [], 'upstream was not asked');
 });
 
-test('an export can be had by GET, and is called by the name of the upstream, whatever alias was used', async (t) => {
+test('an export works by GET too, and images carry the name of the upstream, not the alias that was used', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', 'latest');
   await pullImage(mirror, 'org/app', 'latest');
@@ -83,7 +83,7 @@ test('an export can be had by GET, and is called by the name of the upstream, wh
   assert.deepEqual(namesIn(archive), ['docker.io/org/app:latest']);
 });
 
-test('of chosen platforms the index is exported as it is, and nothing of the others', async (t) => {
+test('an export of chosen platforms contains the unchanged index, and nothing of the other platforms', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('library/alpine', '3.20', { platforms: ['amd64', 'arm64', 's390x'] });
   const [amd64] = image.manifests;
@@ -101,11 +101,11 @@ test('of chosen platforms the index is exported as it is, and nothing of the oth
   const absent = await exportArchive(mirror, { images: [NAME], platforms: ['linux/riscv64'] });
   assert.deepEqual(
     [absent.status, absent.error],
-    [404, `${NAME} is not for linux/riscv64: it is for linux/amd64, linux/arm64, linux/s390x`],
+    [404, `${NAME} does not exist for linux/riscv64: choose from linux/amd64, linux/arm64, linux/s390x`],
   );
 });
 
-test('what is not all here is refused before the first byte, and each image says what it lacks', async (t) => {
+test('an export of incomplete images is refused before the first byte, with a reason for each image', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('library/alpine', '3.20', { platforms: ['amd64', 'arm64'] });
   const single = upstream.addImage('org/app', '1', { seed: 's', layers: [10, 20] });
@@ -119,11 +119,11 @@ test('what is not all here is refused before the first byte, and each image says
   const [arm, amd] = [...image.manifests].toReversed().map(({ digest }) => digest);
   const advice = 'fetch it with millpond warm, or choose with --platform';
   assert.deepEqual(String(error).split('\n'), [
-    `${NAME} is not all in the cache: it lacks the manifest ${amd} of linux/amd64, the manifest ${arm} of linux/arm64; ${advice}`,
-    `docker.io/org/app:1 is not all in the cache: it lacks ${single.blobs.map((blob) => `the blob ${digestOf(blob)}`).join(', ')}; ${advice}`,
+    `${NAME} is not complete in the cache: it lacks the manifest ${amd} of linux/amd64, the manifest ${arm} of linux/arm64; ${advice}`,
+    `docker.io/org/app:1 is not complete in the cache: it lacks ${single.blobs.map((blob) => `the blob ${digestOf(blob)}`).join(', ')}; ${advice}`,
     'docker.io/org/headed:1 is not in the cache: fetch it with millpond warm',
     'docker.io/org/never:1 is not in the cache: fetch it with millpond warm',
-    'elsewhere.test, the registry of elsewhere.test/a:1, is not one of the configured upstreams: add it to them',
+    'elsewhere.test, the registry of elsewhere.test/a:1, is not a configured upstream: add it under upstreams: in the configuration',
   ]);
 });
 
@@ -131,9 +131,9 @@ for (const [body, message] of [
   ['{', 'the body is not JSON'],
   ['{"images":[]}', 'images: name at least one image'],
   ['{"images":["a"],"platforms":["linux"]}', 'platforms.0: not a platform: write it like linux/amd64'],
-  ['{"images":["A"]}', '"A" is no image name, such as docker.io/library/alpine:3.20'],
+  ['{"images":["A"]}', '"A" is not an image name: write it like docker.io/library/alpine:3.20'],
 ] as const) {
-  test(`an export that asks for ${body} is answered 400 and why`, async (t) => {
+  test(`an export request of ${body} gets 400 and the reason`, async (t) => {
     const { mirror } = await setUp(t);
     const reply = await request(`${mirror.operationsUrl}/api/export`, { method: 'POST', body });
     assert.deepEqual([reply.statusCode, await reply.body.json()], [400, { error: message }]);
@@ -148,7 +148,7 @@ test('an image of another repository is not exported under the name of this one'
   assert.equal(status, 404);
 });
 
-test('signatures and other referrers that are here go with their image, those of its platforms too', async (t) => {
+test('signatures and other cached referrers are exported with their image, including those of its platforms', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { platforms: ['amd64', 'arm64'] });
   const [amd64] = image.manifests;
@@ -184,7 +184,55 @@ test('signatures and other referrers that are here go with their image, those of
   for (const tag of whole.slice(1)) await pullImage(sealed, 'org/app', tag);
 });
 
-test('an increment leaves out what an earlier export had, and the two together are the image', async (t) => {
+test('of an index of referrers, those that are complete in the cache are exported', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  const [sbom, missing] = [buildImage({ seed: 'sbom' }), buildImage({ seed: 'missing' })];
+  const manifests = [sbom, missing].map(({ top }) => ({
+    mediaType: top.mediaType,
+    digest: top.digest,
+    size: top.bytes.length,
+  }));
+  const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
+  const fallback = image.top.digest.replace(':', '-');
+  upstream.addManifest('org/app', index, OCI_INDEX, fallback);
+  for (const blob of sbom.blobs) upstream.addContent(blob);
+  upstream.addManifest('org/app', sbom.top.bytes, sbom.top.mediaType);
+  for (const reference of ['1', sbom.top.digest]) await pullImage(mirror, 'org/app', reference);
+  await mirror.get(`/v2/org/app/manifests/${fallback}`);
+  const { blobs } = await readArchive((await exportArchive(mirror, { images: ['org/app:1'] })).tar);
+  assert.deepEqual([...blobs.keys()].toSorted(), [...digestsOf(image, sbom), digestOf(index)].toSorted());
+});
+
+test('an index that lists one manifest twice, at each of forty levels, is exported: each manifest is read once', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  let { digest, mediaType, bytes } = image.top;
+  const indexes: Digest[] = [];
+  for (let level = 0; level < 40; level += 1) {
+    const listed = (architecture: string) => ({
+      mediaType,
+      digest,
+      size: bytes.length,
+      platform: { os: 'linux', architecture },
+    });
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: ['amd64', 'arm64'].map(listed) };
+    bytes = Buffer.from(JSON.stringify(index));
+    [digest, mediaType] = [digestOf(bytes), OCI_INDEX];
+    upstream.addManifest('org/app', bytes, OCI_INDEX);
+    indexes.push(digest);
+  }
+  await pullImage(mirror, 'org/app', '1');
+  for (const index of indexes) await mirror.get(`/v2/org/app/manifests/${index}`);
+  const { status, tar } = await exportArchive(mirror, { images: [`org/app@${digest}`] });
+  assert.equal(status, 200);
+  assert.deepEqual(
+    [...(await readArchive(tar)).blobs.keys()].toSorted(),
+    [...digestsOf(image), ...indexes].toSorted(),
+  );
+});
+
+test('an increment leaves out what an earlier export contains, and both together are the whole image', async (t) => {
   const { upstream, mirror } = await setUp(t);
   upstream.addImage('org/app', '1', { layers: [MIB, 10], seed: 'base' });
   await pullImage(mirror, 'org/app', '1');
@@ -200,13 +248,16 @@ test('an increment leaves out what an earlier export had, and the two together a
   const sealed = await sealedMirror(t);
   const alone = outcomes(await importArchive(sealed, increment.tar));
   assert.equal(alone[0]?.['outcome'], 'failed');
-  assert.match(String(alone[0]?.['reason']), /: import the archive that it was written --since first/);
+  assert.match(
+    String(alone[0]?.['reason']),
+    /: import the archives named by --since first, or export it again without --since$/,
+  );
   await importArchive(sealed, (await exportArchive(mirror, { images: ['org/app:1'] })).tar);
   await importArchive(sealed, increment.tar);
   await pullImage(sealed, 'org/app', '2');
 });
 
-test('what is being exported is not evicted meanwhile, and is again when it is done', async (t) => {
+test('an image is not evicted while it is exported, and can be evicted afterwards', async (t) => {
   const { upstream, mirror } = await setUp(t, { maxSize: '40MiB', keepFree: '0B' });
   const image = upstream.addImage('org/app', '1', { layers: [8 * MIB, 8 * MIB + 1] });
   const others = ['a', 'b', 'c', 'd', 'e'];
@@ -228,7 +279,7 @@ test('what is being exported is not evicted meanwhile, and is again when it is d
   while ((await exportArchive(mirror, { images: ['org/app:1'] })).status !== 404);
 });
 
-test('an export whose stored content turns out damaged is cut, and never looks whole', async (t) => {
+test('an export of damaged content is cut off, and never looks complete', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { layers: [3 * MIB] });
   await pullImage(mirror, 'org/app', '1');
@@ -244,11 +295,11 @@ test('an export whose stored content turns out damaged is cut, and never looks w
   assert.ok(mirror.log.some(({ msg }) => msg === 'export broken off'));
 });
 
-test('a client that stops reading an export is cut after clientTimeout', async (t) => {
+test('a client that stops reading an export is disconnected after clientTimeout', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   const mirror = await startMirror(t, {
     upstreams: { 'docker.io': upstream.url },
-    server: { clientTimeout: '300ms' },
+    server: { clientTimeout: '1s' },
   });
   upstream.addImage('org/app', '1', { layers: [40 * MIB] });
   await pullImage(mirror, 'org/app', '1');
@@ -259,10 +310,10 @@ test('a client that stops reading an export is cut after clientTimeout', async (
   const isCut = () => mirror.log.some(({ msg }) => msg === 'export cut: its client has stopped reading');
   while (!isCut()) await mirror.metric('millpond_store_objects');
   const { status } = await exportArchive(mirror, { images: ['org/app:1'] });
-  assert.equal(status, 200, 'who reads is served');
+  assert.equal(status, 200, 'a client that reads is served');
 });
 
-test('an archive that has been imported from elsewhere is exported again', async (t) => {
+test('an image that was imported can be exported again', async (t) => {
   const sealed = await sealedMirror(t);
   const image = buildImage({});
   await importArchive(sealed, await archiveOf({ [NAME]: image }));

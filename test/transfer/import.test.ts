@@ -25,7 +25,7 @@ import {
 const NAME = 'docker.io/library/alpine:3.20';
 const MIB = 1024 * 1024;
 
-/** Nobody listens there, and a sealed mirror does not try. */
+/** No server listens on this port, and a sealed mirror does not try to connect. */
 const UPSTREAMS = { 'docker.io': 'http://127.0.0.1:9', 'quay.io': 'http://127.0.0.1:9' };
 
 function sealedMirror(t: TestContext, options: Partial<MirrorOptions> = {}): Promise<TestMirror> {
@@ -80,10 +80,10 @@ test('an archive is imported into a sealed mirror, which then serves it by tag a
   const elsewhere = await mirror.get(
     `/v2/library/other/blobs/${digestOf(image.blobs[0] ?? Buffer.alloc(0))}`,
   );
-  assert.equal(elsewhere.status, 404, 'another repository has no leave for it');
+  assert.equal(elsewhere.status, 404, 'another repository has no permission for it');
 });
 
-test('an imported tag counts as confirmed at the import: within its TTL nobody is asked, past it upstream is', async (t) => {
+test('an imported tag counts as confirmed at its import: upstream is asked only when its TTL is over', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
   const image = upstream.addImage('library/alpine', 'edge');
@@ -98,7 +98,7 @@ test('an imported tag counts as confirmed at the import: within its TTL nobody i
   );
 });
 
-test('several images share what they have in common, and each becomes visible by its own name', async (t) => {
+test('images share what they have in common, and each becomes visible under its own name', async (t) => {
   const mirror = await sealedMirror(t);
   const [one, two] = [buildImage({ seed: 'one', layers: [MIB] }), buildImage({ seed: 'two', layers: [MIB] })];
   const images = { [NAME]: one, 'quay.io/org/app:1': one, 'quay.io/org/app:2': two };
@@ -116,7 +116,7 @@ test('several images share what they have in common, and each becomes visible by
   assert.equal(await mirror.metric('millpond_store_objects'), contentOf(one, two).length);
 });
 
-test('importing again stores nothing again', async (t) => {
+test('a second import of the same archive stores nothing', async (t) => {
   const mirror = await sealedMirror(t);
   const archive = await archiveOf({ [NAME]: multi() });
   await importArchive(mirror, archive);
@@ -129,9 +129,9 @@ test('importing again stores nothing again', async (t) => {
   await pullImage(mirror, 'library/alpine', '3.20');
 });
 
-test('an archive that was cut, anywhere, makes nothing visible and leaves no file behind; the whole one then goes on from there', async (t) => {
+test('an archive that was cut off anywhere makes nothing visible and leaves no file; the complete one continues from there', async (t) => {
   const image = multi();
-  // The manifests first, so that a cut leaves them here without what they list.
+  // Puts the manifests first, so that a cut leaves them without what they list.
   const archive = await archiveOf({ [NAME]: image });
   const cuts = Array.from({ length: 24 }, (_, at) => Math.floor(((at + 1) * archive.length) / 25));
   const mirror = await sealedMirror(t);
@@ -156,7 +156,7 @@ test('an archive that was cut, anywhere, makes nothing visible and leaves no fil
   await pullImage(mirror, 'library/alpine', '3.20');
 });
 
-test('a client that leaves in the middle leaves nothing half visible, and no file', async (t) => {
+test('a client that leaves in the middle of an import leaves nothing visible, and no file', async (t) => {
   const mirror = await sealedMirror(t);
   const image = buildImage({ layers: [MIB, 3 * MIB] });
   const archive = await archiveOf({ [NAME]: image });
@@ -181,7 +181,7 @@ test('a client that leaves in the middle leaves nothing half visible, and no fil
 });
 
 for (const begun of ['', 'abc']) {
-  test(`a client that sends nothing after ${begun.length} bytes for clientTimeout is cut`, async (t) => {
+  test(`a client that sends nothing after ${begun.length} bytes for clientTimeout is disconnected`, async (t) => {
     const mirror = await sealedMirror(t, { server: { clientTimeout: '200ms' } });
     const { port, hostname } = new URL(mirror.operationsUrl);
     const socket = connect(Number(port), hostname);
@@ -193,7 +193,7 @@ for (const begun of ['', 'abc']) {
   });
 }
 
-test('a blob with one wrong bit is refused, whatever its place, and nothing is visible', async (t) => {
+test('an archive with one wrong bit in any of its blobs is refused, and nothing becomes visible', async (t) => {
   const image = buildImage({ layers: [100_000] });
   const content = contentOf(image);
   for (const [at, bytes] of content.entries()) {
@@ -205,14 +205,14 @@ test('a blob with one wrong bit is refused, whatever its place, and nothing is v
     const last = (await importArchive(mirror, await tarOf(entries))).at(-1);
     assert.match(
       String(last?.['message']),
-      /^the archive is damaged: what it calls sha256:\w+ is something else/,
+      /^the archive is damaged: the content of sha256:\w+ does not match its digest; copy it again$/,
     );
     assert.equal(await isVisible(mirror, 'library/alpine', image), false);
     assert.deepEqual(await spooled(mirror), []);
   }
 });
 
-test('an image that lacks a blob is not made visible, the others are; what belongs to none is not kept', async (t) => {
+test('an image that lacks a blob does not become visible, the others do; content of no image is not kept', async (t) => {
   const mirror = await sealedMirror(t);
   const [whole, lacking] = [buildImage({ seed: 'whole' }), buildImage({ seed: 'lacking', layers: [40, 50] })];
   const [missing] = lacking.blobs.slice(-1);
@@ -231,14 +231,14 @@ test('an image that lacks a blob is not made visible, the others are; what belon
   );
   assert.match(
     String(events[0]?.['reason']),
-    new RegExp(`has blob ${digestOf(missing)}: import the archive`),
+    new RegExp(`has the blob ${digestOf(missing)}: import the archive`),
   );
   assert.equal(await isVisible(mirror, 'quay.io/org/app', lacking), false);
   await pullImage(mirror, 'library/alpine', '3.20');
   assert.equal(await mirror.metric('millpond_store_objects'), contentOf(whole).length);
 });
 
-test('an archive without what the cache has already is enough', async (t) => {
+test('an archive may lack what the cache has already', async (t) => {
   const mirror = await sealedMirror(t);
   const [before, after] = [
     buildImage({ seed: 'a', layers: [1000] }),
@@ -256,7 +256,7 @@ test('an archive without what the cache has already is enough', async (t) => {
   await pullImage(mirror, 'quay.io/org/app', '2');
 });
 
-test('an index whose other platforms are not in the archive is imported; one of none is not', async (t) => {
+test('an index is imported with one of its platforms, and refused with none, or with an incomplete one', async (t) => {
   const mirror = await sealedMirror(t);
   const image = multi();
   const [amd64] = image.manifests;
@@ -269,25 +269,25 @@ test('an index whose other platforms are not in the archive is imported; one of 
   const other = multi('other');
   const archive = await archiveOf({ 'quay.io/org/app:1': other }, [other.top.bytes]);
   const [failed] = outcomes(await importArchive(mirror, archive));
-  assert.match(String(failed?.['reason']), /has all of its platforms/);
+  assert.match(String(failed?.['reason']), /has any of its platforms/);
   const half = await archiveOf({ 'quay.io/org/app:1': other }, contentOf(other).slice(0, -1));
   const [incomplete] = outcomes(await importArchive(mirror, half));
   assert.equal(incomplete?.['outcome'], 'failed', 'a platform that is there must be whole');
 });
 
-test('a name that cannot be served is refused with what to do about it; one for the whole archive can be given', async (t) => {
+test('a name that cannot be served is refused with advice; a name for the one image in the archive can be given', async (t) => {
   const mirror = await sealedMirror(t);
   const image = buildImage({});
   for (const [name, reason] of [
     [
       'elsewhere.test/a/b:1',
-      /^elsewhere\.test, the registry of elsewhere\.test\/a\/b:1, is not one of the configured upstreams: add it/,
+      /^elsewhere\.test, the registry of elsewhere\.test\/a\/b:1, is not a configured upstream: add it under upstreams:/,
     ],
     [
       'latest',
-      /^the archive calls it latest, but not of which repository: give its full name, as in --name docker\.io\/library\/alpine:latest$/,
+      /^the archive has only the tag latest, and no repository for this image: give the full name, as in --name docker\.io\/library\/alpine:latest$/,
     ],
-    ['', /^the archive has no name for it: give its full name/],
+    ['', /^the archive has no name for this image: give the full name/],
   ] as const) {
     const [event] = outcomes(await importArchive(mirror, await archiveOf({ [name]: image })));
     assert.equal(event?.['outcome'], 'failed');
@@ -298,9 +298,19 @@ test('a name that cannot be served is refused with what to do about it; one for 
     await pullImage(mirror, 'quay.io/org/app', '7');
     await request(`${mirror.operationsUrl}/api/images/quay.io/org/app:7`, { method: 'DELETE' });
   }
+  const twice = await archiveOf({ 'a:1': image, 'a:2': image });
+  const once = outcomes(await importArchive(mirror, twice, '?name=quay.io/org/app:7'));
+  assert.deepEqual(
+    once.map(({ event, image: name, images, failed }) => [event, name ?? images, failed]),
+    [
+      ['image', 'quay.io/org/app:7', undefined],
+      ['done', 1, 0],
+    ],
+    'one image that is listed under two names is one image',
+  );
   const two = await archiveOf({ a: image, b: buildImage({ seed: 'b' }) });
   const last = (await importArchive(mirror, two, '?name=alpine:1')).at(-1);
-  assert.equal(last?.['message'], 'the archive holds 2 images: one name cannot be given to all of them');
+  assert.equal(last?.['message'], 'the archive holds 2 images, and --name can name only one: leave it out');
   const bad = await request(`${mirror.operationsUrl}/api/import?name=A`, { method: 'POST', body: two });
   assert.deepEqual(
     [bad.statusCode, await bad.body.json()],
@@ -308,7 +318,7 @@ test('a name that cannot be served is refused with what to do about it; one for 
   );
 });
 
-test('docker save of Docker 25 is named by its containerd annotation, where ref.name is a bare tag', async (t) => {
+test('an archive of docker save (Docker 25) takes its name from the containerd annotation, because ref.name is only a tag', async (t) => {
   const mirror = await sealedMirror(t);
   const { top, ...rest } = buildImage({});
   const annotations = { 'io.containerd.image.name': NAME, [REF_NAME]: '3.20' };
@@ -318,17 +328,21 @@ test('docker save of Docker 25 is named by its containerd annotation, where ref.
   await pullImage(mirror, 'library/alpine', '3.20');
 });
 
-test('no room: a sealed mirror evicts nothing and says what would help; an open one evicts others, and never what has just come', async (t) => {
+test('no room: imported images stay, and the message says what would help; a mirror that may evict them does, and never what has just come', async (t) => {
   const archive = await archiveOf({ 'quay.io/org/app:1': buildImage({ seed: 'new', layers: [MIB, MIB] }) });
-  for (const sealed of [true, false]) {
-    const mirror = await sealedMirror(t, { sealed, cache: { maxSize: '4MiB', keepFree: '0B' } });
+  for (const [sealed, imported] of [
+    [true, 'evict'],
+    [false, 'keep'],
+    [false, 'evict'],
+  ] as const) {
+    const mirror = await sealedMirror(t, { sealed, cache: { maxSize: '4MiB', keepFree: '0B', imported } });
     const old = buildImage({ seed: 'old', layers: [MIB, 2 * MIB] });
     await importArchive(mirror, await archiveOf({ [NAME]: old }));
     mirror.clock.advance(60_000);
     const last = (await importArchive(mirror, archive)).at(-1);
-    if (sealed) {
+    if (sealed || imported === 'keep') {
       assert.equal(last?.event, 'error');
-      assert.match(String(last?.['message']), /raise cache\.maxSize/);
+      assert.match(String(last?.['message']), /raise cache\.maxSize, pin less, remove imported images/);
       await pullImage(mirror, 'library/alpine', '3.20');
       assert.equal(
         await isVisible(mirror, 'quay.io/org/app', buildImage({ seed: 'new', layers: [MIB, MIB] })),
@@ -372,16 +386,16 @@ for (const [what, spoil] of [
   });
 }
 
-test('what an archive has brought is not evicted before its image is there', async (t) => {
+test('content of an archive is not evicted before its image is visible', async (t) => {
   const cache = { maxSize: '4MiB', lowWatermark: 0.5, keepFree: '0B' };
   const mirror = await sealedMirror(t, { sealed: false, cache });
-  // A little more than maxSize, which starts an eviction down to half of it.
+  // Is a little more than maxSize, which starts an eviction down to half of maxSize.
   const image = buildImage({ layers: [1.5 * MIB, 1.5 * MIB + 1, 1.08 * MIB].map(Math.floor) });
   const [event] = outcomes(await importArchive(mirror, await archiveOf({ [NAME]: image })));
   assert.equal(event?.['outcome'], 'done');
 });
 
-test('progress is told while the archive comes', async (t) => {
+test('progress is reported while the archive arrives', async (t) => {
   const mirror = await sealedMirror(t);
   const archive = await archiveOf({ [NAME]: buildImage({ layers: [20 * MIB] }) });
   const gate = Promise.withResolvers<void>();

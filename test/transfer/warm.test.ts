@@ -40,7 +40,7 @@ async function warm(mirror: TestMirror, wanted: Wanted): Promise<ApiEvent[]> {
   return eventsIn(text);
 }
 
-/** What became of the one image. */
+/** Warms one image and returns its outcome. */
 async function warmOne(mirror: TestMirror, image: string, wanted: Partial<Wanted> = {}): Promise<ApiEvent> {
   const [outcome, done] = outcomes(await warm(mirror, { images: [image], ...wanted }));
   assert.equal(done?.event, 'done');
@@ -60,7 +60,7 @@ function bodies(upstream: ScriptedUpstream): string[] {
   return upstream.requests.filter(({ method }) => method === 'GET').map(({ path }) => path);
 }
 
-test('a warmed image is pulled, by tag and by digest, without upstream', async (t) => {
+test('a warmed image can be pulled by tag and by digest without upstream', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('library/alpine', '3.20', {
     platforms: ['amd64', 'arm64'],
@@ -85,7 +85,7 @@ test('a warmed image is pulled, by tag and by digest, without upstream', async (
   await pullImage(mirror, 'library/alpine', image.top.digest);
 });
 
-test('warming again fetches nothing, and asks upstream what the tag means, within its TTL too', async (t) => {
+test('warming again fetches nothing, but asks upstream what the tag means, even within its TTL', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', 'stable', { layers: [1000] });
   await warm(mirror, { images: ['org/app:stable'] });
@@ -99,7 +99,7 @@ test('warming again fetches nothing, and asks upstream what the tag means, withi
   const moved = upstream.addImage('org/app', 'stable', { layers: [1000, 2000] });
   const after = await warmOne(mirror, 'org/app:stable');
   assert.equal(after['digest'], moved.top.digest);
-  // The first layer is the same.
+  // Both have the same first layer.
   assert.deepEqual(
     [after['fetchedBytes'], after['presentBytes']],
     [bytesOf(moved) - bytesOfShared(image, moved), bytesOfShared(image, moved)],
@@ -111,7 +111,7 @@ function bytesOfShared(...[a, b]: [TestImage, TestImage]): number {
   return contentOf(b).reduce((sum, bytes) => sum + (known.has(digestOf(bytes)) ? bytes.length : 0), 0);
 }
 
-test('of chosen platforms nothing else is fetched; one that the image has not is a failure that says which it has', async (t) => {
+test('with chosen platforms nothing else is fetched; an unknown platform is a failure that lists the platforms of the image', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { platforms: ['amd64', 'arm64', 's390x'] });
   const done = await warmOne(mirror, 'org/app:1', {
@@ -125,11 +125,11 @@ test('of chosen platforms nothing else is fetched; one that the image has not is
   assert.equal(bodies(upstream).length, contentOf(image).length - left.length);
   const failed = await warmOne(mirror, 'org/app:1', { platforms: ['linux/riscv64'] });
   const reason =
-    'docker.io/org/app:1 is not for linux/riscv64: it is for linux/amd64, linux/arm64, linux/s390x';
+    'docker.io/org/app:1 does not exist for linux/riscv64: choose from linux/amd64, linux/arm64, linux/s390x';
   assert.deepEqual([failed['outcome'], failed['reason']], ['failed', reason]);
 });
 
-test('each image has its own outcome: the failed ones say why, and keep no other from being fetched', async (t) => {
+test('each image has its own outcome: a failed one says why, and does not stop the others', async (t) => {
   const { upstream, mirror } = await setUp(t);
   upstream.addImage('org/good', '1', { seed: 'good' });
   const lacking = upstream.addImage('org/lacking', '1', { seed: 'lacking', layers: [10, 20] });
@@ -143,8 +143,8 @@ test('each image has its own outcome: the failed ones say why, and keep no other
   assert.deepEqual(events.at(-1), { event: 'done', images: 1, failed: 5 });
   const reasons = Object.fromEntries(events.map(({ image, reason }) => [image, reason]));
   assert.match(String(reasons['docker.io/org/missing:1']), /^docker\.io: .*404/);
-  assert.equal(reasons['A'], '"A" is no image name, such as docker.io/library/alpine:3.20');
-  assert.match(String(reasons['elsewhere.test/a:1']), /is not one of the configured upstreams/);
+  assert.equal(reasons['A'], '"A" is not an image name: write it like docker.io/library/alpine:3.20');
+  assert.match(String(reasons['elsewhere.test/a:1']), /is not a configured upstream/);
   assert.match(String(reasons['docker.io/org/lacking:1']), /404/);
   assert.match(String(reasons['docker.io/org/broken:1']), /403/);
   await pullImage(mirror, 'org/good', '1');
@@ -182,7 +182,7 @@ test('clients who pull an image while it is warmed share its fetches', async (t)
   assert.equal(upstream.count('blob', 'GET'), image.blobs.length);
 });
 
-test('no more than a dozen fetches run at one time, however much there is to fetch', async (t) => {
+test('at most twelve fetches run at the same time, however much there is to fetch', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const images = Array.from({ length: 8 }, (_, at) => {
     upstream.addImage('org/app', `t${at}`, {
@@ -208,19 +208,19 @@ test('signatures under cosign’s tags, and those under the fallback tag, are fe
   for (const tag of tags) upstream.addImage('org/app', tag, { seed: tag, layers: [30] });
   await warm(mirror, { images: ['org/app:1'] });
   const missing = upstream.requests.filter(({ path, method }) => method === 'GET' && path.endsWith('.sbom'));
-  assert.deepEqual(missing, [], 'what is not there costs a HEAD');
+  assert.deepEqual(missing, [], 'a tag that does not exist costs only a HEAD');
   await upstream.close();
   for (const tag of tags) await pullImage(mirror, 'org/app', tag);
 });
 
-test('with referrers: false none of them is asked for', async (t) => {
+test('with referrers: false upstream is not asked for any', async (t) => {
   const { upstream, mirror } = await setUp(t);
   upstream.addImage('org/app', '1');
   await warm(mirror, { images: ['org/app:1'], referrers: false });
   assert.ok(!upstream.requests.some(({ path, kind }) => kind === 'referrers' || path.includes('sha256-')));
 });
 
-test('what the referrers API lists is fetched, and a sealed mirror that imports it has it under the fallback tag', async (t) => {
+test('what the referrers API lists is fetched, and a sealed mirror that imports it serves it under the fallback tag', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1');
   const sbom = addReferrer(upstream, 'sbom');
@@ -237,7 +237,7 @@ test('what the referrers API lists is fetched, and a sealed mirror that imports 
   await pullImage(sealed, 'org/app', sbom.digest);
 });
 
-test('what the referrers API lists on several pages is fetched, and becomes one list', async (t) => {
+test('what the referrers API lists on several pages is fetched, and stored as one list', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1');
   const [sbom, signature] = [addReferrer(upstream, 'sbom'), addReferrer(upstream, 'signature')];
@@ -249,7 +249,7 @@ test('what the referrers API lists on several pages is fetched, and becomes one 
   assert.deepEqual(list.body, indexOf(sbom.descriptor, signature.descriptor));
 });
 
-test('an upstream whose pages of referrers lead in a circle fails the image, and ends', async (t) => {
+test('referrers whose pages lead in a circle are a failure of the image, and the work ends', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1');
   upstream.addReferrers(image.top.digest, indexOf());
@@ -257,10 +257,13 @@ test('an upstream whose pages of referrers lead in a circle fails the image, and
     reply.headers['link'] = `</v2/org/app/referrers/${image.top.digest}?again>; rel="next"`;
   });
   const { outcome, reason } = await warmOne(mirror, 'org/app:1');
-  assert.deepEqual([outcome, reason], ['failed', 'docker.io: its list of referrers has no end']);
+  assert.deepEqual(
+    [outcome, reason],
+    ['failed', `docker.io: the list of referrers of ${image.top.digest} has more than 100 pages`],
+  );
 });
 
-/** An artifact beside `org/app:1`, listed nowhere yet. */
+/** Adds an artifact to the repository of `org/app:1`. Nothing lists it yet. */
 function addReferrer(upstream: ScriptedUpstream, seed: string) {
   const { blobs, top } = buildImage({ seed, layers: [500] });
   for (const blob of blobs) upstream.addContent(blob);
@@ -273,7 +276,7 @@ function indexOf(...manifests: object[]): Buffer {
   return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
 }
 
-test('a sealed mirror says of each image that is not complete why it cannot be warmed; a complete one is done', async (t) => {
+test('a sealed mirror says why it cannot warm an incomplete image; a complete one is a success', async (t) => {
   const { upstream, mirror: open } = await setUp(t);
   upstream.addImage('org/whole', 'edge', { seed: 'whole' });
   upstream.addImage('org/half', 'edge', { seed: 'half' });
@@ -301,13 +304,16 @@ test('a sealed mirror says of each image that is not complete why it cannot be w
   assert.equal(upstream.totalConnections, before);
 });
 
-test('a tag that upstream cannot confirm is a failure, though clients are served the stale one', async (t) => {
+test('a tag that upstream cannot confirm is a failure, although clients still get the stale image', async (t) => {
   const { upstream, mirror } = await setUp(t);
   upstream.addImage('org/app', 'edge');
   await warm(mirror, { images: ['org/app:edge'] });
   upstream.script({ kind: 'manifest' }, (reply) => Object.assign(reply, errorReply(503, 'UNAVAILABLE')));
   const failed = await warmOne(mirror, 'org/app:edge');
-  assert.match(String(failed['reason']), /^not confirmed: docker\.io: .*503/);
+  assert.match(
+    String(failed['reason']),
+    /^the tag could not be confirmed: docker\.io: .*503.*; try again later$/,
+  );
   await pullImage(mirror, 'org/app', 'edge');
 });
 
@@ -317,11 +323,35 @@ test('an image that does not fit is a failure that says so', async (t) => {
   const failed = await warmOne(mirror, 'org/app:1');
   assert.match(
     String(failed['reason']),
-    /could not be stored: is cache\.maxSize too small, or the disk full\?/,
+    /could not be stored: raise cache\.maxSize, or free space on the disk$/,
   );
 });
 
-test('layers that a registry must not give out are no failure', async (t) => {
+test('what was fetched of an image is not evicted before the image is complete', async (t) => {
+  const { upstream, mirror } = await setUp(t, { cache: { maxSize: '16MiB', keepFree: '0B' } });
+  const image = upstream.addImage('org/app', '1', { layers: [3 * MIB, 3 * MIB + 1] });
+  const gate = Promise.withResolvers<void>();
+  upstream.script(
+    { kind: 'blob', path: new RegExp(digestOf(image.blobs[2] ?? Buffer.alloc(0))) },
+    (reply) => {
+      reply.stall = { after: 100, until: gate.promise };
+    },
+  );
+  const warmed = warmOne(mirror, 'org/app:1');
+  while ((await mirror.metric('millpond_store_objects')) < 3); // all but the layer that stalls
+  for (let at = 0; (await mirror.metric('millpond_evictions_total')) === 0; at += 1) {
+    const other = upstream.addImage('org/other', `t${at}`, { seed: `${at}`, layers: [3 * MIB] });
+    mirror.clock.advance(10_000);
+    await mirror.get(`/v2/org/other/manifests/t${at}`);
+    for (const blob of other.blobs) await mirror.get(`/v2/org/other/blobs/${digestOf(blob)}`);
+  }
+  gate.resolve();
+  assert.equal((await warmed)['outcome'], 'done');
+  await upstream.close();
+  await pullImage(mirror, 'org/app', '1');
+});
+
+test('layers that a registry may not distribute are not a failure', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const config = Buffer.from('{}');
   const layer = noise(100, 'own');
@@ -345,7 +375,7 @@ test('layers that a registry must not give out are no failure', async (t) => {
   assert.equal((await exportArchive(mirror, { images: ['org/win:1'] })).status, 200);
 });
 
-test('progress is told in bytes, an image at a time, up to all of it', async (t) => {
+test('progress is reported in bytes for each image, up to its full size', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { layers: [20 * MIB] });
   const events = (await warm(mirror, { images: ['org/app:1'] })).filter(({ event }) => event === 'progress');
@@ -358,7 +388,7 @@ test('progress is told in bytes, an image at a time, up to all of it', async (t)
   });
 });
 
-test('a client that leaves ends the warming; what is under way is still fetched', async (t) => {
+test('a client that leaves stops the warming, but fetches that are running are completed', async (t) => {
   const { upstream, mirror } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { layers: [MIB] });
   upstream.addImage('org/later', '1', { seed: 'later' });
@@ -379,7 +409,7 @@ test('a client that leaves ends the warming; what is under way is still fetched'
   );
 });
 
-test('a schedule warms at the start and every so often, and the log says what became of each image', async (t) => {
+test('a schedule warms at the start and at its interval, and the log has the outcome of each image', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   upstream.addImage('org/app', 'edge', { platforms: ['amd64', 'arm64'] });
   const mirror = await startMirror(t, {
@@ -399,4 +429,40 @@ test('a schedule warms at the start and every so often, and the log says what be
   assert.equal(upstream.count('blob', 'GET'), 4);
   assert.equal(mirror.log.filter(({ msg }) => msg === 'warmed').at(-1)?.['digest'], moved.top.digest);
   assert.ok(mirror.log.some(({ msg, image }) => msg === 'not warmed' && image === 'docker.io/org/none:1'));
+});
+
+test('a schedule does not start again while its last run is still at work', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('org/app', 'edge');
+  const gate = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.stall = { after: 10, until: gate.promise };
+  });
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': upstream.url },
+    warm: [{ images: ['org/app:edge'], every: '6h' }],
+  });
+  const ended = () => mirror.log.filter(({ msg }) => msg === 'scheduled warming done').length;
+  await upstream.waitForBytes(10);
+  for (let round = 0; round < 3; round += 1) mirror.clock.advance(6 * 3_600_000);
+  gate.resolve();
+  while (ended() === 0) await mirror.metric('millpond_store_objects');
+  mirror.clock.advance(6 * 3_600_000);
+  while (ended() === 1) await mirror.metric('millpond_store_objects');
+  const heads = upstream.requests.filter(({ method, path }) => method === 'HEAD' && path.endsWith('/edge'));
+  assert.equal(heads.length, 1, 'two runs: the first fetched the manifest, the second confirmed it');
+  assert.equal(ended(), 2);
+});
+
+test('a schedule does nothing while the mirror is sealed', async (t) => {
+  const mirror = await startMirror(t, {
+    upstreams: { 'docker.io': 'http://127.0.0.1:9' },
+    warm: [{ images: ['org/app:edge'], every: '6h' }],
+    sealed: true,
+  });
+  const failures = () => mirror.log.filter(({ msg }) => msg === 'not warmed').length;
+  mirror.clock.advance(6 * 3_600_000);
+  const [event] = outcomes(await warm(mirror, { images: ['org/app:edge'] }));
+  assert.equal(event?.['outcome'], 'failed');
+  assert.equal(failures(), 1, 'only the request was tried');
 });

@@ -1,22 +1,20 @@
 /**
  * What is stored and in which order it was last used; all of it in memory, so that a hit asks no disk.
  *
- * Invariant: what a manifest lists was used after the manifest itself. Whoever removes the least recently used first
- * therefore removes a manifest before its blobs, and a manifest that is still here is complete.
+ * Invariant: what a manifest lists was used after the manifest itself. Removing the least recently used first therefore
+ * removes a manifest before its blobs, and a manifest that is still here is complete.
  */
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../oci/digest.ts';
+import { MAX_MANIFEST_DEPTH } from '../../oci/manifest.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { ContentRecord } from '../index/index-store.ts';
 
-/** Uses within this time count as one: a manifest with hundreds of blobs may be asked for thousands of times a second. */
-const SAME_USE_MS = 1000;
-
-/** An index of indexes of indexes is somebody's attempt to keep us busy. */
-const MAX_DEPTH = 8;
+/** Uses that wait to be put in order. More are put in order at once, so that memory has a bound. */
+const MOST_PENDING = 4096;
 const HEIGHTS = 16;
 
-/** What was recorded, in the order of the digests; in two arrays, for a million pairs would take 60 MB. */
+/** What was recorded, in the order of the digests. In two arrays, because a million pairs would take 60 MB. */
 export interface Contents {
   digests: Digest[];
   /** That of `digests[n]` is `records[n]`. */
@@ -24,12 +22,17 @@ export interface Contents {
 }
 
 export class Inventory {
-  // Bounded by the disk and not here; a size each is what lets lru-cache do without a maximum, and add them up.
+  // The disk is the bound, not a number of records. A size for each lets lru-cache do without a maximum, and add them up.
   readonly #records = new LRUCache<Digest, ContentRecord>({
     maxSize: Number.MAX_SAFE_INTEGER,
     sizeCalculation: ({ allocated }) => allocated + 1,
   });
-  /** Whose use has not been recorded yet. */
+  /**
+   * When what was used last, in the order of use. Only the last use of each counts, so a manifest with hundreds of blobs
+   * that is asked for thousands of times a second is put in order once, when somebody wants to know the order.
+   */
+  readonly #pending = new Map<Digest, number>();
+  /** Records whose use has not been written to the index yet. */
   readonly #used = new Set<Digest>();
   readonly #metrics: Metrics;
 
@@ -39,8 +42,8 @@ export class Inventory {
 
   load({ digests, records }: Contents): void {
     const heights = heightsOf(digests, records);
-    // Those of one use have one time: then what lists others comes before them, for the invariant. Sorted in arrays of
-    // numbers, for to sort a million pairs takes longer than to read them.
+    // Records of one use have one time: then what lists others comes first, for the invariant. We sort arrays of numbers,
+    // because sorting a million pairs takes longer than reading them.
     const keys = Float64Array.from(records, ({ usedAt }, at) => (usedAt + 1) * HEIGHTS - (heights[at] ?? 0));
     const order = Uint32Array.from(records.keys()).sort((a, b) => (keys[a] ?? 0) - (keys[b] ?? 0));
     for (const at of order) {
@@ -60,17 +63,22 @@ export class Inventory {
   }
 
   get(digest: Digest): Readonly<ContentRecord> | undefined {
-    return this.#records.peek(digest);
+    const record = this.#records.peek(digest);
+    if (record !== undefined) record.usedAt = this.#pending.get(digest) ?? record.usedAt;
+    return record;
   }
 
   /** Adds what was stored just now, or replaces what was known of it. */
   add(digest: Digest, record: ContentRecord): void {
+    this.#settle(); // earlier uses were of what was known then
     this.#records.set(digest, record);
-    this.#use(digest, record.usedAt);
+    this.touch(digest, record.usedAt);
+    this.#settle();
     this.#publish();
   }
 
   delete(digest: Digest): void {
+    this.#settle();
     this.#records.delete(digest);
     this.#used.delete(digest);
     this.#publish();
@@ -78,12 +86,14 @@ export class Inventory {
 
   /** Notes that `digest` is asked for, and with it all that it lists. */
   touch(digest: Digest, now: number): void {
-    const record = this.#records.peek(digest);
-    if (record !== undefined && Math.abs(now - record.usedAt) >= SAME_USE_MS) this.#use(digest, now);
+    this.#pending.delete(digest); // so that it becomes the last
+    this.#pending.set(digest, now);
+    if (this.#pending.size > MOST_PENDING) this.#settle();
   }
 
   /** The records whose use has changed since this was last called. */
   takeUsed(): [Digest, ContentRecord][] {
+    this.#settle();
     const taken = [...this.#used].flatMap((digest): [Digest, ContentRecord][] => {
       const record = this.#records.peek(digest);
       return record === undefined ? [] : [[digest, record]];
@@ -94,10 +104,11 @@ export class Inventory {
 
   /** From the least recently used on. */
   *oldestFirst(): Iterable<[Digest, Readonly<ContentRecord>]> {
+    this.#settle();
     yield* this.#records.rentries() as Iterable<[Digest, ContentRecord]>;
   }
 
-  /** `digest` and all below it that is here; what lists others comes before them. */
+  /** `digest` and all below it that is here. What lists others comes before them. */
   closure(digest: Digest): Digest[] {
     const seen = new Set<Digest>();
     const childrenFirst: Digest[] = [];
@@ -105,7 +116,7 @@ export class Inventory {
       const record = this.#records.peek(at);
       if (record === undefined || seen.has(at)) return;
       seen.add(at);
-      if (depth < MAX_DEPTH) for (const child of record.children ?? []) visit(child, depth + 1);
+      if (depth < MAX_MANIFEST_DEPTH) for (const child of record.children ?? []) visit(child, depth + 1);
       childrenFirst.push(at);
     };
     visit(digest, 0);
@@ -122,13 +133,17 @@ export class Inventory {
     return parents;
   }
 
-  #use(digest: Digest, now: number): void {
-    for (const used of this.closure(digest)) {
-      const record = this.#records.get(used); // which makes it the most recent
-      if (record === undefined) continue;
-      record.usedAt = now;
-      this.#used.add(used);
+  /** Puts the uses that are pending in order. */
+  #settle(): void {
+    for (const [touched, usedAt] of this.#pending) {
+      for (const digest of this.closure(touched)) {
+        const record = this.#records.get(digest); // makes it the most recent
+        if (record === undefined) continue;
+        record.usedAt = usedAt;
+        this.#used.add(digest);
+      }
     }
+    this.#pending.clear();
   }
 
   #publish(): void {
@@ -138,9 +153,9 @@ export class Inventory {
 }
 
 /**
- * How many levels of manifests stand on what each lists: 0 for a blob, 1 for an image, 2 for an index.
+ * How many levels of manifests each record stands on: 0 for a blob, 1 for an image, 2 for an index.
  *
- * On the way, digests in lists become the very strings that are the keys: a million times two would be too much.
+ * On the way, digests in lists become the very strings that are the keys: a second copy of a million would be too much.
  */
 function heightsOf(digests: Contents['digests'], records: Contents['records']): Uint8Array {
   const heights = new Uint8Array(digests.length);

@@ -1,9 +1,9 @@
 /**
  * Opens the cache directory and makes index and content agree, whatever became of them.
  *
- *     format   the version of all this; a newer one is not touched
- *     pid      who has the directory; still there at a start, it tells that he did not end in order
- *     index/   LevelDB, whose lock is what keeps a second server out
+ *     format   the version of this layout; a newer one is not touched
+ *     pid      the process that has the directory; if it is still there at a start, that process did not end in order
+ *     index/   LevelDB; its lock keeps a second server out
  *     blobs/   the content (fs-store), the truth
  *     ingest/  what is on its way in (spool)
  */
@@ -12,7 +12,7 @@ import { pid } from 'node:process';
 import { type Digest, digestAlgorithm, digestOf } from '../../oci/digest.ts';
 import { childrenOf, MANIFEST_MAX_BYTES, parseManifest } from '../../oci/manifest.ts';
 import type { Logger } from '../../telemetry/log.ts';
-import type { ContentRecord, IndexChange } from '../index/index-store.ts';
+import type { ContentRecord, IndexChange, IndexStore } from '../index/index-store.ts';
 import { LevelIndex } from '../index/level-index.ts';
 import type { ContentReader, ContentStore } from '../store/content-store.ts';
 import { errnoOf, StorageError } from '../store/errors.ts';
@@ -24,9 +24,9 @@ const BATCH = 1000;
 const FILES_AT_A_TIME = 32;
 
 export interface CacheDirectory {
-  index: LevelIndex;
+  index: IndexStore;
   contents: Contents;
-  /** Manifests were found of which nobody knows any more which tags mean them, and whose they are. */
+  /** Manifests were found without records: which tags mean them, and which repositories may serve them, is lost. */
   manifestsWithoutOwner: boolean;
   /** Closes the index and lets go of the directory. */
   close: () => Promise<void>;
@@ -78,7 +78,7 @@ export async function openCacheDirectory(
   }
 }
 
-/** @returns false if the index is older than all formats. @throws {StorageError} the directory's format is newer */
+/** @returns false if there is an index but no format: it is older than all formats. @throws {StorageError} the directory's format is newer */
 async function knowsFormat(directory: string, fs: FileSystem): Promise<boolean> {
   const text = await read(join(directory, 'format'), fs);
   if (text === undefined) return (await read(join(directory, 'index', 'CURRENT'), fs)) === undefined;
@@ -136,19 +136,19 @@ async function readContents(index: LevelIndex): Promise<Contents | undefined> {
   return contents;
 }
 
-/** An index that is of no use is kept once, for who wants to look at it. */
+/** Keeps the last useless index, in case somebody wants to look at it. */
 async function setAside(directory: string, { fileSystem, logger }: Surroundings): Promise<void> {
   const aside = join(directory, 'index.damaged');
   await fileSystem.rm(aside, { recursive: true, force: true });
   try {
     await fileSystem.rename(join(directory, 'index'), aside);
-    logger.error({ aside }, 'the index was set aside, and is built anew from the content');
+    logger.error({ aside }, 'the index was set aside, and is built again from the content');
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw new StorageError('rename', error);
   }
 }
 
-/** Forgets records without content, takes up content without record. */
+/** Removes records without content, and makes records for content without one. */
 async function reconcile(
   index: LevelIndex,
   store: ContentStore,
@@ -179,7 +179,7 @@ async function reconcile(
     const removed = unknown.length - adopted.length;
     logger.warn(
       { adopted: adopted.length, manifests, lost: lost.size, removed },
-      'index and content did not agree: content without record was taken up, records without content forgotten',
+      'index and content did not agree: files without a record got one, records without a file were removed',
     );
   }
   const known = records.map((record, at): [Digest | undefined, ContentRecord] => [digests[at], record]);
@@ -193,8 +193,8 @@ async function reconcile(
 }
 
 /**
- * What can be told of content that has no record. Content that looks like a manifest is read, and removed if it is not
- * what its digest says; other content is checked when it is first opened.
+ * Makes the record of content that has none. Content that looks like a manifest is read, and removed if it is not what
+ * its digest says. Other content is checked when it is first opened.
  *
  * @throws {StorageError}
  */

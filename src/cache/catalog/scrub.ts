@@ -1,13 +1,13 @@
-/** Reads and hashes all that is stored, and looks for content that nobody knows. */
+/** Reads and hashes all that is stored, and looks for files without a record. */
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { ContentStore } from '../store/content-store.ts';
 import type { ContentCache } from './content-cache.ts';
-import type { Inventory } from './inventory.ts';
+import type { LocalCatalog } from './local-catalog.ts';
 import { recordOf } from './recovery.ts';
 
-/** Hits come first: a disk of 150 MiB/s, the slowest that is still sold, has more than half left for them. */
+/** Leaves more than half of a disk of 150 MiB/s, the slowest that is still sold, to the hits. */
 const BYTES_PER_SECOND = 64 * 1024 * 1024;
 const PROGRESS_EVERY_OBJECTS = 1000;
 
@@ -15,9 +15,9 @@ interface ScrubTotals {
   /** Objects that were read so far, and their bytes. */
   objects: number;
   bytes: number;
-  /** Not what their digest says, or lost; all forgotten. */
+  /** Objects that are not what their digest says, or lost. All were removed. */
   damaged: number;
-  /** In the store without a record, and taken up. */
+  /** Files that had no record, and have one now. */
   adopted: number;
 }
 
@@ -29,12 +29,12 @@ export type ScrubEvent =
 interface ScrubContext {
   cache: ContentCache;
   store: ContentStore;
-  inventory: Inventory;
+  catalog: LocalCatalog;
   clock: Clock;
 }
 
-/** The one scrub that may run at a time: for somebody who waits for it, or by itself. */
-export class Scrubbing {
+/** Runs one scrub at a time, for an operator who waits for it or on schedule. */
+export class Scrubber {
   readonly #context: ScrubContext & { logger: Logger };
   #abort: AbortController | undefined;
   #background: Promise<void> = Promise.resolve();
@@ -43,14 +43,14 @@ export class Scrubbing {
     this.#context = context;
   }
 
-  /** @returns undefined if one is running; else its events, which drive it */
+  /** @returns undefined while another is running; else its events, which drive it */
   begin(signal: AbortSignal): AsyncGenerator<ScrubEvent> | undefined {
     if (this.#abort !== undefined) return undefined;
     this.#abort = new AbortController();
     return this.#run(AbortSignal.any([signal, this.#abort.signal]));
   }
 
-  /** Nothing happens if one is running. */
+  /** Does nothing while one is running. */
   runInBackground(): void {
     const events = this.begin(new AbortController().signal);
     if (events === undefined) return;
@@ -83,10 +83,10 @@ export class Scrubbing {
   }
 }
 
-/** What is read is not evicted meanwhile; what comes meanwhile was hashed when it came. @throws {StorageError} */
+/** Reads all that is here now. What is read is not evicted meanwhile; what comes later was hashed when it came. @throws {StorageError} */
 async function* scrub(context: ScrubContext, signal: AbortSignal): AsyncGenerator<ScrubEvent> {
-  const { cache, store, inventory, clock } = context;
-  const known = [...inventory.oldestFirst()].map(([digest, { size }]) => ({ digest, size }));
+  const { cache, store, catalog, clock } = context;
+  const known = [...catalog.oldestFirst()].map(([digest, { size }]) => ({ digest, size }));
   const totalBytes = known.reduce((sum, { size }) => sum + size, 0);
   const totals: ScrubTotals = { objects: 0, bytes: 0, damaged: 0, adopted: 0 };
   const progress = (): ScrubEvent => {
@@ -95,7 +95,7 @@ async function* scrub(context: ScrubContext, signal: AbortSignal): AsyncGenerato
   yield progress();
   let told = 0;
   for (const { digest } of known) {
-    if (cache.get(digest) === undefined) continue; // evicted meanwhile
+    if ((await catalog.get(digest)) === undefined) continue; // evicted meanwhile
     const whole = await cache.verify(digest, async (bytes) => {
       totals.bytes += bytes;
       await clock.sleep((bytes / BYTES_PER_SECOND) * 1000, signal);
@@ -111,7 +111,7 @@ async function* scrub(context: ScrubContext, signal: AbortSignal): AsyncGenerato
   }
   for await (const digest of store.list()) {
     signal.throwIfAborted();
-    if (cache.get(digest) !== undefined || cache.isHeld(digest)) continue; // known, or being committed
+    if ((await catalog.get(digest)) !== undefined || catalog.isHeld(digest)) continue; // known, or being committed
     const record = await recordOf(store, digest);
     if (record === undefined) continue;
     await cache.adopt(digest, record);

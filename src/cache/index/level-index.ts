@@ -1,7 +1,7 @@
 /**
  * The index store in LevelDB, with an lru-cache in front.
  *
- * Reads use `getSync`: a hit costs 1.5 µs there and 46 µs on the thread pool (measured), and it costs nothing here.
+ * Reads use `getSync`: a read costs 1.5 µs, and 46 µs by way of the thread pool (measured).
  */
 import { Level } from 'level';
 import { LRUCache } from 'lru-cache';
@@ -12,21 +12,21 @@ import type {
   ContentRecord,
   IndexChange,
   IndexStore,
-  LinkRecord,
+  PermissionRecord,
   RepositoryKey,
   TagKey,
   TagRecord,
 } from './index-store.ts';
 
-type StoredRecord = TagRecord | LinkRecord | ContentRecord | string;
+type StoredRecord = TagRecord | PermissionRecord | ContentRecord | string;
 type Operation = { type: 'put'; key: string; value: StoredRecord } | { type: 'del'; key: string };
 
 const RECENT_RECORDS = 50_000;
 const RECENT_SUMS_BYTES = 8 * 1024 * 1024;
-/** Large: a hop to the thread pool for every few records would take most of a start with a million. */
+/** Large: with a hop to the thread pool for every few records, a start with a million would take most of its time for hops. */
 const CONTENTS_BATCH = 1000;
 const CONTENTS_BATCH_BYTES = 1024 * 1024;
-// lru-cache cannot hold undefined, and that a record is missing is worth remembering too.
+// lru-cache cannot hold undefined, and a missing record is worth remembering too.
 const ABSENT = Symbol('absent');
 
 export class LevelIndex implements IndexStore {
@@ -52,7 +52,7 @@ export class LevelIndex implements IndexStore {
     return new LevelIndex(db);
   }
 
-  /** Saves what can be saved of a damaged index that nobody has open. @throws {StorageError} nothing could be */
+  /** Saves what can be saved of a damaged index that is not open. @throws {StorageError} nothing could be saved */
   static async repair(directory: string): Promise<void> {
     try {
       // In Node this is classic-level's class; the types of the two leave its static method out.
@@ -66,8 +66,8 @@ export class LevelIndex implements IndexStore {
     return this.#get<TagRecord>(tagKey(key));
   }
 
-  async link(key: RepositoryKey, digest: Digest): Promise<LinkRecord | undefined> {
-    return this.#get<LinkRecord>(linkKey(key, digest));
+  async permission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined> {
+    return this.#get<PermissionRecord>(permissionKey(key, digest));
   }
 
   async sums(digest: Digest): Promise<string | undefined> {
@@ -88,7 +88,7 @@ export class LevelIndex implements IndexStore {
       for (;;) {
         const batch = (await iterator.nextv(CONTENTS_BATCH)) as [string, ContentRecord][];
         if (batch.length === 0) return;
-        // Copied: a slice of a string keeps the whole alive, and these are kept by the million.
+        // Copies the key: a slice of a string keeps the whole string alive, and there may be a million of them.
         for (const entry of batch) {
           const end = scratch.write(entry[0], 'latin1');
           entry[0] = scratch.toString('latin1', prefix.length, end);
@@ -109,9 +109,9 @@ export class LevelIndex implements IndexStore {
     }
   }
 
-  async *links(digest: Digest): AsyncIterable<[RepositoryKey, LinkRecord]> {
+  async *permissions(digest: Digest): AsyncIterable<[RepositoryKey, PermissionRecord]> {
     const prefix = `link:${digest}@`;
-    for await (const [key, value] of this.#range<LinkRecord>(prefix)) {
+    for await (const [key, value] of this.#range<PermissionRecord>(prefix)) {
       yield [parseRepositoryPath(key.slice(prefix.length)), value];
     }
   }
@@ -123,7 +123,7 @@ export class LevelIndex implements IndexStore {
     } catch (error) {
       throw new StorageError('index', error);
     } finally {
-      // After a failed batch we do not know what the disk holds, so the next read must ask it.
+      // Forgets the records after a failed batch too: nobody knows what the disk holds then.
       for (const { key } of operations) {
         this.#recent.delete(key);
         this.#recentSums.delete(key);
@@ -151,7 +151,7 @@ export class LevelIndex implements IndexStore {
     }
   }
 
-  /** @param after a key of the range: only what lies behind it */
+  /** @param after a key of the range; what comes before it, and the key itself, are left out */
   async *#range<R extends StoredRecord>(prefix: string, after?: string): AsyncIterable<[string, R]> {
     const from = after === undefined ? { gte: prefix } : { gt: after };
     try {
@@ -170,8 +170,8 @@ function operation(change: IndexChange): Operation {
   switch (change.put) {
     case 'tag':
       return { type: 'put', key: tagKey(change.key), value: change.value };
-    case 'link':
-      return { type: 'put', key: linkKey(change.key, change.digest), value: change.value };
+    case 'permission':
+      return { type: 'put', key: permissionKey(change.key, change.digest), value: change.value };
     case 'content':
       return { type: 'put', key: contentKey(change.digest), value: change.value };
     case 'sums':
@@ -183,8 +183,8 @@ function keyOfDeleted(change: Extract<IndexChange, { delete: string }>): string 
   switch (change.delete) {
     case 'tag':
       return tagKey(change.key);
-    case 'link':
-      return linkKey(change.key, change.digest);
+    case 'permission':
+      return permissionKey(change.key, change.digest);
     case 'content':
       return contentKey(change.digest);
     case 'sums':
@@ -196,8 +196,8 @@ function tagKey({ tag, accept, ...repository }: TagKey): string {
   return `tag:${repositoryPath(repository)}:${tag}${accept === '' ? '' : ` ${accept}`}`;
 }
 
-/** The digest comes first: who forgets one finds every repository that could serve it. */
-function linkKey(key: RepositoryKey, digest: Digest): string {
+/** The digest comes first, so that every repository that may serve it is found when it is forgotten. Format 1 calls it a link. */
+function permissionKey(key: RepositoryKey, digest: Digest): string {
   return `link:${digest}@${repositoryPath(key)}`;
 }
 

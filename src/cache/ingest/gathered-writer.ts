@@ -1,26 +1,21 @@
 /**
- * Writes what arrives to its place in a file, in few large pieces: everything that came while one write ran goes into
- * the next. One write for every chunk of 64 KiB costs twice the CPU.
+ * Writes a part of a file in few large pieces: everything that arrives while one write runs goes into the next. One
+ * write for every chunk of 64 KiB costs twice the CPU.
  */
 import { StorageError } from '../store/errors.ts';
 import type { FileHandle } from '../store/file-system.ts';
 
-/** Bytes that wait in memory while a write is under way; above this the writer's caller waits too. */
+/** Bytes that wait in memory while a write is under way. Above this the caller waits too. */
 const GATHER_BYTES = 1024 * 1024;
 /** A smaller batch is held back while more comes in at once: a hop to the thread pool costs as much as copying 100 KB. */
 const BATCH_BYTES = 512 * 1024;
 
-export interface WriteObserver {
-  /** A write has begun; this is the time to use the bytes while the thread pool copies them. */
-  writing(batch: readonly Buffer[], position: number): void;
-  /** It has ended: the file now holds the batch, `length` bytes at `position`. */
-  written(batch: readonly Buffer[], position: number, length: number): void;
-}
-
 export class GatheredWriter {
+  /** Position in the file of the first byte. */
+  readonly start: number;
   readonly #file: FileHandle;
-  readonly #observer: WriteObserver;
-  #position: number;
+  readonly #onWritten: (batch: readonly Buffer[], position: number) => void;
+  #written: number;
   #gathered: Buffer[] = [];
   #gatheredBytes = 0;
   #writingBytes = 0;
@@ -28,16 +23,26 @@ export class GatheredWriter {
   #draining: Promise<void> | undefined;
   #failure: StorageError | undefined;
 
-  /** @param position of the first byte in the file */
-  constructor(file: FileHandle, position: number, observer: WriteObserver) {
+  /** @param onWritten called for each batch, in order, when it is in the file and the next one is being written */
+  constructor(
+    file: FileHandle,
+    start: number,
+    onWritten: (batch: readonly Buffer[], position: number) => void,
+  ) {
     this.#file = file;
-    this.#position = position;
-    this.#observer = observer;
+    this.start = start;
+    this.#written = start;
+    this.#onWritten = onWritten;
+  }
+
+  /** What lies before this position, from {@link start} on, is in the file. */
+  get written(): number {
+    return this.#written;
   }
 
   /** Where the next byte that is appended will lie. */
   get end(): number {
-    return this.#position + this.#writingBytes + this.#gatheredBytes;
+    return this.#written + this.#writingBytes + this.#gatheredBytes;
   }
 
   /** Await the result: it is the back-pressure of the disk. @throws {StorageError} */
@@ -58,27 +63,29 @@ export class GatheredWriter {
   }
 
   async #drain(): Promise<void> {
+    let tellWritten = (): void => undefined;
     await this.#gathering();
     while (this.#gathered.length > 0) {
-      const batch = this.#gathered;
-      const length = this.#gatheredBytes;
+      const [batch, position, length] = [this.#gathered, this.#written, this.#gatheredBytes];
       this.#gathered = [];
       this.#gatheredBytes = 0;
       this.#writingBytes = length;
       this.#makeRoom();
-      const written = this.#write(batch, this.#position);
-      this.#observer.writing(batch, this.#position);
+      const writing = this.#write(batch, position);
+      tellWritten(); // of the batch before: it is hashed while the thread pool writes this one
+      tellWritten = () => undefined;
       try {
-        await written;
+        await writing;
       } catch (error) {
         this.#failure = new StorageError('write', error);
         break;
       }
-      this.#position += length;
+      this.#written += length;
       this.#writingBytes = 0;
-      this.#observer.written(batch, this.#position - length, length);
+      tellWritten = () => this.#onWritten(batch, position);
       await this.#gathering();
     }
+    tellWritten();
     this.#draining = undefined;
     this.#makeRoom();
   }

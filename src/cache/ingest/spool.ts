@@ -1,20 +1,22 @@
 /**
  * `ingest/`: where content lies until it is verified and handed to the content store.
  *
- * Files here are never served to anyone but the followers of the ingest that writes them.
+ * A file here is served to nobody but the followers of the ingest that writes it.
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../oci/digest.ts';
-import { BlockSums } from '../store/block-sums.ts';
 import { errnoOf, StorageError } from '../store/errors.ts';
 import type { FileHandle, FileSystem } from '../store/file-system.ts';
-import { type HashedPrefix, Ingest } from './ingest.ts';
+import { HashedFront } from './hashed-front.ts';
+import { Ingest } from './ingest.ts';
 
-/** A shorter partial blob is fetched anew sooner than it is worth keeping. */
+/** A shorter partial blob is fetched anew: that is cheaper than keeping it. */
 const RESUME_MIN_BYTES = 1024 * 1024;
-/** What the name of a note of {@link Spool.noteFrontier} ends with. */
-const FRONTIER = '.frontier';
+/** The name of a partial blob: its digest, and which origin it comes from. */
+const PARTIAL = /^(sha256|sha512)-([a-f0-9]+)\.[a-f0-9]{16}$/;
+/** What the name of a note ends with; see {@link Spool.noteFront}. */
+const NOTE = '.front';
 const HASH_BUFFER_BYTES = 1024 * 1024;
 
 export class Spool {
@@ -22,7 +24,7 @@ export class Spool {
   readonly #fs: FileSystem;
   /** Bytes of what earlier ingests left to be resumed, by path. */
   readonly #partials = new Map<string, number>();
-  #puts = 0;
+  #files = 0;
 
   constructor(directory: string, fs: FileSystem) {
     this.#directory = join(directory, 'ingest');
@@ -30,7 +32,7 @@ export class Spool {
   }
 
   /**
-   * Makes the directory and removes what earlier runs left, but for large partial blobs, which are resumed.
+   * Makes the directory and removes what earlier runs left, except large partial blobs, which are resumed.
    *
    * @throws {StorageError}
    */
@@ -40,14 +42,14 @@ export class Spool {
       for await (const entry of await this.#fs.opendir(this.#directory)) {
         const path = join(this.#directory, entry.name);
         if (!(await this.#isResumable(entry.name))) await this.discard(path);
-        else if (!entry.name.endsWith(FRONTIER)) this.#partials.set(path, (await this.#fs.stat(path)).size);
+        else if (!entry.name.endsWith(NOTE)) this.#partials.set(path, (await this.#fs.stat(path)).size);
       }
     } catch (error) {
       throw new StorageError('sweep', error);
     }
   }
 
-  /** Bytes that partial blobs take for which no ingest is open. */
+  /** Bytes of the partial blobs for which no ingest is open. */
   get partialBytes(): number {
     return [...this.#partials.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
@@ -57,25 +59,22 @@ export class Spool {
     for (const path of this.#partials.keys()) await this.discard(path);
   }
 
-  /** Where the ingest of `digest` writes. The caller sees to it that there is only one at a time. */
-  path(digest: Digest): string {
-    return join(this.#directory, `${digestAlgorithm(digest)}-${digestHex(digest)}`);
-  }
-
   /**
-   * Begins an ingest, behind whatever an earlier one of this digest left in its file.
+   * Begins an ingest behind what an earlier one of this digest and origin left in its file. The caller allows only one
+   * at a time for both. Bytes of another origin are not gone on from: they may be wrong ones.
    *
    * @throws {StorageError}
    */
-  async open(digest: Digest): Promise<Ingest> {
+  async open(digest: Digest, origin: string): Promise<Ingest> {
+    const tag = createHash('sha256').update(origin).digest('hex').slice(0, 16);
+    const path = join(this.#directory, `${digestAlgorithm(digest)}-${digestHex(digest)}.${tag}`);
     let file: FileHandle | undefined;
     try {
-      const path = this.path(digest);
       this.#partials.delete(path);
       file = await this.#openFile(path);
-      const frontier = await this.#readFrontier(path);
-      if (frontier !== undefined) await file.truncate(Math.min(frontier, (await file.stat()).size));
-      return new Ingest(digest, file, await hashPrefix(digest, file));
+      const noted = await this.#readNote(path);
+      if (noted !== undefined) await file.truncate(Math.min(noted, (await file.stat()).size));
+      return new Ingest(await hashFile(digest, file), { digest, path, file });
     } catch (error) {
       await file?.close();
       throw new StorageError('open', error);
@@ -83,48 +82,45 @@ export class Spool {
   }
 
   /**
-   * Begins an ingest in a file of its own, which is never resumed: for what may be fetched at the same time.
+   * Begins an ingest in a file of its own, which is never resumed. Any number of them may run for one digest.
    *
-   * @returns where it writes, too: the caller commits or discards that
    * @throws {StorageError}
    */
-  async openApart(digest: Digest): Promise<{ ingest: Ingest; path: string }> {
-    this.#puts += 1;
-    const path = join(this.#directory, `apart-${this.#puts}`);
+  async openApart(digest: Digest): Promise<Ingest> {
+    const path = this.#newPath();
     try {
-      return { ingest: new Ingest(digest, await this.#fs.open(path, 'w+')), path };
+      return new Ingest(new HashedFront(digest), { digest, path, file: await this.#fs.open(path, 'w+') });
     } catch (error) {
       throw new StorageError('open', error);
     }
   }
 
-  /** Keeps the file of an ingest that broke off if it is worth resuming. Never throws: it is a service, no duty. */
+  /**
+   * Keeps the file of an ingest that broke off, if it is worth resuming. Never throws: what cannot be kept is fetched
+   * again.
+   */
   async retire(ingest: Ingest, options: { resumable: boolean }): Promise<void> {
-    const path = this.path(ingest.digest);
+    const { path } = ingest;
     try {
       if (options.resumable) await ingest.truncate();
-      if (!options.resumable || ingest.written < RESUME_MIN_BYTES) return await this.discard(path);
-      this.#partials.set(path, ingest.written);
-      await this.#fs.unlink(path + FRONTIER);
+      if (!options.resumable || ingest.front < RESUME_MIN_BYTES) return await this.discard(path);
+      this.#partials.set(path, ingest.front);
+      await this.#fs.unlink(path + NOTE);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') await this.discard(path);
     }
   }
 
   /**
-   * Notes that bytes up to `length` are there, and those behind need not be: a process that is killed while segments
-   * are written leaves holes. Without a note, all that is in the file counts.
+   * Notes how long the front is. Behind it there may be holes: a process that is killed while segments are written
+   * leaves some. Without a note, all that is in the file counts.
    *
    * @throws {StorageError}
    */
-  async noteFrontier(digest: Digest, length: number): Promise<void> {
+  async noteFront({ path, front }: Ingest): Promise<void> {
     try {
-      const file = await this.#fs.open(this.path(digest) + FRONTIER, 'w');
-      try {
-        await file.writeFile(String(length));
-      } finally {
-        await file.close();
-      }
+      await using file = await this.#fs.open(path + NOTE, 'w');
+      await file.writeFile(String(front));
     } catch (error) {
       throw new StorageError('write', error);
     }
@@ -137,19 +133,14 @@ export class Spool {
    * @throws {StorageError}
    */
   async put(bytes: Uint8Array): Promise<string> {
-    this.#puts += 1;
-    const path = join(this.#directory, `put-${this.#puts}`);
+    const path = this.#newPath();
     let operation = 'open';
     try {
-      const file = await this.#fs.open(path, 'w');
-      try {
-        operation = 'write';
-        await file.writeFile(bytes);
-        operation = 'sync';
-        await file.datasync();
-      } finally {
-        await file.close();
-      }
+      await using file = await this.#fs.open(path, 'w');
+      operation = 'write';
+      await file.writeFile(bytes);
+      operation = 'sync';
+      await file.datasync();
       return path;
     } catch (error) {
       await this.discard(path);
@@ -163,35 +154,37 @@ export class Spool {
     return true;
   }
 
-  /** Removes a spooled file; that it is gone already, or cannot go now, is left to the next {@link sweep}. */
+  /** Removes a spooled file. One that cannot go now is left to the next {@link sweep}. */
   async discard(path: string): Promise<void> {
     this.#partials.delete(path);
     await this.#fs.unlink(path).catch(() => undefined);
-    await this.#fs.unlink(path + FRONTIER).catch(() => undefined);
+    await this.#fs.unlink(path + NOTE).catch(() => undefined);
+  }
+
+  #newPath(): string {
+    this.#files += 1;
+    return join(this.#directory, `new-${this.#files}`);
   }
 
   async #isResumable(name: string): Promise<boolean> {
-    const content = name.endsWith(FRONTIER) ? name.slice(0, -FRONTIER.length) : name;
-    if (digestOfName(content) === undefined) return false;
-    const path = join(this.#directory, content);
+    const partial = name.endsWith(NOTE) ? name.slice(0, -NOTE.length) : name;
+    const [, algorithm, hex] = PARTIAL.exec(partial) ?? [];
+    if (parseDigest(`${algorithm}:${hex}`) === undefined) return false;
+    const path = join(this.#directory, partial);
     try {
       const { size } = await this.#fs.stat(path);
-      return Math.min(size, (await this.#readFrontier(path)) ?? size) >= RESUME_MIN_BYTES;
+      return Math.min(size, (await this.#readNote(path)) ?? size) >= RESUME_MIN_BYTES;
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return false;
       throw error;
     }
   }
 
-  async #readFrontier(path: string): Promise<number | undefined> {
+  async #readNote(path: string): Promise<number | undefined> {
     try {
-      const file = await this.#fs.open(path + FRONTIER, 'r');
-      try {
-        const length = Number(await file.readFile('utf8'));
-        return Number.isSafeInteger(length) ? length : 0; // the note itself was cut off
-      } finally {
-        await file.close();
-      }
+      await using file = await this.#fs.open(path + NOTE, 'r');
+      const length = Number(await file.readFile('utf8'));
+      return Number.isSafeInteger(length) ? length : 0; // the note itself was cut off
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
       throw error;
@@ -208,21 +201,13 @@ export class Spool {
   }
 }
 
-function digestOfName(name: string): Digest | undefined {
-  return parseDigest(name.replace('-', ':'));
-}
-
-async function hashPrefix(digest: Digest, file: FileHandle): Promise<HashedPrefix & { sums: BlockSums }> {
-  const hash = createHash(digestAlgorithm(digest));
-  const sums = new BlockSums();
+/** What the file holds already counts as front once it is hashed. */
+async function hashFile(digest: Digest, file: FileHandle): Promise<HashedFront> {
+  const front = new HashedFront(digest);
   const buffer = Buffer.allocUnsafe((await file.stat()).size === 0 ? 1 : HASH_BUFFER_BYTES);
-  let length = 0;
   for (;;) {
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
-    if (bytesRead === 0) return { length, hash, sums };
-    const bytes = buffer.subarray(0, bytesRead);
-    hash.update(bytes);
-    sums.update(bytes);
-    length += bytesRead;
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, front.length);
+    if (bytesRead === 0) return front;
+    front.add(buffer.subarray(0, bytesRead));
   }
 }

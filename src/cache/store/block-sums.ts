@@ -1,16 +1,16 @@
 /**
  * Checksums of the blocks of a blob, so that every read of stored content can be checked, ranges too.
  *
- * Each is a Poly1305 tag under a fixed key: not against attackers, who could write the index as well, but against
- * flipped bits and lost sectors. Measured in CPU seconds a GiB: 0.09, where CRC-32 costs 0.22 and SHA-256 0.61; the
- * whole of a warm hit costs about 0.35. Node has no cheaper checksum.
+ * Each is a Poly1305 tag under a fixed key. It guards against flipped bits and lost sectors, not against attackers: they
+ * could write the index as well. Measured in CPU seconds a GiB: 0.09, where CRC-32 costs 0.22, SHA-256 0.61, and a whole
+ * warm hit about 0.35. Node has no cheaper checksum.
  */
 import { type CipherChaCha20Poly1305, createCipheriv, createSecretKey } from 'node:crypto';
 
-/** A range costs at most two blocks' reading more than its own bytes; the sums of a GiB take 8 KiB. */
+/** A range costs at most the reading of two more blocks. The sums of a GiB take 8 KiB. */
 export const BLOCK_BYTES = 1024 * 1024;
 const SUM_BYTES = 8;
-const KEY = createSecretKey(Buffer.alloc(32)); // as bytes it would be made into one for every block
+const KEY = createSecretKey(Buffer.alloc(32)); // made once: from bytes, Node would make one for every block
 const NONCE = Buffer.alloc(12);
 
 /** The checksum of one block. */
@@ -30,7 +30,7 @@ export class BlockSum {
   }
 }
 
-/** Sums up a blob that goes by from front to back. */
+/** Sums up a blob, from front to back. */
 export class BlockSums {
   readonly #done: Buffer[] = [];
   #sum = new BlockSum();
@@ -46,7 +46,7 @@ export class BlockSums {
     }
   }
 
-  /** Ends it. One sum a block, one behind the other, as {@link blockSum} takes them apart. */
+  /** Ends it. @returns the sums of all blocks in order, in base64 */
   value(): string {
     if (this.#filled > 0) this.#endBlock();
     return Buffer.concat(this.#done).toString('base64');
@@ -59,7 +59,7 @@ export class BlockSums {
   }
 }
 
-/** The sum of the block that begins at `position`, out of the decoded value of {@link BlockSums}. */
+/** The sum of the block that begins at `position`. @param sums the decoded value of {@link BlockSums} */
 export function blockSum(sums: Buffer, position: number): Buffer {
   const at = (position / BLOCK_BYTES) * SUM_BYTES;
   return sums.subarray(at, at + SUM_BYTES);

@@ -9,11 +9,11 @@ import type { Digest } from '../../oci/digest.ts';
 export interface ContentReader {
   /** Bytes of the whole content. */
   readonly size: number;
-  /** Where it lies, below the store's own folder, if it may be sent from there as it is: all of it is known to be right. */
+  /** Its file, below the store's own folder. Only present if all of it is known to be right, so that others may send it. */
   readonly file?: string;
   /**
    * Reads into `target` from `position`, at most up to `end` (exclusive), and waits while nothing is there yet.
-   * Readers that stream unverified bytes keep the last ones before `end` back until the digest has matched.
+   * A reader that streams unverified bytes keeps the last ones before `end` back until the digest has matched.
    *
    * @returns the number of bytes read: at least 1 while `position < end`
    * @throws {ContentError} the bytes turned out wrong: the reply must not be completed
@@ -23,18 +23,18 @@ export interface ContentReader {
   close(): Promise<void>;
 }
 
-/** Content that is read out of the store. */
+/** Content that is read out of the store. Nothing has checked it. */
 export interface StoredReader extends ContentReader {
-  /** Another one when somebody has written to it since. */
+  /** Differs when somebody has written to the file since. */
   readonly version: string;
-  /** Where it lies, below the store's own folder. */
+  /** Its file, below the store's own folder. */
   readonly file?: string;
 }
 
 export interface StoredContent {
   /** Bytes. */
   size: number;
-  /** Bytes that it takes in the store. */
+  /** Bytes that it takes on the disk. */
   allocated: number;
   /** When it was stored; milliseconds since the epoch. */
   storedAt: number;
@@ -44,9 +44,9 @@ export interface StoredContent {
 export interface ContentStore {
   open(digest: Digest): Promise<StoredReader | undefined>;
   stat(digest: Digest): Promise<StoredContent | undefined>;
-  /** Takes over the verified file at `path`, which is gone from there afterwards. Committing twice is no error. */
+  /** Moves the verified file at `path` into the store. Committing twice is not an error. */
   commit(digest: Digest, path: string): Promise<StoredContent>;
-  /** Readers that are open go on reading. Deleting what is not there is no error. */
+  /** Open readers go on reading. Deleting what is not there is not an error. */
   delete(digest: Digest): Promise<void>;
   list(): AsyncIterable<Digest>;
 }

@@ -16,15 +16,12 @@ export class ContentError extends Error {
   }
 }
 
-export type StorageErrorCode = 'full' | 'read-only' | 'io';
-
 /** A failed operation on the cache directory. It never fails a pull: whoever meets it goes on uncached. */
 export class StorageError extends Error {
   override readonly name = 'StorageError';
-  readonly code: StorageErrorCode;
   /** What was tried: `open`, `write`, `sync`, `rename`, `read`, `index`, `reserve`. */
   readonly operation: string;
-  /** The operating system's name for it, such as `ENOSPC`. */
+  /** The operating system's name for the fault, such as `ENOSPC`. */
   readonly errno: string;
 
   /** @param hint what to do about it */
@@ -33,12 +30,6 @@ export class StorageError extends Error {
     super(`cache directory: ${operation} failed: ${errno}${hint}`, { cause });
     this.operation = operation;
     this.errno = errno;
-    this.code =
-      errno === 'ENOSPC' || errno === 'EDQUOT'
-        ? 'full'
-        : errno === 'EROFS' || errno === 'EACCES' || errno === 'EPERM'
-          ? 'read-only'
-          : 'io';
   }
 }
 

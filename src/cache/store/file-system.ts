@@ -1,4 +1,4 @@
-/** The few file operations the cache uses: one seam at which tests make the disk fail. */
+/** The file operations that the cache uses: the seam at which tests make the disk fail. */
 import * as fs from 'node:fs/promises';
 
 export type FileSystem = Pick<

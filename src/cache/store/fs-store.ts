@@ -6,7 +6,7 @@ import type { ContentStore, StoredContent, StoredReader } from './content-store.
 import { errnoOf, StorageError } from './errors.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
 
-/** The unit of `st_blocks` (POSIX leaves it open, every system that Node runs on uses this one). */
+/** The unit of `st_blocks`. POSIX leaves it open; every system that Node runs on uses this one. */
 const STAT_BLOCK_BYTES = 512;
 
 export class FsStore implements ContentStore {
@@ -107,7 +107,7 @@ class FileReader implements StoredReader {
     this.#file = file;
     this.file = path;
     this.size = size;
-    // Nobody but the system sets the time of the last change.
+    // ctime: only the system sets it, so a write cannot hide.
     this.version = `${ino} ${ctimeMs}`;
   }
 

@@ -1,4 +1,4 @@
-/** Reports what the disk refuses: every failure is counted, the log gets one line a minute for each kind. */
+/** Reports what the disk refuses. Every failure is counted; the log gets one line a minute for each kind. */
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
@@ -20,9 +20,9 @@ export class StorageFaults {
   }
 
   /**
-   * Runs a side step of a pull that the disk may refuse.
+   * Runs a step that the pull can do without.
    *
-   * @returns undefined if it was refused; the refusal has been reported
+   * @returns undefined if the disk refused it, which has been reported then
    */
   async tolerate<T>(step: () => Promise<T>): Promise<T | undefined> {
     try {
@@ -34,7 +34,7 @@ export class StorageFaults {
     }
   }
 
-  /** Only counts, for who logs it himself. */
+  /** Only counts. The caller logs. */
   count(operation: string, code: string): void {
     this.#metrics.storageErrors.inc({ operation, code });
   }

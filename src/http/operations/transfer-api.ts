@@ -10,15 +10,15 @@ import { parseImageName } from '../../oci/image-name.ts';
 import { isPlatform } from '../../oci/platform.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { ImageError } from '../../transfer/errors.ts';
-import type { Exporting, ExportRequest } from '../../transfer/export.ts';
-import type { Importing } from '../../transfer/import.ts';
-import type { Warming } from '../../transfer/warm.ts';
+import type { Exporter, ExportRequest } from '../../transfer/exporter.ts';
+import type { Importer } from '../../transfer/importer.ts';
+import type { Warmer } from '../../transfer/warmer.ts';
 import { ApiError, answerErrors, contextOf, refuseWebPages, sendEvents } from './api.ts';
 
 export interface TransferContext {
-  warming: Warming;
-  exporting: Exporting;
-  importing: Importing;
+  warmer: Warmer;
+  exporter: Exporter;
+  importer: Importer;
   logger: Logger;
   /** A client that moves no byte for this long is cut. */
   clientTimeoutMs: number;
@@ -45,13 +45,13 @@ const EXPORT = z.strictObject({
 });
 
 export function transferRoutes(context: TransferContext): Router {
-  const { warming, importing, logger, clientTimeoutMs } = context;
+  const { warmer, importer, logger, clientTimeoutMs } = context;
   const router = new Router({ prefix: '/api' });
   router.use(answerErrors(logger), refuseWebPages());
 
   router.post('/warm', async (ctx) => {
     const wanted = checked(WARM, await readJson(ctx.req, clientTimeoutMs));
-    await sendEvents(ctx, warming.begin(wanted, contextOf(ctx)), logger);
+    await sendEvents(ctx, warmer.begin(wanted, contextOf(ctx)), logger);
   });
 
   router.get('/export', async (ctx) => {
@@ -70,7 +70,7 @@ export function transferRoutes(context: TransferContext): Router {
     if (given !== null && name === undefined)
       throw new ApiError(400, `${given} is not an image name: write it like docker.io/library/alpine:3.20`);
     const archive = unlessStalled(ctx.req, clientTimeoutMs);
-    await sendEvents(ctx, importing.begin({ archive, name }), logger);
+    await sendEvents(ctx, importer.begin({ archive, name }), logger);
   });
   return router;
 }
@@ -78,9 +78,9 @@ export function transferRoutes(context: TransferContext): Router {
 async function sendArchive(
   ctx: Context,
   request: ExportRequest,
-  { exporting, logger, clientTimeoutMs }: TransferContext,
+  { exporter, logger, clientTimeoutMs }: TransferContext,
 ): Promise<void> {
-  using archive = await exporting.prepare(request).catch((error: unknown) => {
+  using archive = await exporter.prepare(request).catch((error: unknown) => {
     if (error instanceof ImageError) throw new ApiError(error.code === 'bad-name' ? 400 : 404, error.message);
     throw error;
   });

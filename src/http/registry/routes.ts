@@ -62,7 +62,7 @@ export interface PingRequest {
 }
 
 /** A step of pushing a blob. Its name is checked like any other, so that a wrong name is reported first. */
-export interface UploadRequest extends Target {
+interface UploadRequest extends Target {
   kind: 'upload';
 }
 

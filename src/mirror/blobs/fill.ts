@@ -1,12 +1,14 @@
 /**
- * The one fetch of a cold blob: from upstream into an ingest, verified, then committed.
+ * The one fetch of a cold blob: from its origin into an ingest, verified, then committed.
  *
  * It belongs to no request: clients come and go, it runs to its end.
  */
+import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
 import type { Reservation, Space } from '../../cache/catalog/space.ts';
 import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
-import type { HashedPrefix, Ingest } from '../../cache/ingest/ingest.ts';
+import type { FrontState } from '../../cache/ingest/hashed-front.ts';
+import type { Ingest } from '../../cache/ingest/ingest.ts';
 import type { Spool } from '../../cache/ingest/spool.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import { ContentError, StorageError } from '../../cache/store/errors.ts';
@@ -16,10 +18,11 @@ import type { Digest } from '../../oci/digest.ts';
 import { detached, type RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
-import type { Upstream } from '../../upstream/upstream.ts';
-import { BlobFetch } from './blob-fetch.ts';
+import type { BlobBytes, BlobOrigin } from './blob-origin.ts';
+import { fetchInLanes, type Segment, segmentsOf } from './segments.ts';
 
 export interface FillContext {
+  catalog: Catalog;
   cache: ContentCache;
   space: Space;
   index: IndexStore;
@@ -33,66 +36,40 @@ export interface FillContext {
 export interface FillRequest {
   /** Of the request that began it. */
   context: RequestContext;
-  upstream: Upstream;
+  origin: BlobOrigin;
+  /** The repository that it is fetched from. */
   key: RepositoryKey;
   digest: Digest;
-  /** Bytes, where a manifest says so. */
+  /** Bytes, where a manifest of the repository says so. */
   expectedSize: number | undefined;
   /** Ranges of a large blob that are fetched at one time. */
   segments: number;
 }
 
-/** Reserved at a time for a blob that nobody says the length of. */
+/** Reserved at a time for a blob of unknown length. */
 const UNKNOWN_LENGTH_STEP_BYTES = 16 * 1024 * 1024;
-
-/** A part of a blob; `to` is exclusive. */
-interface Segment {
-  from: number;
-  to: number;
-}
-
-/** A smaller blob comes in one piece. */
-const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
-const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
-const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
-/**
- * A connection that is as fast as this fetches alone. Parallel ranges do not come in their order, so they are read back
- * from the file to be hashed; that is worth it where a connection is slower than the line, as on content networks.
- */
-const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
-
-/**
- * The parts in which the rest of a blob is fetched: several for each of `lanes`, so that the front grows steadily, and
- * not so many that upstream is flooded with requests. None if it comes in one piece.
- */
-function segmentsOf(from: number, size: number | undefined, lanes: number): Segment[] {
-  if (size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES) return [];
-  const share = Math.ceil((size - from) / (lanes * 4));
-  const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), SEGMENT_MAX_BYTES);
-  const count = Math.ceil((size - from) / length);
-  return Array.from({ length: count }, (_, at) => ({
-    from: from + at * length,
-    to: Math.min(from + (at + 1) * length, size),
-  }));
-}
 
 export class Fill {
   readonly request: FillRequest;
   readonly #context: FillContext;
-  readonly #onDone: () => void;
+  readonly #onEnding: () => void;
   readonly #abort = new AbortController();
-  readonly #opened = Promise.withResolvers<Ingest>();
+  /** Resolves when the origin has begun to answer. */
+  readonly #begun = Promise.withResolvers<Ingest>();
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
   #failed = false;
+  /** What its followers expect at most: an origin that tells no length must not go on for ever. */
+  #largestExpected: number;
 
-  /** @param onDone called when the fill can be followed no more: its content is in the store, or it has failed */
-  constructor(request: FillRequest, context: FillContext, onDone: () => void) {
+  /** @param onEnding called when the fill can be followed no more: its content is in the store, or it has failed */
+  constructor(request: FillRequest, context: FillContext, onEnding: () => void) {
     this.request = request;
     this.#context = context;
-    this.#onDone = onDone;
-    // Those who wait for it get the error; a fill that nobody waits for must not end the process.
-    this.#opened.promise.catch(() => undefined);
+    this.#onEnding = onEnding;
+    this.#largestExpected = request.expectedSize ?? Number.POSITIVE_INFINITY;
+    // Whoever waits for it gets the error. A fill that nobody waits for must not end the process.
+    this.#begun.promise.catch(() => undefined);
     this.#ended = this.#run();
   }
 
@@ -104,25 +81,22 @@ export class Fill {
   /**
    * Begins to read along as soon as the size is known.
    *
-   * @throws {UpstreamError | ContentError} the fetch failed before that
+   * @param expectedSize bytes, as a manifest of the client's repository says. A wrong one fails this client only
+   * @returns undefined if the fill has ended
+   * @throws {UpstreamError | ContentError} no byte could be had, or the blob has another size than expected
    * @throws {StorageError} the disk refused it
    */
-  async follow(): Promise<ContentReader> {
-    const ingest = await this.#opened.promise;
-    await ingest.sized();
-    const { ingestFollowers } = this.#context.metrics;
-    const reader = ingest.follow();
+  async follow(expectedSize: number | undefined): Promise<ContentReader | undefined> {
+    this.#largestExpected = Math.max(this.#largestExpected, expectedSize ?? Number.POSITIVE_INFINITY);
+    const ingest = await this.#begun.promise;
+    if (expectedSize === undefined) await ingest.sized();
+    if (ingest.ended) return undefined;
+    const { ingestFollowers, contentRejected } = this.#context.metrics;
+    if (expectedSize !== undefined && ingest.size !== undefined && ingest.size !== expectedSize)
+      contentRejected.inc({ upstream: this.request.origin.name, reason: 'size-mismatch' });
+    const reader = ingest.follow(expectedSize, () => ingestFollowers.dec());
     ingestFollowers.inc();
-    let closed = false;
-    return {
-      size: reader.size,
-      read: (target, position, end) => reader.read(target, position, end),
-      close: async () => {
-        if (!closed) ingestFollowers.dec();
-        closed = true;
-        await reader.close();
-      },
-    };
+    return reader;
   }
 
   /** It cannot be followed any more, only waited for: its file is being dealt with. */
@@ -130,161 +104,143 @@ export class Fill {
     return this.#failed;
   }
 
-  /** The whole blob is here, only not yet where it belongs. */
+  /** The whole blob is here, but not yet in the store. */
   get verified(): boolean {
     return this.#ingest?.verified ?? false;
   }
 
   /** Where a reader goes on by itself after the disk has failed under the ingest. */
-  hashedPrefix(): HashedPrefix | undefined {
-    return this.#ingest?.hashedPrefix();
+  frontState(): FrontState | undefined {
+    return this.#ingest?.frontState();
   }
 
-  /** Breaks the fetch off; what has come is kept for the next one. */
+  /** Breaks the fetch off. What has come is kept for the next one. */
   async close(): Promise<void> {
     this.#abort.abort(new Error('the mirror is shutting down'));
     await this.#ended;
   }
 
   async #run(): Promise<void> {
-    const { metrics, space, spool, faults, logger } = this.#context;
+    const { metrics, space, spool } = this.#context;
+    const { digest, origin, expectedSize } = this.request;
     metrics.ingestsInProgress.inc();
     let reservation: Reservation | undefined;
     try {
-      reservation = await space.reserve(this.request.expectedSize ?? UNKNOWN_LENGTH_STEP_BYTES);
-      const ingest = await spool.open(this.request.digest);
-      this.#ingest = ingest;
-      this.#opened.resolve(ingest);
-      await this.#fill(ingest, reservation);
+      reservation = await space.reserve(expectedSize ?? UNKNOWN_LENGTH_STEP_BYTES);
+      this.#ingest = await spool.open(digest, origin.name);
+      await this.#fill(this.#ingest, reservation);
+      await this.#ingest.verify();
+      await this.#commit(this.#ingest);
     } catch (error) {
-      const failure = error instanceof Error ? error : new Error(String(error));
-      this.#failed = true;
-      this.#opened.reject(failure);
-      this.#ingest?.abort(failure);
-      if (failure instanceof StorageError) faults.report(failure);
-      else
-        logger.warn(
-          {
-            requestId: this.request.context.id,
-            err: failure,
-            upstream: this.request.upstream.name,
-            digest: this.request.digest,
-          },
-          'fetch failed',
-        );
-      if (failure instanceof ContentError) {
-        metrics.contentRejected.inc({ upstream: this.request.upstream.name, reason: failure.code });
-      }
-      // Wrong bytes are no start for a resumed fetch, and a disk in trouble wants its space back.
-      const resumable = !(failure instanceof ContentError || failure instanceof StorageError);
-      if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
+      await this.#fail(error instanceof Error ? error : new Error(String(error)));
     } finally {
       reservation?.[Symbol.dispose]();
       metrics.ingestsInProgress.dec();
-      this.#onDone(); // before the file may be closed under a new follower
+      this.#onEnding(); // before the file may be closed under a new follower
       await this.#ingest?.end();
     }
   }
 
-  async #fill(ingest: Ingest, reservation: Reservation): Promise<void> {
-    const { expectedSize, segments, upstream } = this.request;
-    const from = ingest.written;
-    if (from > 0) this.#context.metrics.ingestResumes.inc({ upstream: upstream.name });
-    const [first, ...rest] = segmentsOf(from, expectedSize, segments);
-    const fetch = await this.#startFetch(from, first?.to);
-    try {
-      if (fetch.size !== undefined) {
-        await reservation.grow(fetch.size);
-        ingest.setSize(fetch.size);
-      }
-      // An upstream that ignores ranges has begun to send the whole; then that one reply is taken to its end.
-      if (first === undefined || fetch.end === fetch.size)
-        await this.#write(ingest, fetch, from, reservation);
-      else await this.#fillInSegments(ingest, fetch, first, rest);
-    } finally {
-      fetch.close();
+  async #fail(failure: Error): Promise<void> {
+    const { metrics, spool, faults, logger } = this.#context;
+    const { context, digest, origin } = this.request;
+    this.#failed = true;
+    this.#begun.reject(failure);
+    this.#ingest?.abort(failure);
+    if (failure instanceof StorageError) faults.report(failure);
+    else {
+      const line = { requestId: context.id, err: failure, upstream: origin.name, digest };
+      logger.warn(line, 'fetch failed');
     }
-    await ingest.verify();
-    await this.#commit(ingest);
+    if (failure instanceof ContentError)
+      metrics.contentRejected.inc({ upstream: origin.name, reason: failure.code });
+    // Wrong bytes are not a start for a resumed fetch, and a disk in trouble wants its space back.
+    const resumable = !(failure instanceof ContentError || failure instanceof StorageError);
+    if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
   }
 
-  /** In their order, so that followers get on while the later ones come; several at a time once one has been slow. */
-  async #fillInSegments(ingest: Ingest, fetch: BlobFetch, first: Segment, rest: Segment[]): Promise<void> {
-    const { spool } = this.#context;
-    const { digest } = this.request;
-    await spool.noteFrontier(digest, ingest.written);
-    const slow = Promise.withResolvers<void>();
-    const left = rest.values();
-    const lane = async (begun?: BlobFetch) => {
-      if (begun !== undefined)
-        await this.#watched(first, slow.resolve, this.#write(ingest, begun, first.from));
-      for (const segment of left) {
-        await this.#watched(segment, slow.resolve, this.#fillSegment(ingest, segment));
-        await spool.noteFrontier(digest, ingest.written);
-      }
-    };
-    const alone = lane(fetch);
-    alone.then(slow.resolve, slow.reject);
-    const others = Array.from({ length: this.request.segments - 1 }, () => slow.promise.then(() => lane()));
-    const lanes = [alone, ...others];
-    try {
-      await Promise.all(lanes);
-    } catch (error) {
-      this.#abort.abort(error); // one lane's failure is the end of all
-      await Promise.allSettled(lanes);
-      throw error;
+  async #fill(ingest: Ingest, reservation: Reservation): Promise<void> {
+    const { expectedSize, segments, origin } = this.request;
+    const from = ingest.front;
+    if (from > 0) this.#context.metrics.ingestResumes.inc({ upstream: origin.name });
+    if (from > 0 && ingest.isWhole) {
+      this.#begun.resolve(ingest);
+      return;
     }
+    const [first] = segmentsOf(from, expectedSize, segments);
+    const bytes = await this.#open(from, first?.to);
+    try {
+      if (bytes.size !== undefined) {
+        await reservation.grow(bytes.size);
+        ingest.setSize(bytes.size);
+      }
+      this.#begun.resolve(ingest);
+      // An origin that ignores ranges has begun to send the whole: then that one reply is taken to its end.
+      if (first === undefined || bytes.end === undefined || bytes.end === bytes.size)
+        await this.#write(ingest, bytes, from, reservation);
+      else await this.#fillInSegments(ingest, bytes, { from, to: bytes.end });
+    } finally {
+      bytes.close();
+    }
+  }
+
+  async #fillInSegments(ingest: Ingest, begun: BlobBytes, first: Segment): Promise<void> {
+    const { spool, clock } = this.#context;
+    const { segments: lanes } = this.request;
+    await spool.noteFront(ingest);
+    const rest = segmentsOf(first.to, begun.size, lanes);
+    const tail = rest.length === 0 ? [{ from: first.to, to: begun.size ?? first.to }] : rest;
+    await fetchInLanes({ segment: first, fetched: this.#write(ingest, begun, first.from) }, tail, {
+      lanes,
+      clock,
+      fetch: (segment) => this.#fillSegment(ingest, segment),
+      abort: (error) => this.#abort.abort(error),
+    });
   }
 
   async #fillSegment(ingest: Ingest, { from, to }: Segment): Promise<void> {
-    const fetch = await this.#startFetch(from, to);
+    const bytes = await this.#open(from, to);
     try {
-      await this.#write(ingest, fetch, from);
+      await this.#write(ingest, bytes, from);
+      await this.#context.spool.noteFront(ingest);
     } finally {
-      fetch.close();
+      bytes.close();
     }
   }
 
-  /** Waits for `filled`; calls `onSlow` when that takes longer than it would on a fast connection. */
-  async #watched({ from, to }: Segment, onSlow: () => void, filled: Promise<void>): Promise<void> {
-    const timer = new AbortController();
-    this.#context.clock.sleep((to - from) / FAST_BYTES_PER_MS, timer.signal).then(onSlow, () => undefined); // it was fast
-    try {
-      await filled;
-    } finally {
-      timer.abort();
-    }
-  }
-
-  #startFetch(from: number, to: number | undefined): Promise<BlobFetch> {
-    const { upstream, key, digest, expectedSize } = this.request;
+  #open(from: number, to: number | undefined): Promise<BlobBytes> {
+    const { origin, key, digest, expectedSize } = this.request;
     const context = detached(this.request.context, this.#abort.signal);
     const range = to === undefined ? { from } : { from, to };
-    const { repository } = key;
-    return BlobFetch.start({ context, upstream, repository, digest, expectedSize, ...range }, this.#context);
+    return origin.open({ context, repository: key.repository, digest, expectedSize, ...range });
   }
 
-  /** @param reservation to be watched if the length is not known */
-  async #write(ingest: Ingest, fetch: BlobFetch, from: number, reservation?: Reservation): Promise<void> {
+  /** @param reservation grows with the blob if its length is not known */
+  async #write(ingest: Ingest, bytes: BlobBytes, from: number, reservation?: Reservation): Promise<void> {
     const writer = ingest.writer(from);
-    const watched = fetch.size === undefined ? reservation : undefined;
-    for await (const chunk of fetch.chunks()) {
-      await watched?.grow(ingest.written + UNKNOWN_LENGTH_STEP_BYTES);
+    let end = from;
+    for await (const chunk of bytes.chunks()) {
+      end += chunk.length;
+      if (bytes.size === undefined) {
+        if (end > this.#largestExpected)
+          throw new ContentError('size-mismatch', ingest.digest, this.#largestExpected, end);
+        await reservation?.grow(end + UNKNOWN_LENGTH_STEP_BYTES);
+      }
       await writer.append(chunk);
     }
   }
 
   /** The followers have their bytes by now, so a disk that refuses costs only the caching. */
   async #commit(ingest: Ingest): Promise<void> {
-    const { cache, spool, faults } = this.#context;
+    const { catalog, cache, index, spool, faults } = this.#context;
     const { digest, key } = this.request;
-    const path = spool.path(digest);
-    const size = ingest.written;
+    const { path, front: size } = ingest;
     await faults.tolerate(async () => {
+      const permission = { put: 'permission', key, digest, value: { size } } as const;
+      // Another origin's fill may have brought it first.
+      if ((await catalog.get(digest)) !== undefined) return index.write([permission]);
       await ingest.sync();
-      await cache.commit({ digest, path, sums: ingest.sums() }, [
-        { put: 'link', key, digest, value: { size } },
-      ]);
+      return cache.commit({ digest, path, sums: ingest.sums() }, [permission]);
     });
     await spool.discard(path); // what a refused commit, or the segments, have left there
   }

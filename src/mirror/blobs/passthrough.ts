@@ -1,14 +1,15 @@
 /**
- * A blob that goes from upstream straight to one client, because the disk would not take it.
+ * A blob that goes from its origin straight to one client, because the disk would not take it.
  *
  * The promise is the same as with the disk: the last bytes are held back until the digest of the whole has matched.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { assertDigest, type HashedPrefix, releasableEnd } from '../../cache/ingest/ingest.ts';
+import { releasableEnd } from '../../cache/ingest/following-reader.ts';
+import { assertDigest, type FrontState } from '../../cache/ingest/hashed-front.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import { ContentError } from '../../cache/store/errors.ts';
 import { type Digest, digestAlgorithm } from '../../oci/digest.ts';
-import type { BlobFetch } from './blob-fetch.ts';
+import type { BlobBytes } from './blob-origin.ts';
 
 /** Reads front to back only: each read must begin where the one before it ended. */
 export class Passthrough implements ContentReader {
@@ -17,29 +18,29 @@ export class Passthrough implements ContentReader {
   readonly #chunks: AsyncGenerator<Buffer, void, undefined>;
   readonly #hash: Hash;
   /** End of what has been hashed. */
-  #hashed: number;
+  #front: number;
   /** Hashed, wanted, not handed out yet: never more than the held-back bytes and one chunk. */
   #pending: Buffer[] = [];
   #verified = false;
   readonly #abort: AbortController;
 
   /**
-   * @param fetch begins where `prefix` ends
-   * @param abort ends `fetch`
+   * @param bytes begin where `front` ends
+   * @param abort ends them
    */
-  constructor(digest: Digest, size: number, fetch: BlobFetch, abort: AbortController, prefix?: HashedPrefix) {
+  constructor(digest: Digest, size: number, bytes: BlobBytes, abort: AbortController, front?: FrontState) {
     this.size = size;
     this.#digest = digest;
     this.#abort = abort;
-    this.#chunks = fetch.chunks();
-    this.#hash = prefix?.hash ?? createHash(digestAlgorithm(digest));
-    this.#hashed = prefix?.length ?? 0;
+    this.#chunks = bytes.chunks();
+    this.#hash = front?.hash ?? createHash(digestAlgorithm(digest));
+    this.#front = front?.length ?? 0;
   }
 
   async read(target: Buffer, position: number, end: number): Promise<number> {
     if (position >= end) return 0;
     for (;;) {
-      const limit = releasableEnd(position, end, this.#hashed, this.#verified);
+      const limit = releasableEnd(position, end, this.#front, this.#verified);
       if (limit > position) return this.#take(target, limit - position);
       await this.#advance(position, end);
     }
@@ -54,16 +55,16 @@ export class Passthrough implements ContentReader {
     const { value: chunk } = await this.#chunks.next();
     if (chunk === undefined) return this.#verify();
     this.#hash.update(chunk);
-    const first = Math.max(0, position - this.#hashed);
-    const last = Math.min(chunk.length, end - this.#hashed);
+    const first = Math.max(0, position - this.#front);
+    const last = Math.min(chunk.length, end - this.#front);
     if (last > first) this.#pending.push(chunk.subarray(first, last));
-    this.#hashed += chunk.length;
-    if (this.#hashed > this.size)
-      throw new ContentError('size-mismatch', this.#digest, this.size, this.#hashed);
+    this.#front += chunk.length;
+    if (this.#front > this.size)
+      throw new ContentError('size-mismatch', this.#digest, this.size, this.#front);
   }
 
   #verify(): void {
-    if (this.#hashed < this.size) throw new ContentError('truncated', this.#digest, this.size, this.#hashed);
+    if (this.#front < this.size) throw new ContentError('truncated', this.#digest, this.size, this.#front);
     assertDigest(this.#hash, this.#digest);
     this.#verified = true;
   }

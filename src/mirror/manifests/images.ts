@@ -1,6 +1,6 @@
 /** The images that are held, by the names under which they were pulled: to be listed and to be forgotten. */
+import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
-import type { Inventory } from '../../cache/catalog/inventory.ts';
 import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { formatImageName } from '../../oci/image-name.ts';
@@ -35,9 +35,9 @@ export interface Removal {
 }
 
 export interface ImagesContext {
+  catalog: Catalog;
   cache: ContentCache;
   index: IndexStore;
-  inventory: Inventory;
   manifests: ManifestStore;
 }
 
@@ -61,7 +61,8 @@ export class Images {
         'tag' in position
           ? [position.tag, position.tag.tag, await this.#meaning(position.tag)]
           : [position.repository, undefined, position.digest];
-      if (digest === undefined || this.#context.cache.get(digest)?.mediaType === undefined) continue;
+      if (digest === undefined || (await this.#context.catalog.get(digest))?.mediaType === undefined)
+        continue;
       const { upstream, repository } = key;
       const name = formatImageName({
         host: upstream,
@@ -81,23 +82,23 @@ export class Images {
    * @throws {StorageError}
    */
   async remove(key: RepositoryKey, reference: Reference): Promise<Removal | undefined> {
-    const { index, inventory, cache } = this.#context;
+    const { index, catalog } = this.#context;
     const [meant, others] = await this.#tagsOf(key, reference);
     const digests = new Set(isDigest(reference) ? [reference] : meant.map(([, digest]) => digest));
-    const known = meant.length > 0 || (isDigest(reference) && (await index.link(key, reference)));
+    const known = meant.length > 0 || (isDigest(reference) && (await index.permission(key, reference)));
     if (!known) return undefined;
     const changes = meant.map(([tag]): IndexChange => ({ delete: 'tag', key: tag }));
 
     const unneeded = new Set<Digest>();
     /** What this repository has no more reason to serve, needed or not. */
     const gone = new Set<Digest>();
-    const affected = [...digests].flatMap((digest) => inventory.closure(digest));
-    const parents = inventory.parentsOf(affected);
+    const affected = await Promise.all([...digests].map((digest) => catalog.closure(digest)));
+    const parents = await catalog.parentsOf(affected.flat());
     const listing = (digest: Digest, except: ReadonlySet<Digest>) =>
       (parents.get(digest) ?? []).filter((parent) => !except.has(parent));
     for (const digest of digests) {
       if (others.has(digest) || listing(digest, unneeded).length > 0) continue;
-      for (const at of inventory.closure(digest)) {
+      for (const at of await catalog.closure(digest)) {
         const isNeeded =
           at === digest
             ? await this.#isElsewhere(digest, key)
@@ -108,8 +109,11 @@ export class Images {
       }
     }
     const kept = [...gone].filter((digest) => !unneeded.has(digest));
-    await index.write([...changes, ...kept.map((digest): IndexChange => ({ delete: 'link', key, digest }))]);
-    return { objects: unneeded.size, bytes: await cache.remove([...unneeded]) };
+    await index.write([
+      ...changes,
+      ...kept.map((digest): IndexChange => ({ delete: 'permission', key, digest })),
+    ]);
+    return { objects: unneeded.size, bytes: await catalog.remove([...unneeded]) };
   }
 
   async *#positions(after?: ImagePosition): AsyncIterable<ImagePosition> {
@@ -123,16 +127,16 @@ export class Images {
   }
 
   async *#untagged(after?: { digest: Digest; repository: RepositoryKey }): AsyncIterable<ImagePosition> {
-    const { index, inventory } = this.#context;
+    const { index, catalog } = this.#context;
     const listed = new Set<Digest>();
     const manifests: Digest[] = [];
-    for (const [digest, { mediaType, children = [] }] of inventory.oldestFirst()) {
-      if (mediaType !== undefined) manifests.push(digest);
+    for await (const [digest, { children = [] }] of catalog.manifests()) {
+      manifests.push(digest);
       for (const child of children) listed.add(child);
     }
     for (const digest of manifests.toSorted()) {
       if (listed.has(digest) || digest < (after?.digest ?? '')) continue;
-      for await (const [repository, { expanded }] of index.links(digest)) {
+      for await (const [repository, { expanded }] of index.permissions(digest)) {
         const isBehind = digest !== after?.digest || formatted(repository) > formatted(after.repository);
         if (!expanded || !isBehind || (await this.#isTaggedIn(repository, digest))) continue;
         yield { digest, repository };
@@ -145,22 +149,25 @@ export class Images {
   }
 
   async #describe(digest: Digest): Promise<Pick<CachedImage, 'platforms' | 'size' | 'usedAt'>> {
-    const { cache, inventory } = this.#context;
-    const size = inventory.closure(digest).reduce((sum, at) => sum + (cache.get(at)?.size ?? 0), 0);
-    const usedAt = cache.get(digest)?.usedAt ?? 0;
+    const { catalog } = this.#context;
+    let size = 0;
+    for (const at of await catalog.closure(digest)) size += (await catalog.get(at))?.size ?? 0;
+    const usedAt = (await catalog.get(digest))?.usedAt ?? 0;
     return { platforms: await this.#platforms(digest), size, usedAt };
   }
 
   async #platforms(digest: Digest): Promise<string[]> {
-    const { cache, manifests } = this.#context;
+    const { catalog, cache, manifests } = this.#context;
     const manifest = await manifests.peek(digest);
     const parsed = manifest && parseManifest(manifest.bytes, manifest.mediaType);
     if (parsed === undefined) return [];
-    const held = parsed.manifests.filter((listed) => cache.get(listed.digest) !== undefined);
+    const here = await Promise.all(parsed.manifests.map((listed) => catalog.get(listed.digest)));
+    const held = parsed.manifests.filter((_, at) => here[at] !== undefined);
     if (held.length > 0) return held.flatMap(({ platform }) => platform ?? []);
     const [config] = parsed.blobs;
-    // That of an artifact is whatever it likes, and of any size.
-    if (config === undefined || (cache.get(config.digest)?.size ?? Infinity) > MANIFEST_MAX_BYTES) return [];
+    const size = config === undefined ? undefined : (await catalog.get(config.digest))?.size;
+    // The config of an artifact may be anything, of any size.
+    if (config === undefined || (size ?? Number.POSITIVE_INFINITY) > MANIFEST_MAX_BYTES) return [];
     const bytes = await cache.read(config.digest);
     try {
       const platform = platformOf(JSON.parse(bytes?.toString('utf8') ?? ''));
@@ -184,21 +191,21 @@ export class Images {
   async #isNeededIn(key: RepositoryKey, digest: Digest, listing: readonly Digest[]): Promise<boolean> {
     if (await this.#isTaggedIn(key, digest)) return true;
     for (const parent of listing) {
-      if ((await this.#context.index.link(key, parent)) !== undefined) return true;
+      if ((await this.#context.index.permission(key, parent)) !== undefined) return true;
     }
     return false;
   }
 
   async #isElsewhere(digest: Digest, here: RepositoryKey): Promise<boolean> {
-    for await (const [key, { expanded }] of this.#context.index.links(digest)) {
+    for await (const [key, { expanded }] of this.#context.index.permissions(digest)) {
       if (expanded && formatted(key) !== formatted(here)) return true;
     }
     return false;
   }
 
   async #isTagged(digest: Digest): Promise<boolean> {
-    if (this.#context.cache.get(digest)?.mediaType === undefined) return false;
-    for await (const [key] of this.#context.index.links(digest)) {
+    if ((await this.#context.catalog.get(digest))?.mediaType === undefined) return false;
+    for await (const [key] of this.#context.index.permissions(digest)) {
       if (await this.#isTaggedIn(key, digest)) return true;
     }
     return false;

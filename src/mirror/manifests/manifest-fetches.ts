@@ -15,6 +15,7 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { Upstream } from '../../upstream/upstream.ts';
 import type { FreshnessPolicy } from '../freshness.ts';
+import { keyOf } from '../permissions.ts';
 import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
 
 /** The repository that is asked, for whom, and for how long its answers count. */
@@ -69,7 +70,7 @@ export class ManifestFetches {
   head(origin: ManifestOrigin, reference: Reference, accept: string): Promise<ManifestHeaders | undefined> {
     const { context, upstream, repository } = origin;
     return this.#heads.run(flightKey(keyOf(origin), reference, accept), () =>
-      this.#rememberingMissing(origin, reference, async () => {
+      this.#rememberingMissing(origin, reference, accept, async () => {
         const head = await upstream.headManifest(
           detached(context),
           repository,
@@ -97,7 +98,9 @@ export class ManifestFetches {
   ): Promise<FetchedManifest> {
     const accept = tag?.accept ?? '';
     const { result, joined } = this.#fetches.run(flightKey(keyOf(origin), reference, accept), () =>
-      this.#rememberingMissing(origin, reference, () => this.#fetchAndStore(origin, reference, tag, options)),
+      this.#rememberingMissing(origin, reference, accept, () =>
+        this.#fetchAndStore(origin, reference, tag, options),
+      ),
     );
     return { ...(await result), joined };
   }
@@ -133,10 +136,12 @@ export class ManifestFetches {
   async #rememberingMissing<T>(
     origin: ManifestOrigin,
     reference: Reference,
+    accept: string,
     ask: () => Promise<T>,
   ): Promise<T> {
     const { clock } = this.#context;
-    const key = flightKey(keyOf(origin), reference, '');
+    // By `accept`, too: what one client will not take may be there for others.
+    const key = flightKey(keyOf(origin), reference, accept);
     const missing = this.#missing.get(key);
     if (missing !== undefined && clock.now() < missing.until) throw missing.error;
     try {
@@ -148,10 +153,6 @@ export class ManifestFetches {
       throw error;
     }
   }
-}
-
-export function keyOf({ upstream, repository }: ManifestOrigin): RepositoryKey {
-  return { upstream: upstream.name, repository };
 }
 
 /** What two questions have in common that are one. */

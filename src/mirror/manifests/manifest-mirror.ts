@@ -5,7 +5,7 @@
  * upstream is asked once, however many clients ask at the same time.
  */
 import { LRUCache } from 'lru-cache';
-import type { ContentCache } from '../../cache/catalog/content-cache.ts';
+import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { IndexStore, TagKey, TagRecord } from '../../cache/index/index-store.ts';
 import { StorageError } from '../../cache/store/errors.ts';
 import type { Digest } from '../../oci/digest.ts';
@@ -17,10 +17,10 @@ import type { Logger } from '../../telemetry/log.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import { afterFailedRevalidation, type Freshness, freshnessOf } from '../freshness.ts';
 import type { CacheOutcome } from '../outcome.ts';
+import { keyOf } from '../permissions.ts';
 import {
   acceptOption,
   flightKey,
-  keyOf,
   type ManifestFetchContext,
   ManifestFetches,
   type ManifestHeaders,
@@ -53,8 +53,8 @@ interface TagMeaning {
 const REMEMBERED_POSTPONED = 10_000;
 
 export interface ManifestMirrorContext extends ManifestFetchContext {
-  cache: ContentCache;
-  /** Manifests are held that no tag is known of: an unknown tag may mean one of them. */
+  catalog: Catalog;
+  /** Manifests are held whose tags are not known: an unknown tag may mean one of them. */
   manifestsWithoutOwner: boolean;
   index: IndexStore;
   logger: Logger;
@@ -112,11 +112,11 @@ export class ManifestMirror {
       const head = request.head ? await this.#fetches.head(request, digest, '') : undefined;
       return head === undefined ? this.#miss(request, digest) : { ...head, outcome: 'miss' };
     }
-    const link = await index.link(key, digest);
+    const permission = await index.permission(key, digest);
     // Bytes are shared by digest, permission is not: upstream must confirm it for this repository.
-    if (link === undefined) await this.#fetches.head(request, digest, '');
-    if (link?.expanded !== true) await manifests.link(key, held);
-    return { ...describe(held), outcome: link === undefined ? 'revalidated' : 'hit' };
+    if (permission === undefined) await this.#fetches.head(request, digest, '');
+    if (permission?.expanded !== true) await manifests.permit(key, held);
+    return { ...describe(held), outcome: permission === undefined ? 'revalidated' : 'hit' };
   }
 
   async #byTag(request: ManifestRequest, tag: Tag, accept: string): Promise<OpenManifest> {
@@ -150,7 +150,7 @@ export class ManifestMirror {
     const held = request.head ? undefined : await manifests.get(digest);
     if (!request.head && held === undefined) return this.#miss(request, key.tag, key);
     await this.#tolerate(async () => {
-      if (held !== undefined) await manifests.link(key, held);
+      if (held !== undefined) await manifests.permit(key, held);
       // No older meaning is lost by recording this one before its manifest is here.
       const value = { digest, mediaType, size, confirmedAt: clock.now() };
       await index.write([{ put: 'tag', key, value }]);
@@ -162,7 +162,7 @@ export class ManifestMirror {
     const { record, ...how } = meaning;
     const { digest, mediaType, size } = record;
     if (request.head) {
-      this.#context.cache.touch(digest);
+      this.#context.catalog.touch(digest);
       return { digest, mediaType, size, ...how };
     }
     const held = await this.#context.manifests.get(digest);

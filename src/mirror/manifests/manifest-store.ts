@@ -1,9 +1,10 @@
 /**
  * Manifests that we hold: in the content store as they came, the recent ones also in memory.
  *
- * Storing one records what it lists, which is what gives its repository leave to serve those digests.
+ * Storing one records what it lists, which gives its repository permission to serve those digests.
  */
 import { LRUCache } from 'lru-cache';
+import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
 import type { Space } from '../../cache/catalog/space.ts';
 import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
@@ -21,6 +22,7 @@ export interface Manifest {
 }
 
 export interface ManifestStoreContext {
+  catalog: Catalog;
   cache: ContentCache;
   space: Space;
   index: IndexStore;
@@ -41,14 +43,14 @@ export class ManifestStore {
   /** @throws {StorageError} */
   async get(digest: Digest): Promise<Manifest | undefined> {
     const manifest = await this.peek(digest);
-    if (manifest !== undefined) this.#context.cache.touch(digest);
+    if (manifest !== undefined) this.#context.catalog.touch(digest);
     return manifest;
   }
 
-  /** The same, but it is no use of it. @throws {StorageError} */
+  /** The same, but it does not count as a use. @throws {StorageError} */
   async peek(digest: Digest): Promise<Manifest | undefined> {
-    const { cache } = this.#context;
-    const mediaType = cache.get(digest)?.mediaType;
+    const { catalog, cache } = this.#context;
+    const mediaType = (await catalog.get(digest))?.mediaType;
     if (mediaType === undefined) return undefined;
     const recent = this.#recent.get(digest);
     if (recent !== undefined) return recent;
@@ -81,8 +83,8 @@ export class ManifestStore {
     this.#recent.set(digest, manifest);
   }
 
-  /** Gives a repository leave, and a tag, for a manifest that is here and for what it lists. @throws {StorageError} */
-  async link(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
+  /** Gives a repository permission for a manifest that is here and for what it lists, and a tag. @throws {StorageError} */
+  async permit(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
     if (parsed !== undefined) await this.#context.index.write(changesOf(key, manifest, parsed, tag));
   }
@@ -100,12 +102,17 @@ function changesOf(
   { manifests, blobs }: ParsedManifest,
   tag: TagChange | undefined,
 ): IndexChange[] {
-  const link = (listed: Descriptor): IndexChange => {
-    return { put: 'link', key, digest: listed.digest, value: { size: listed.size } };
+  const permit = (listed: Descriptor): IndexChange => {
+    return { put: 'permission', key, digest: listed.digest, value: { size: listed.size } };
   };
-  const own: IndexChange = { put: 'link', key, digest, value: { size: bytes.length, expanded: true } };
-  const links = [...manifests.map(link), ...blobs.map(link), own];
-  if (tag === undefined) return links;
+  const own: IndexChange = {
+    put: 'permission',
+    key,
+    digest,
+    value: { size: bytes.length, expanded: true },
+  };
+  const permissions = [...manifests.map(permit), ...blobs.map(permit), own];
+  if (tag === undefined) return permissions;
   const value = { digest, mediaType, size: bytes.length, confirmedAt: tag.confirmedAt };
-  return [...links, { put: 'tag', key: tag.key, value }];
+  return [...permissions, { put: 'tag', key: tag.key, value }];
 }

@@ -1,18 +1,18 @@
-/** The JSON files of an image layout: which images an archive says it holds. */
+/** Reads the JSON files of an image layout: they list the images of an archive. */
 import { z } from 'zod';
 import { parseDigest } from '../../oci/digest.ts';
 import { parseImageName } from '../../oci/image-name.ts';
 import { parseTag, type Tag } from '../../oci/reference.ts';
-import { LayoutError, printable } from '../errors.ts';
+import { LayoutError, printable } from './errors.ts';
 import { CONTAINERD_NAME, LAYOUT_VERSION, type LayoutImage, REF_NAME } from './layout-writer.ts';
 
-/** An image as an archive lists it. Without a name and a tag, only its digest is known. */
+/** An image as an archive lists it. If it has neither a name nor a tag, only its digest is known. */
 export interface ListedImage extends LayoutImage {
-  /** A ref.name that is a tag and no name, such as `latest`: of which repository is not known. */
+  /** Set if ref.name is only a tag, such as `latest`: the repository is not known then. */
   tag?: Tag;
 }
 
-/** Real ones have five levels. */
+/** Levels of brackets in a JSON file: real files have five, and JSON.parse fails on very deep ones. */
 const MAX_DEPTH = 32;
 
 const LAYOUT = z.object({ imageLayoutVersion: z.string() });
@@ -25,7 +25,7 @@ const INDEX = z.object({
       digest: z.string().transform((text, context) => {
         const digest = parseDigest(text);
         if (digest !== undefined) return digest;
-        context.issues.push({ code: 'custom', input: text, message: 'no digest' });
+        context.issues.push({ code: 'custom', input: text, message: 'not a digest' });
         return z.NEVER;
       }),
       size: z.int().nonnegative(),
@@ -44,13 +44,13 @@ export function checkLayoutVersion(bytes: Buffer): void {
   if (imageLayoutVersion === LAYOUT_VERSION) return;
   throw new LayoutError(
     'unsupported-version',
-    `the archive is an image layout of version ${printable(imageLayoutVersion)}: only ${LAYOUT_VERSION} is read`,
+    `the archive is an image layout of version ${printable(imageLayoutVersion)}: write it in version ${LAYOUT_VERSION}`,
   );
 }
 
 /**
- * The images of `index.json`. Containerd and Docker write the full name into an annotation of their own; skopeo and
- * podman into ref.name, where others write a tag alone.
+ * Reads the images of `index.json`. Containerd and Docker write the full name into an annotation of their own. Skopeo
+ * and podman write it into ref.name, where other tools write only a tag.
  *
  * @throws {LayoutError} `bad-index`
  */
@@ -63,7 +63,10 @@ export function listedImages(index: Buffer): ListedImage[] {
       parseImageName(annotations?.[CONTAINERD_NAME] ?? '') ??
       (tag === undefined ? parseImageName(refName) : undefined);
     if (name?.digest !== undefined && name.digest !== descriptor.digest) {
-      throw badIndex('index.json', `it calls ${descriptor.digest} by the name of ${name.digest}`);
+      throw badIndex(
+        'index.json',
+        `it lists ${descriptor.digest} under a name with the digest ${name.digest}`,
+      );
     }
     return {
       descriptor,
@@ -74,13 +77,13 @@ export function listedImages(index: Buffer): ListedImage[] {
 }
 
 /**
- * Names an image without a name by the `RepoTags` of Docker's `manifest.json`. They tell which image they mean by
- * its config, which is not in the index: so this is done only where there is one image.
+ * Names an image without a name by the `RepoTags` of Docker's `manifest.json`. They identify an image by its config,
+ * which `index.json` does not mention. So this works only if there is just one image.
  *
  * @throws {LayoutError} `bad-index`
  */
 export function withRepoTags(images: ListedImage[], dockerManifest: Buffer): ListedImage[] {
-  // A file of this name need not be Docker's.
+  // Ignores what does not look like Docker's file: others may use this name too.
   const items = DOCKER_MANIFEST_JSON.safeParse(parseJson('manifest.json', dockerManifest)).data ?? [];
   const [image, ...otherImages] = images;
   const [item, ...otherItems] = items;
@@ -103,16 +106,16 @@ function parseJson(file: string, bytes: Buffer): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw badIndex(file, 'it is no JSON', error);
+    throw badIndex(file, 'it is not JSON', error);
   }
 }
 
 function badIndex(file: string, reason: string, cause?: unknown): LayoutError {
-  const message = `${file} in the archive is not to be used: ${reason}; write the archive again`;
+  const message = `${file} in the archive cannot be used: ${reason}; write the archive again`;
   return new LayoutError('bad-index', message, { cause });
 }
 
-/** How deep brackets are nested, found without building anything. */
+/** Counts how deep brackets are nested, without parsing: a parser may run out of stack. */
 function depth(json: string): number {
   let level = 0;
   let deepest = 0;

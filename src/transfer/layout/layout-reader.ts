@@ -1,19 +1,21 @@
 /**
- * Reads an OCI image layout tar from a stream: every blob goes to a sink as it comes by, and at the end stands which
- * images the archive lists. Nothing in it names a file of ours: a path is a digest, one of three files, or skipped.
+ * Reads an OCI image layout tar from a stream. Every blob goes to a sink as it arrives, and at the end the reader
+ * returns the images that the archive lists.
+ *
+ * No path of the archive becomes a path on our disk: it is a digest, one of three known files, or skipped.
  */
 import { createHash } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { type Digest, digestAlgorithm, digestFrom, parseDigest } from '../../oci/digest.ts';
-import { HOW_TO_WRITE, LayoutError, printable } from '../errors.ts';
+import { HOW_TO_WRITE, LayoutError, printable } from './errors.ts';
 import { checkLayoutVersion, type ListedImage, listedImages, withRepoTags } from './layout-index.ts';
 import { type TarEntry, tarEntries } from './tar-entries.ts';
 
 export interface LayoutSink {
   /**
-   * Takes a blob; called for one after the other, and once for a digest. The sink verifies the digest.
+   * Takes a blob and verifies its digest. The calls come one after the other, and only one for each digest.
    *
-   * @param body exactly `size` bytes, or an error. It may be left unread, and is gone when the promise resolves
+   * @param body exactly `size` bytes, or an error. It need not be read, and cannot be read after the promise resolves
    */
   blob(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void>;
 }
@@ -23,41 +25,44 @@ export interface LayoutLimits {
   maxBlobBytes: number;
 }
 
-/** Ten thousand images, and layers larger than registries take. */
+/** Enough for ten thousand images, and for layers larger than registries accept. */
 const DEFAULT_LIMITS: LayoutLimits = { maxEntries: 100_000, maxBlobBytes: 64 * 1024 ** 3 };
 
-/** For everything that is no blob: index.json is as long as its images are many, the rest is short. */
+/** Limits files that are read into memory. Only index.json grows, with the number of images. */
 const FILE_MAX_BYTES = 8 * 1024 * 1024;
 
 const LAYOUT_FILES = ['oci-layout', 'index.json', 'manifest.json'] as const;
 type LayoutFile = (typeof LAYOUT_FILES)[number];
 
-/** The layers of a `docker-archive`. A layout has its layers under `blobs/`. */
+/** Matches the layers of a `docker-archive`: a layout has its layers under `blobs/`. */
 const OLD_DOCKER_LAYER = /^[0-9a-f]{64}(?:\/layer\.tar|\.tar)$/;
 
 /**
- * Reads an archive to its end, gzip'ed or not, no faster than the sink takes it. How long `input` may be is for the
- * caller to say; when the promise settles it has been let go. Blobs have gone to the sink when a fault is found behind them; no image is to be made of them then.
+ * Reads an archive to its end, with or without gzip, no faster than the sink takes it. The caller limits the length of
+ * `input`, which is closed when the promise settles.
  *
- * @returns the images of `index.json`. Blobs that they need can be missing from an archive that builds on another
- * @throws {LayoutError} with every code but `missing-blob`. Errors of `input` and `sink` come out as they are.
+ * An error can come after blobs have gone to the sink. Then the caller must not make an image of them.
+ *
+ * @returns the images of `index.json`. Blobs of theirs can be missing if the archive builds on an earlier one
+ * @throws {LayoutError} with every code except `missing-blob` and `wrong-digest`. Errors of `input` and `sink` are
+ *   thrown unchanged
  */
 export async function readLayout(
   input: AsyncIterable<Uint8Array>,
   sink: LayoutSink,
   limits: LayoutLimits = DEFAULT_LIMITS,
 ): Promise<ListedImage[]> {
-  const reading = new Reading(sink, limits);
-  for await (const entry of tarEntries(input)) await reading.take(entry);
-  return reading.finish();
+  const reader = new LayoutReader(sink, limits);
+  for await (const entry of tarEntries(input)) await reader.take(entry);
+  return reader.finish();
 }
 
-class Reading {
+class LayoutReader {
   readonly #sink: LayoutSink;
   readonly #limits: LayoutLimits;
   readonly #files = new Map<LayoutFile, Buffer>();
   readonly #seen = new Set<Digest>();
-  /** As index.json says, or as was found, whichever stands first. */
+  /** Sizes by index.json or by the tar, whichever came first. */
   readonly #sizes = new Map<Digest, number>();
   #images: ListedImage[] = [];
   #entries = 0;
@@ -71,7 +76,10 @@ class Reading {
     const { maxEntries } = this.#limits;
     this.#entries += 1;
     if (this.#entries > maxEntries) {
-      throw new LayoutError('too-many-entries', `the archive has more than ${maxEntries} entries: split it`);
+      throw new LayoutError(
+        'too-many-entries',
+        `the archive has more than ${maxEntries} entries: split it into several`,
+      );
     }
     const path = safePath(entry.name);
     const file = LAYOUT_FILES.find((name) => name === path);
@@ -111,7 +119,7 @@ class Reading {
     if (hex === undefined && entry.isDirectory) return;
     const digest = rest.length === 0 ? parseDigest(`${algorithm}:${hex ?? ''}`) : undefined;
     if (digest === undefined) {
-      const message = `${printable(entry.name)} in the archive is not named by a sha256 or sha512 digest`;
+      const message = `${printable(entry.name)} in the archive is not named after a sha256 or sha512 digest`;
       throw new LayoutError('bad-name', `${message}: ${HOW_TO_WRITE}`);
     }
     requireFile(entry);
@@ -129,43 +137,40 @@ class Reading {
     const known = this.#sizes.get(digest) ?? size;
     this.#sizes.set(digest, known);
     if (known === size) return;
-    const message = `${digest} has ${known} bytes in one place of the archive and ${size} in another`;
+    const message = `the archive gives ${digest} two sizes, ${known} and ${size} bytes`;
     throw new LayoutError('wrong-size', `${message}: write the archive again`);
   }
 }
 
-/** The path of an entry without the `./` that `tar` puts before it, or the slash behind a folder. */
+/** Removes the `./` that `tar` puts before paths, and the slash after a folder. @throws {LayoutError} `bad-name` */
 function safePath(name: string): string {
   const path = name.replace(/^\.(?:\/|$)/, '').replace(/\/$/, '');
   if (path === '' || !path.split('/').some((part) => part === '' || part === '.' || part === '..'))
     return path;
-  const message = `${printable(name)} in the archive leads out of it or is no plain path`;
+  const message = `${printable(name)} is not a plain path inside the archive`;
   throw new LayoutError('bad-name', `${message}: do not trust this archive; ${HOW_TO_WRITE}`);
 }
 
 function requireFile({ name, isFile }: TarEntry): void {
   if (isFile) return;
-  const message = `${printable(name)} in the archive is a link, a folder or a device, and no file`;
+  const message = `${printable(name)} in the archive is a link, a folder or a device, not a file`;
   throw new LayoutError('not-a-file', `${message}: ${HOW_TO_WRITE}`);
 }
 
 function requireSize({ name, size }: TarEntry, limit: number): void {
   if (size <= limit) return;
-  const message = `${printable(name)} in the archive has ${size} bytes; up to ${limit} are read`;
+  const message = `${printable(name)} in the archive has ${size} bytes, and the limit is ${limit}`;
   throw new LayoutError('too-large', `${message}: leave it out`);
 }
 
 function duplicate({ name }: TarEntry): LayoutError {
-  const message = `${printable(name)} stands in the archive twice, with different content`;
+  const message = `${printable(name)} is in the archive twice, with different content`;
   return new LayoutError('duplicate', `${message}: write the archive again`);
 }
 
 function dockerArchive(): LayoutError {
-  const message = 'the archive is what docker save wrote before Docker 25, which holds no manifests';
-  return new LayoutError(
-    'docker-archive',
-    `${message}: use docker save of Docker 25 or newer, or skopeo copy … oci-archive:FILE`,
-  );
+  const message = 'the archive has the old format of docker save, which contains no manifests';
+  return new LayoutError('docker-archive', `${message}: ${HOW_TO_WRITE}`);
 }
 
 async function hasDigest({ body }: TarEntry, digest: Digest): Promise<boolean> {

@@ -1,47 +1,47 @@
 /**
  * Writes images as one OCI image layout tar (image-spec, image-layout.md).
  *
- * The same images and blobs give the same bytes, in whatever order they are given. `oci-layout` and `index.json` stand
- * first, so that whoever reads the archive as a stream knows what is coming; then the blobs by digest.
+ * The same images and blobs give the same bytes, in whatever order they are passed. `oci-layout` and `index.json` come
+ * first, so that a program that reads the archive as a stream knows what is coming. The blobs follow, sorted by digest.
  */
 import { pipeline } from 'node:stream/promises';
 import { type Pack, pack } from 'tar-stream';
 import { type Digest, digestAlgorithm, digestHex } from '../../oci/digest.ts';
 import { formatImageName, type ImageName } from '../../oci/image-name.ts';
 import { type Descriptor, OCI_INDEX } from '../../oci/manifest.ts';
-import { LayoutError } from '../errors.ts';
+import { LayoutError } from './errors.ts';
 
 /** An image in an archive. */
 export interface LayoutImage {
   descriptor: Descriptor;
-  /** Left out for an image that is known by its digest alone. */
+  /** Absent if only the digest of the image is known. */
   name?: ImageName;
 }
 
 export interface LayoutContents {
   images: readonly LayoutImage[];
-  /** Everything that the images need, their manifests too. A digest may be named more than once. */
+  /** Everything that the images need, including their manifests. A digest may occur more than once. */
   blobs: Iterable<Pick<Descriptor, 'digest' | 'size'>>;
-  /** What an earlier archive holds: left out of this one. */
+  /** Content of an earlier archive, which is left out of this one. */
   since?: ReadonlySet<Digest>;
-  /** Reads a blob. Its buffers are the archive's to keep: they must not be filled again. */
+  /** Reads a blob. The archive keeps the buffers, so they must not be reused. */
   open: (digest: Digest) => AsyncIterable<Buffer>;
 }
 
 export const LAYOUT_VERSION = '1.0.0';
-/** The full name; containerd, nerdctl and Docker read it. */
+/** Annotation with the full name; containerd, nerdctl and Docker read it. */
 export const CONTAINERD_NAME = 'io.containerd.image.name';
-/** Here the full name, too: skopeo and podman choose and name images by it. */
+/** Annotation that gets the full name too: skopeo and podman choose and name images by it. */
 export const REF_NAME = 'org.opencontainers.image.ref.name';
 
-// Whoever owns the cache and whenever it was filled is nobody's business, and would make every archive a new one.
+/** Hides owner and time: they are private, and would make every archive different. */
 const SAME_FOR_ALL = { type: 'file', mode: 0o644, uid: 0, gid: 0, mtime: new Date(0) } as const;
 
 /**
- * The archive, made as it is read: at most some chunks ahead of its reader. To stop reading stops it.
+ * Makes an archive while it is read, at most some chunks ahead of its reader. It stops when its reader stops.
  *
- * @throws {LayoutError} at once: `missing-blob`, or `wrong-size` where one blob is given two sizes; while it is read:
- *   `wrong-size`, a blob is not as long as was said. Errors of `open` come out as they are.
+ * @throws {LayoutError} at once: `missing-blob`, or `wrong-size` if one blob has two sizes. While it is read:
+ *   `wrong-size` if a blob does not have its stated size. Errors of `open` are thrown unchanged
  */
 export function writeLayout({ images, blobs, since, open }: LayoutContents): AsyncIterable<Buffer> {
   const sizes = blobSizes(blobs);
@@ -71,7 +71,7 @@ function fileOf(name: string, text: string): TarFile {
 
 async function* archive(files: TarFile[]): AsyncGenerator<Buffer, void> {
   const tar = pack();
-  // Its failure destroys the tar with the same error, which whoever reads the tar then gets.
+  // A failure destroys the tar with the same error, so the loop below throws it.
   const done = Promise.allSettled([addAll(tar, files)]);
   try {
     for await (const chunk of tar) yield chunk as Buffer;
@@ -114,7 +114,7 @@ function blobSizes(blobs: LayoutContents['blobs']): Map<Digest, number> {
     if (known !== size) {
       throw new LayoutError(
         'wrong-size',
-        `${digest} is said to have ${known} bytes, and ${size}: scrub the cache`,
+        `${digest} has two sizes, ${known} and ${size} bytes: scrub the cache`,
       );
     }
     sizes.set(digest, size);
@@ -140,14 +140,14 @@ function indexJson(images: readonly LayoutImage[]): string {
   return `{"schemaVersion":2,"mediaType":"${OCI_INDEX}","manifests":[${listed.join(',')}]}`;
 }
 
-/** An image without a tag keeps its repository, but has no ref.name: that is what tools offer as a tag. */
+/** Gives an image without a tag its repository, but no ref.name, because tools would show that as a tag. */
 function annotationsOf({ host, repository, tag }: ImageName, digest: Digest): Record<string, string> {
   if (tag === undefined) return { [CONTAINERD_NAME]: formatImageName({ host, repository, digest }) };
   const name = formatImageName({ host, repository, tag });
   return { [CONTAINERD_NAME]: name, [REF_NAME]: name };
 }
 
-/** By code unit: no locale changes it. */
+/** Compares by code unit, so that the order does not depend on the locale. */
 function byKey([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
   return a < b ? -1 : Number(a > b);
 }

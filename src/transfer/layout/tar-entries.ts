@@ -1,31 +1,27 @@
-/** A tar, gzip'ed or not, as its entries, one after the other, read no faster than they are taken. */
+/** Reads the entries of a tar, with or without gzip, one after the other and no faster than they are taken. */
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { extract } from 'tar-stream';
-import { LayoutError } from '../errors.ts';
+import { LayoutError } from './errors.ts';
 
 export interface TarEntry {
-  /** As it stands in the tar: nothing has checked it. */
+  /** The name in the tar, not checked yet. */
   name: string;
   isFile: boolean;
   isDirectory: boolean;
   /** Bytes of `body`. */
   size: number;
-  /**
-   * All of `size` bytes, or an error. It need not be read to its end, nor at all; it ends with the next entry.
-   */
+  /** Exactly `size` bytes, or an error. It need not be read, and cannot be read after the next entry has begun. */
   body: AsyncIterable<Buffer>;
 }
 
 const BLOCK = 512;
 
-/**
- * @throws {LayoutError} `not-a-tar`, `truncated`. Errors of `input` come out as they are.
- */
+/** @throws {LayoutError} `not-a-tar`, `truncated`. Errors of `input` are thrown unchanged */
 export async function* tarEntries(input: AsyncIterable<Uint8Array>): AsyncGenerator<TarEntry, void> {
   const source = new Source(input);
   const tar = extract();
-  // Its failure destroys the tar with the same error, which whoever reads the tar then gets.
+  // A failure destroys the tar with the same error, so the loop below throws it.
   const fed = Promise.allSettled([pipeline(source.tarBytes(), tar)]);
   try {
     for await (const entry of tar) {
@@ -46,7 +42,7 @@ export async function* tarEntries(input: AsyncIterable<Uint8Array>): AsyncGenera
   source.requireEnd();
 }
 
-/** Not an iteration of the entry itself: to leave that early would destroy the whole tar. */
+/** Reads an entry through its iterator: leaving a loop over the entry itself would destroy the whole tar. */
 async function* readBody(
   bytes: AsyncIterator<Buffer>,
   size: number,
@@ -64,9 +60,9 @@ async function* readBody(
   if (length !== size) throw truncated();
 }
 
-/** The bytes of the tar: how many they are, where the zeros at their end begin, and what went wrong with them. */
+/** Passes the bytes of the tar on, and notes what the end is judged by: their number, the last zeros, the error. */
 class Source {
-  /** Where the last entry ends that was begun; 0 before the first. */
+  /** Offset of the end of the last entry that has begun; 0 before the first. */
   entryEnd = 0;
   readonly #input: AsyncIterator<Uint8Array>;
   #failure: { error: unknown } | undefined;
@@ -97,19 +93,19 @@ class Source {
     }
   }
 
-  /** What an error of tar, gunzip or input is to the caller. */
+  /** Turns an error of tar, gunzip or input into the error for the caller. */
   explain(error: unknown): unknown {
     if (this.#failure !== undefined) return this.#failure.error;
     if (error instanceof LayoutError) return error;
     const reason = error instanceof Error ? error.message : String(error);
     if (/unexpected end of/i.test(reason) && this.entryEnd > 0) return truncated(error);
-    const message = `not a tar archive, or a damaged one (${reason}): copy it again; only gzip is unpacked`;
+    const message = `not a tar archive, or a damaged one (${reason}): copy it again; if it is compressed, use gzip`;
     return new LayoutError('not-a-tar', message, { cause: error });
   }
 
-  /** Every tar ends with blocks of zeros. One that was cut off between two entries can be told only by that. */
+  /** Requires the zeros that every tar ends with: only they tell whether it was cut between two entries. */
   requireEnd(): void {
-    if (this.entryEnd === 0) throw this.explain('it holds nothing');
+    if (this.entryEnd === 0) throw this.explain('it is empty');
     if (this.#length - Math.max(this.entryEnd, this.#zerosFrom) < BLOCK) throw truncated();
   }
 }
@@ -118,7 +114,7 @@ function truncated(cause?: unknown): LayoutError {
   return new LayoutError('truncated', 'the archive ends in the middle: copy it again', { cause });
 }
 
-/** Gzip can be told by its first two bytes, which no name in a tar begins with. */
+/** Unpacks gzip. Its first two bytes tell it from a tar, where no name begins with them. */
 async function* gunzipped(input: AsyncGenerator<Buffer, void>): AsyncGenerator<Buffer, void> {
   const { head, rest } = await peek(input);
   if (head.length < 2 || head.readUInt16BE() !== 0x1f8b) {
@@ -126,7 +122,7 @@ async function* gunzipped(input: AsyncGenerator<Buffer, void>): AsyncGenerator<B
     return;
   }
   const gunzip = createGunzip();
-  // Its failure destroys gunzip with the same error, which whoever reads gunzip then gets.
+  // A failure destroys gunzip with the same error, so the loop below throws it.
   const fed = Promise.allSettled([pipeline(rest, gunzip)]);
   try {
     for await (const chunk of gunzip) yield chunk as Buffer;

@@ -1,4 +1,4 @@
-/** `WWW-Authenticate` (RFC 9110, section 11): a tokenizer, because real registries use all of its freedom. Pure. */
+/** Parses `WWW-Authenticate` (RFC 9110, section 11) with a tokenizer, because registries use all of its forms. Pure. */
 
 export interface Challenge {
   /** Lower case: `bearer`, `basic`. */
@@ -8,15 +8,15 @@ export interface Challenge {
 }
 
 const TOKEN = /[!#$%&'*+\-.^_`|~0-9A-Za-z]+/y;
-// Only behind a space: else a long header without one is read to its end again for each of its words.
+// Requires a space before it. Else each word of a long header without spaces would read the rest again: quadratic time.
 const TOKEN68 = /[ \t]+[A-Za-z0-9\-._~+/]+=*(?=[ \t]*(?:,|$))/y;
 const QUOTED = /"((?:[^"\\]|\\.)*)"/y;
-// A bare value: some registries leave out the quotes even where the grammar wants them (a realm with slashes).
+// A value without quotes. Some registries omit them even where the grammar requires them (a realm with slashes).
 const BARE = /[^\s,"]+/y;
 const SPACE = /[ \t]*/y;
 const SEPARATORS = /[ \t,]*/y;
 
-/** All challenges of the header's lines, in order. What cannot be read is skipped; nothing is thrown. */
+/** Parses all header lines. Skips what it cannot read, and never throws. @returns the challenges in order */
 export function parseChallenges(header: string | readonly string[] | undefined): Challenge[] {
   if (header === undefined) return [];
   return (typeof header === 'string' ? [header] : header).flatMap(parseLine);
@@ -53,7 +53,7 @@ function parseLine(text: string): Challenge[] {
     at = afterWord;
     parameters = new Map();
     challenges.push({ scheme: word.toLowerCase(), parameters });
-    take(TOKEN68); // no registry that we know uses it
+    take(TOKEN68); // skipped: no known registry uses it
   }
   return challenges;
 }

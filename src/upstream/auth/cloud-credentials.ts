@@ -1,21 +1,21 @@
 /**
- * Credentials that a cloud gives for some hours, to whoever it finds this process to be: by environment, profile, managed
- * identity or role. Its SDK is not installed with Millpond, and imported only here.
+ * Credentials that a cloud issues for some hours. Its SDK finds the identity of this process: by environment, profile,
+ * managed identity or role. The SDK is not installed with Millpond and is imported only here.
  */
 import type { Clock } from '../../clock.ts';
 import type { CredentialProvider, Credentials } from './credentials.ts';
 
 const RENEW_EARLY_MS = 5 * 60_000;
-/** What is refused is not asked for again before this has passed. */
+/** Keep refused credentials at least this long. Else the mirror would ask the cloud with every pull that they fail. */
 const RERUN_AFTER_MS = 10_000;
 
 export interface CloudContext {
   clock: Clock;
-  /** Imports a package by its name. @throws the runtime's error if it is not installed */
+  /** Imports a package by its name. @throws the error of the runtime if it is not installed */
   importPackage: (name: string) => Promise<unknown>;
 }
 
-/** What is used of `@aws-sdk/client-ecr`. */
+/** The part of `@aws-sdk/client-ecr` that we use. */
 interface EcrModule {
   ECRClient: new (options: {
     region?: string;
@@ -27,7 +27,7 @@ interface EcrModule {
   GetAuthorizationTokenCommand: new (input: object) => unknown;
 }
 
-/** What is used of `@azure/identity`. */
+/** The part of `@azure/identity` that we use. */
 interface IdentityModule {
   DefaultAzureCredential: new () => {
     getToken(scope: string): Promise<{ token: string; expiresOnTimestamp: number }>;
@@ -37,15 +37,16 @@ interface IdentityModule {
 const TWELVE_HOURS_MS = 12 * 3_600_000;
 
 /**
- * Amazon ECR: `GetAuthorizationToken` gives a name and password that are good for twelve hours.
+ * Amazon ECR: `GetAuthorizationToken` returns a user name and a password that are valid for twelve hours.
  *
- * @param host `<account>.dkr.ecr.<region>.amazonaws.com`, whose region is asked unless another is given
+ * @param host `<account>.dkr.ecr.<region>.amazonaws.com`
+ * @param region the region to ask; the one in `host` by default
  */
 export function ecrCredentials(
   { host, region = regionOf(host) }: { host: string; region?: string | undefined },
   context: CloudContext,
 ): CredentialProvider {
-  return keptWhileGood(context.clock, async () => {
+  return cached(context.clock, async () => {
     const sdk = await importSdk<EcrModule>('ecr', '@aws-sdk/client-ecr', context);
     const client = new sdk.ECRClient(region === undefined ? {} : { region });
     const { authorizationData } = await client.send(new sdk.GetAuthorizationTokenCommand({}));
@@ -53,7 +54,8 @@ export function ecrCredentials(
     const [username = '', password = ''] = Buffer.from(authorizationToken, 'base64')
       .toString('utf8')
       .split(':');
-    if (username === '' || password === '') throw new Error('Amazon ECR answered without a token');
+    if (username === '' || password === '')
+      throw new Error('Amazon ECR returned no usable authorization token');
     const until = expiresAt?.getTime() ?? context.clock.now() + TWELVE_HOURS_MS;
     return { credentials: { username, password }, until };
   });
@@ -65,17 +67,17 @@ function regionOf(host: string): string | undefined {
 
 const ACR_SCOPE = 'https://containerregistry.azure.net/.default';
 
-/** Azure: a Microsoft Entra token, which the registry exchanges for a refresh token of its own (see `Tokens`). */
+/** Azure: a Microsoft Entra token. The registry exchanges it for its own refresh token (see `TokenClient`). */
 export function acrCredentials(context: CloudContext): CredentialProvider {
-  return keptWhileGood(context.clock, async () => {
+  return cached(context.clock, async () => {
     const sdk = await importSdk<IdentityModule>('acr', '@azure/identity', context);
     const { token, expiresOnTimestamp } = await new sdk.DefaultAzureCredential().getToken(ACR_SCOPE);
     return { credentials: { entraToken: token }, until: expiresOnTimestamp };
   });
 }
 
-/** Asks once, whoever wants them at the same time, and again before they end. */
-function keptWhileGood(
+/** Keeps credentials until shortly before they expire. Callers at the same time share one request. */
+function cached(
   clock: Clock,
   ask: () => Promise<{ credentials: Credentials; until: number }>,
 ): CredentialProvider {
@@ -103,6 +105,8 @@ async function importSdk<T>(kind: string, name: string, { importPackage }: Cloud
   try {
     return (await importPackage(name)) as T;
   } catch (error) {
-    throw new Error(`credentials: { ${kind} } needs an SDK: npm install ${name}`, { cause: error });
+    throw new Error(`credentials: { ${kind} } needs an SDK that is not installed: npm install ${name}`, {
+      cause: error,
+    });
   }
 }

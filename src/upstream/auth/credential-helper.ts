@@ -1,8 +1,8 @@
 /**
- * Docker's credential helpers: `docker-credential-<name> get`.
+ * Runs Docker's credential helpers: `docker-credential-<name> get`.
  *
- * Source: docker/docker-credential-helpers, `credentials/` and `client/`. What a helper prints is never logged or put into
- * an error: it may be the secret.
+ * Source: docker/docker-credential-helpers, `credentials/` and `client/`. Never put what a helper prints into a log
+ * line or an error: it may be the secret.
  */
 import { execFile } from 'node:child_process';
 import type { Clock } from '../../clock.ts';
@@ -10,9 +10,9 @@ import type { CredentialProvider, Credentials } from './credentials.ts';
 
 const TIMEOUT_MS = 10_000;
 const MAX_OUTPUT_BYTES = 1024 * 1024;
-/** Many helpers ask a cloud or a keyring each time. */
+/** Keep an answer this long, because many helpers ask a cloud or a keyring each time. */
 const KEPT_MS = 5 * 60_000;
-/** A refused answer is not asked for again before this has passed, or wrong credentials would run the helper endlessly. */
+/** Keep a refused answer at least this long. Else the mirror would run the helper with every pull that it fails. */
 const RERUN_AFTER_MS = 10_000;
 const NOT_FOUND = 'credentials not found in native keychain';
 const TOKEN_USER = '<token>';
@@ -23,8 +23,8 @@ export interface HelperContext {
 }
 
 /**
- * @param name what stands behind `docker-credential-`
- * @param server what the credentials are for, as `docker login` would call it
+ * @param name what follows `docker-credential-`
+ * @param server the registry, by the name that `docker login` stores
  */
 export function helperCredentials(name: string, server: string, context: HelperContext): CredentialProvider {
   const { clock } = context;
@@ -48,7 +48,7 @@ async function run(name: string, server: string, context: HelperContext): Promis
   const program = `docker-credential-${name}`;
   const { failure, stdout } = await execute(program, server, context);
   if (failure !== undefined) {
-    // Helpers tell their errors on standard output.
+    // Helpers print their errors to standard output.
     if (stdout.trim() === NOT_FOUND) return undefined;
     throw new Error(`${program} failed: ${failure}`);
   }
@@ -56,7 +56,7 @@ async function run(name: string, server: string, context: HelperContext): Promis
   try {
     answer = JSON.parse(stdout);
   } catch {
-    throw new Error(`${program} did not answer with JSON`);
+    throw new Error(`${program} did not print JSON`);
   }
   if (typeof answer === 'object' && answer !== null && 'Username' in answer && 'Secret' in answer) {
     const { Username: username, Secret: password } = answer;
@@ -64,7 +64,7 @@ async function run(name: string, server: string, context: HelperContext): Promis
       return username === TOKEN_USER ? { identityToken: password } : { username, password };
     }
   }
-  throw new Error(`${program} answered without Username and Secret`);
+  throw new Error(`${program} printed no Username and Secret`);
 }
 
 function execute(
@@ -83,7 +83,7 @@ function execute(
       if (error === null) resolve({ stdout });
       else resolve({ failure: whyFailed(error), stdout });
     });
-    child.stdin?.on('error', () => undefined); // one that does not read its input may be fine
+    child.stdin?.on('error', () => undefined); // a helper may exit without reading its input
     child.stdin?.end(input);
   });
 }
@@ -91,6 +91,6 @@ function execute(
 function whyFailed(error: Error & { code?: unknown; killed?: boolean }): string {
   if (error.code === 'ENOENT') return 'it is not on the PATH';
   if (error.code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER') return 'it printed too much';
-  if (error.killed === true) return `it gave no answer within ${TIMEOUT_MS / 1000} s`;
+  if (error.killed === true) return `it did not finish within ${TIMEOUT_MS / 1000} s`;
   return `exit code ${String(error.code)}`;
 }

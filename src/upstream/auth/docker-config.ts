@@ -1,16 +1,17 @@
 /**
- * Credentials out of a Docker `config.json`, which a Kubernetes `dockerconfigjson` secret is, too.
+ * Credentials from a Docker `config.json`. A Kubernetes `dockerconfigjson` secret has the same format.
  *
- * Order and matching as docker/cli and go-containerregistry have them: the helper of the host, the common helper, `auths`.
+ * Order and matching are those of docker/cli and go-containerregistry: the helper of the host (`credHelpers`), the
+ * common helper (`credsStore`), `auths`.
  */
 import type { CredentialProvider, Credentials } from './credentials.ts';
 
 export interface DockerConfigContext {
-  /** Gives the file's text; asked each time, so that a change is seen. */
+  /** Reads the file. Called each time, so that a change takes effect. */
   read: () => Promise<string>;
-  /** All names under which `docker login` may have stored this registry. */
+  /** All names under which `docker login` may have stored this registry, in the order in which to look. */
   hosts: readonly string[];
-  /** The credentials that a helper has for a server. */
+  /** Creates the provider that runs a helper for a server. */
   helper: (name: string, server: string) => CredentialProvider;
 }
 
@@ -20,7 +21,7 @@ export function dockerConfigCredentials({ read, hosts, helper }: DockerConfigCon
   const providers = new Map<string, CredentialProvider>();
   const throughHelper: (name: unknown, server: string) => CredentialProvider = (name, server) => {
     if (typeof name !== 'string' || !HELPER_NAME.test(name)) {
-      throw new Error('a credential helper in the Docker configuration has no usable name');
+      throw new Error('the Docker configuration names a credential helper that is not a valid program name');
     }
     const known = providers.get(`${name} ${server}`) ?? helper(name, server);
     providers.set(`${name} ${server}`, known);
@@ -42,7 +43,7 @@ export function dockerConfigCredentials({ read, hosts, helper }: DockerConfigCon
   };
 }
 
-/** Docker Hub's entry has a name of its own. */
+/** The name that `docker login` stores for a registry. Docker Hub has a special one. */
 export function serverOf(host: string): string {
   return host === 'docker.io' || host === 'index.docker.io' ? 'https://index.docker.io/v1/' : host;
 }
@@ -69,13 +70,13 @@ function fromEntry(entry: Record<string, unknown>): Credentials | undefined {
   if (username !== undefined && password !== undefined) return { username, password };
   const auth = Buffer.from(text('auth') ?? '', 'base64').toString('utf8');
   const colon = auth.indexOf(':');
-  // Docker pads what it encodes with zeros.
+  // Docker pads the password with zero bytes before it encodes it.
   return colon < 1
     ? undefined
     : { username: auth.slice(0, colon), password: auth.slice(colon + 1).replace(/\0+$/, '') };
 }
 
-/** Keys are `host`, `host:port`, or URLs such as `https://host/v1/`. */
+/** The host of a key, which is `host`, `host:port`, or a URL such as `https://host/v1/`. */
 function hostOf(key: string): string {
   return key.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
 }
@@ -84,7 +85,7 @@ function parse(text: string): Record<string, unknown> {
   try {
     return object(JSON.parse(text));
   } catch {
-    throw new Error('the Docker configuration is no JSON'); // without a part of it: it holds secrets
+    throw new Error('the Docker configuration is not valid JSON'); // quote nothing of it: it contains secrets
   }
 }
 

@@ -1,4 +1,4 @@
-/** One upstream registry, as the mirror needs it: every method is one question, asked with all that it takes. */
+/** The client of one registry at one URL: OCI Distribution Specification, pull and content discovery. */
 import type { Readable } from 'node:stream';
 import type { Clock } from '../../clock.ts';
 import { type Digest, digestAlgorithm, digestOf, parseDigest } from '../../oci/digest.ts';
@@ -6,17 +6,14 @@ import { ACCEPT_ALL_MANIFESTS, MANIFEST_MAX_BYTES, OCI_INDEX } from '../../oci/m
 import { isDigest, type ListQuery, type Reference, type Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
-import { type TokenSettings, Tokens } from '../auth/tokens.ts';
-import { toUpstreamError, UpstreamError } from '../errors.ts';
-import { assertIdentity, isEncoded, readBody, replyError } from '../network/replies.ts';
 import {
-  discard,
-  type Reply,
-  single,
-  Transport,
-  type TransportContext,
-  type TransportSettings,
-} from '../network/transport.ts';
+  AuthenticatedTransport,
+  type AuthenticatedTransportSettings,
+} from '../auth/authenticated-transport.ts';
+import { UpstreamError } from '../errors.ts';
+import { assertIdentity, readBody, replyError } from '../network/replies.ts';
+import { contentLength, contentRange, firstValue, mediaTypeOf } from '../network/reply-headers.ts';
+import { abandon, discard, type Reply, type TransportContext } from '../network/transport.ts';
 import type {
   FetchedBlob,
   FetchedManifest,
@@ -28,37 +25,34 @@ import type {
 import { nextPage } from './link.ts';
 
 const LIST_MAX_BYTES = 8 * 1024 * 1024;
-/** `OCI-Filters-Applied`: names, with commas between them. It goes on to clients, so it may be nothing else. */
-const FILTERS = /^[\w., -]{1,200}$/;
+/** `OCI-Filters-Applied`: names, separated by commas. Nothing else may pass, because we send it on to clients. */
+const FILTERS_APPLIED = /^[\w., -]{1,200}$/;
 
-export interface UpstreamSettings extends TransportSettings, TokenSettings {}
-
-interface Question {
+interface RegistryRequest {
   context: RequestContext;
   method: 'GET' | 'HEAD';
   kind: RequestKind;
   repository: Repository;
-  /** Behind `/v2/<repository>/`. */
+  /** What follows `/v2/<repository>/`. */
   path: string;
   query?: ListQuery;
   headers?: Record<string, string>;
-  /** Another question follows a refusal anyway, so a 401 is no reason to renew a token. */
+  /** See {@link AuthenticatedTransport.send}. */
   keepToken?: boolean;
 }
 
 export class UpstreamClient implements Upstream {
   readonly name: string;
   readonly #url: string;
-  readonly #transport: Transport;
-  readonly #tokens: Tokens;
+  readonly #transport: AuthenticatedTransport;
   readonly #metrics: Metrics;
   readonly #clock: Clock;
 
-  constructor(settings: UpstreamSettings, context: TransportContext) {
+  /** @throws {Error} the CA or the client certificate cannot be used */
+  constructor(settings: AuthenticatedTransportSettings, context: TransportContext) {
     this.name = settings.name;
     this.#url = settings.url;
-    this.#transport = new Transport(settings, context);
-    this.#tokens = new Tokens(settings, this.#transport, context.clock);
+    this.#transport = new AuthenticatedTransport(settings, context);
     this.#metrics = context.metrics;
     this.#clock = context.clock;
   }
@@ -69,11 +63,11 @@ export class UpstreamClient implements Upstream {
     reference: Reference,
     { accept }: { accept?: string } = {},
   ): Promise<ManifestHead> {
-    const reply = await this.#ask(manifestQuestion(context, 'HEAD', repository, reference, accept));
+    const reply = await this.#request(manifestRequest(context, 'HEAD', repository, reference, accept));
     await discard(reply);
-    const digest = parseDigest(single(reply.headers['docker-content-digest']) ?? '');
-    const mediaType = mediaTypeOf(reply);
-    const size = contentLength(reply);
+    const digest = parseDigest(firstValue(reply.headers['docker-content-digest']) ?? '');
+    const mediaType = mediaTypeOf(reply.headers);
+    const size = contentLength(reply.headers);
     return {
       ...(digest === undefined ? {} : { digest }),
       ...(mediaType === undefined ? {} : { mediaType }),
@@ -87,16 +81,20 @@ export class UpstreamClient implements Upstream {
     reference: Reference,
     { accept }: { accept?: string } = {},
   ): Promise<FetchedManifest> {
-    const reply = await this.#ask(manifestQuestion(context, 'GET', repository, reference, accept));
+    const reply = await this.#request(manifestRequest(context, 'GET', repository, reference, accept));
     const bytes = await readBody(reply, MANIFEST_MAX_BYTES, this.name);
     this.#metrics.upstreamBytes.inc({ upstream: this.name, kind: 'manifest' }, bytes.length);
-    // Upstream's own Docker-Content-Digest is not looked at: too many registries get it wrong.
+    // Compute the digest instead of reading Docker-Content-Digest, which many registries get wrong.
     const digest = digestOf(bytes, isDigest(reference) ? digestAlgorithm(reference) : 'sha256');
     if (isDigest(reference) && digest !== reference) {
       this.#metrics.contentRejected.inc({ upstream: this.name, reason: 'digest-mismatch' });
-      throw new UpstreamError('invalid-response', this.name, `sent ${digest} for the manifest ${reference}`);
+      throw new UpstreamError(
+        'invalid-response',
+        this.name,
+        `sent content with the digest ${digest} for the manifest ${reference}`,
+      );
     }
-    return { bytes, digest, mediaType: mediaTypeOf(reply) ?? '' };
+    return { bytes, digest, mediaType: mediaTypeOf(reply.headers) ?? '' };
   }
 
   async headBlob(
@@ -104,22 +102,23 @@ export class UpstreamClient implements Upstream {
     repository: Repository,
     digest: Digest,
   ): Promise<{ size?: number }> {
-    const question = { context, kind: 'blob', repository, path: `blobs/${digest}` } as const;
-    const reply = await this.#exchange({ ...question, method: 'HEAD', keepToken: true });
+    const request = { context, kind: 'blob', repository, path: `blobs/${digest}` } as const;
+    const reply = await this.#send({ ...request, method: 'HEAD', keepToken: true });
     if (reply.status === 200) {
       await discard(reply);
-      const size = contentLength(reply);
+      const size = contentLength(reply.headers);
       return size === undefined ? {} : { size };
     }
-    // public.ecr.aws answers 401 to HEAD of a blob that it gives to GET. So it is GET's 401 that tells of a token.
+    // public.ecr.aws answers 401 to HEAD of a blob even with a token that is good for GET. So only the 401 of a GET
+    // shows that the token is no longer good.
     if (reply.status !== 401 && reply.status !== 405) throw await this.#error(reply);
     await discard(reply);
-    const probe = await this.#ask(
-      { ...question, method: 'GET', headers: { Range: 'bytes=0-0' } },
+    const probe = await this.#request(
+      { ...request, method: 'GET', headers: { Range: 'bytes=0-0' } },
       [200, 206, 416],
     );
-    const size = probe.status === 200 ? contentLength(probe) : contentRange(probe)?.size;
-    probe.body.on('error', () => undefined).destroy();
+    const size = probe.status === 200 ? contentLength(probe.headers) : contentRange(probe.headers)?.size;
+    abandon(probe);
     return size === undefined ? {} : { size };
   }
 
@@ -131,7 +130,7 @@ export class UpstreamClient implements Upstream {
   ): Promise<FetchedBlob> {
     const range =
       from > 0 || to !== undefined ? `bytes=${from}-${to === undefined ? '' : to - 1}` : undefined;
-    const reply = await this.#ask(
+    const reply = await this.#request(
       {
         context,
         method: 'GET',
@@ -145,25 +144,25 @@ export class UpstreamClient implements Upstream {
     assertIdentity(reply, this.name);
     const body = this.#countBytes(reply.body);
     if (reply.status === 200) {
-      const size = contentLength(reply);
+      const size = contentLength(reply.headers);
       return { start: 0, ranged: false, body, ...(size === undefined ? {} : { size }) };
     }
-    const sent = contentRange(reply);
+    const sent = contentRange(reply.headers);
     if (
       range === undefined ||
       sent === undefined ||
       sent.start !== from ||
       (to !== undefined && sent.end > to)
     ) {
-      body.on('error', () => undefined).destroy();
-      const what = `sent another range of a blob than the ${range ?? 'whole'} that was asked for`;
+      abandon(reply);
+      const what = `sent a different range of the blob than requested (${range ?? 'all of it'})`;
       throw new UpstreamError('invalid-response', this.name, what);
     }
     return { start: from, ranged: true, body, ...(sent.size === undefined ? {} : { size: sent.size }) };
   }
 
   async fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
-    const reply = await this.#ask({
+    const reply = await this.#request({
       context,
       method: 'GET',
       kind: 'tags',
@@ -181,7 +180,7 @@ export class UpstreamClient implements Upstream {
     query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
     const headers = { Accept: OCI_INDEX };
-    const reply = await this.#exchange({
+    const reply = await this.#send({
       context,
       method: 'GET',
       kind: 'referrers',
@@ -190,20 +189,20 @@ export class UpstreamClient implements Upstream {
       query,
       headers,
     });
-    // Registries without the API answer 404, 405, or lead to some page of theirs.
+    // Registries without this API answer 404 or 405, or redirect to an HTML page.
     const unsupported =
       [400, 404, 405, 406].includes(reply.status) ||
-      (reply.status === 200 && mediaTypeOf(reply) !== OCI_INDEX);
+      (reply.status === 200 && mediaTypeOf(reply.headers) !== OCI_INDEX);
     if (unsupported) {
       await discard(reply);
       return undefined;
     }
     if (reply.status !== 200) throw await this.#error(reply);
-    const filtersApplied = single(reply.headers['oci-filters-applied']);
+    const filtersApplied = firstValue(reply.headers['oci-filters-applied']);
     return {
       body: await this.#readList(reply, 'referrers'),
       ...nextPage(reply.headers['link']),
-      ...(filtersApplied !== undefined && FILTERS.test(filtersApplied) ? { filtersApplied } : {}),
+      ...(filtersApplied !== undefined && FILTERS_APPLIED.test(filtersApplied) ? { filtersApplied } : {}),
     };
   }
 
@@ -211,86 +210,17 @@ export class UpstreamClient implements Upstream {
     return this.#transport.close();
   }
 
-  /** @throws {UpstreamError} also for every status but those of success */
-  async #ask(question: Question, success: readonly number[] = [200]): Promise<Reply> {
-    const reply = await this.#exchange(question);
+  /** @throws {UpstreamError} also if the status is not one of `success` */
+  async #request(request: RegistryRequest, success: readonly number[] = [200]): Promise<Reply> {
+    const reply = await this.#send(request);
     if (success.includes(reply.status)) return reply;
     throw await this.#error(reply);
   }
 
-  /** Sends a question with what authorisation it takes: for each host that is led to, at most one token and replay more. */
-  async #exchange({
-    context,
-    method,
-    kind,
-    repository,
-    path,
-    query,
-    headers,
-    keepToken = false,
-  }: Question): Promise<Reply> {
-    const url = new URL(`${this.#url}/v2/${repository}/${path}`);
+  #send({ path, query, headers = {}, ...request }: RegistryRequest): Promise<Reply> {
+    const url = new URL(`${this.#url}/v2/${request.repository}/${path}`);
     if (query !== undefined) url.search = query;
-    const send = (to: URL, authorization: string | undefined) =>
-      this.#transport.send({
-        context,
-        method,
-        url: to,
-        kind,
-        headers: authorization === undefined ? { ...headers } : { ...headers, Authorization: authorization },
-      });
-    const known = await this.#unlessAborted(this.#tokens.known(context, repository), context);
-    let reply = await send(url, known);
-    if (reply.status === 401 && reply.url.origin === url.origin && !(keepToken && known !== undefined)) {
-      const answer = await this.#answerTo(
-        reply,
-        this.#tokens.answer(context, reply, repository, known),
-        context,
-      );
-      if (answer === undefined) return reply;
-      reply = await send(url, answer);
-    }
-    if (reply.status === 401 && reply.url.origin !== url.origin) {
-      // registry.k8s.io leads to registries that want a token of their own; ours is none of their business.
-      const anonymous = await this.#answerTo(
-        reply,
-        this.#tokens.anonymous(context, reply, repository),
-        context,
-      );
-      if (anonymous === undefined) return reply;
-      reply = await send(reply.url, anonymous);
-    }
-    return reply;
-  }
-
-  /** Lets go of `reply` unless it is the last word; an error, too, must not leave its connection to nobody. */
-  async #answerTo(
-    reply: Reply,
-    authorization: Promise<string | undefined>,
-    context: RequestContext,
-  ): Promise<string | undefined> {
-    try {
-      const answer = await this.#unlessAborted(authorization, context);
-      if (answer !== undefined) await discard(reply);
-      return answer;
-    } catch (error) {
-      await discard(reply);
-      throw error;
-    }
-  }
-
-  /** A token is fetched for all who need it, so that goes on; only who is broken off waits for it no longer. */
-  async #unlessAborted<T>(promise: Promise<T>, { signal }: RequestContext): Promise<T> {
-    if (signal === undefined) return promise;
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const abort = () => reject(toUpstreamError(signal.reason, this.name));
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true });
-    try {
-      return await Promise.race([promise, aborted]);
-    } finally {
-      signal.removeEventListener('abort', abort);
-    }
+    return this.#transport.send({ ...request, url, headers });
   }
 
   #error(reply: Reply): Promise<UpstreamError> {
@@ -310,7 +240,7 @@ export class UpstreamClient implements Upstream {
   }
 }
 
-function manifestQuestion(
+function manifestRequest(
   context: RequestContext,
   method: 'GET' | 'HEAD',
   repository: Repository,
@@ -319,24 +249,4 @@ function manifestQuestion(
 ) {
   const headers = { Accept: accept ?? ACCEPT_ALL_MANIFESTS };
   return { context, method, kind: 'manifest', repository, path: `manifests/${reference}`, headers } as const;
-}
-
-function mediaTypeOf(reply: Reply): string | undefined {
-  return single(reply.headers['content-type'])?.split(';', 1)[0]?.trim().toLowerCase();
-}
-
-function contentLength(reply: Reply): number | undefined {
-  const text = isEncoded(reply) ? undefined : single(reply.headers['content-length']);
-  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
-}
-
-/** `end` is exclusive; an unsatisfied range, which has only a size, gets -1 for both ends. */
-function contentRange(reply: Reply): { start: number; end: number; size?: number } | undefined {
-  const match = /^bytes (?:(\d{1,15})-(\d{1,15})|\*)\/(\d{1,15}|\*)$/.exec(
-    single(reply.headers['content-range']) ?? '',
-  );
-  if (match === null) return undefined;
-  const size = match[3] === '*' ? undefined : Number(match[3]);
-  const [start, last] = [Number(match[1] ?? -1), Number(match[2] ?? -2)];
-  return { start, end: last + 1, ...(size === undefined ? {} : { size }) };
 }

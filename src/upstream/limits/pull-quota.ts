@@ -1,8 +1,8 @@
-/** How many pulls an upstream still allows, as it last said, and which of them are kept for what is not cached. */
+/** Tracks how many pulls an upstream still allows, and reserves the last of them for content that is not cached. */
 import type { Clock } from '../../clock.ts';
 import type { RateLimit } from './rate-limit.ts';
 
-/** Where upstream names none: the shortest that has been seen of Docker Hub. */
+/** Used if upstream names no window: the shortest that Docker Hub has been seen to use. */
 const DEFAULT_WINDOW_MS = 3600 * 1000;
 
 export class PullQuota {
@@ -10,23 +10,23 @@ export class PullQuota {
   readonly #clock: Clock;
   #last: { remaining: number; at: number; windowMs: number } | undefined;
 
-  /** @param reserve pulls that are kept */
+  /** @param reserve pulls to keep */
   constructor(reserve: number, clock: Clock) {
     this.#reserve = reserve;
     this.#clock = clock;
   }
 
-  /** What a reply said; one that says nothing changes nothing, for Docker Hub is silent about some images. */
-  note({ remaining, windowMs = DEFAULT_WINDOW_MS }: RateLimit): void {
+  /** Records what a reply said. If it said nothing, keeps the last count: Docker Hub says nothing for some images. */
+  record({ remaining, windowMs = DEFAULT_WINDOW_MS }: RateLimit): void {
     if (remaining !== undefined) this.#last = { remaining, at: this.#clock.now(), windowMs };
   }
 
-  /** The pulls left, and for how many milliseconds at most, while they are no more than those kept. */
+  /** @returns the pulls left and the longest time until there are more; undefined while more are left than reserved */
   shortage(): { remaining: number; leftMs: number } | undefined {
     if (this.#last === undefined || this.#last.remaining > this.#reserve) return undefined;
     const { remaining, at, windowMs } = this.#last;
     const age = this.#clock.now() - at;
-    // The clock may have been turned back: then nobody knows how old this is.
+    // A negative age means that the clock was turned back: the age is unknown, so do not rely on the count.
     return age < 0 || age >= windowMs ? undefined : { remaining, leftMs: windowMs - age };
   }
 }

@@ -1,19 +1,21 @@
-/** What upstreams say about their limits, in headers. Pure. */
+/** Reads what upstreams say about their rate limits. Pure. */
 import type { IncomingHttpHeaders } from 'undici/types/header.js';
 
 export interface RateLimit {
-  /** Pulls in a window. */
+  /** Pulls per window. */
   limit?: number;
   /** Pulls left. */
   remaining?: number;
-  /** After this many milliseconds there are surely more. */
+  /** The longest time until more pulls are left, in milliseconds. */
   windowMs?: number;
 }
 
 /**
- * Docker Hub sends `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76 ; w=3600`, and the same numbers bare in
- * `x-ratelimit-*`; paid plans send nothing. Others send `RateLimit` and `RateLimit-Policy` of the IETF's
- * draft-ietf-httpapi-ratelimit-headers, in which names and syntax have changed: `"default";r=76;t=30`, before that
+ * Reads the rate limit headers of a reply.
+ *
+ * Docker Hub sends `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76 ; w=3600`, and the same numbers without
+ * a window in `x-ratelimit-*`. It sends nothing to paid plans. Other registries send `RateLimit` and `RateLimit-Policy`
+ * (draft-ietf-httpapi-ratelimit-headers). Their syntax has changed: now `"default";r=76;t=30`, before that
  * `limit=100, remaining=76, reset=30`.
  *
  * @param now milliseconds since the epoch
@@ -39,7 +41,7 @@ export function parseRateLimit(headers: IncomingHttpHeaders, now: number): RateL
 }
 
 const LONGEST_WINDOW_MS = 24 * 3600 * 1000;
-/** A reset above this is a time, in seconds since the epoch, and no span of thirty years. */
+/** A larger reset is a time in seconds since the epoch. A smaller one is a number of seconds from now. */
 const EARLIEST_RESET_TIME = 1_000_000_000;
 
 function msUntil(reset: number | undefined, now: number): number | undefined {
@@ -47,9 +49,9 @@ function msUntil(reset: number | undefined, now: number): number | undefined {
   return reset < EARLIEST_RESET_TIME ? reset * 1000 : Math.max(0, reset * 1000 - now);
 }
 
-/** Of several limits in one `RateLimit` header, that with the fewest left. */
+/** The limit with the fewest pulls left, of several in one `RateLimit` header. */
 function scarcestItem(header: string): string {
-  if (parameter(header, 'remaining') !== undefined) return header; // an older draft: one limit, with commas in it
+  if (parameter(header, 'remaining') !== undefined) return header; // an older draft: one limit, which contains commas
   const left = (item: string) => parameter(item, 'r') ?? Number.POSITIVE_INFINITY;
   return header.split(',').reduce((scarcest, item) => (left(item) < left(scarcest) ? item : scarcest));
 }
@@ -72,40 +74,41 @@ function first<T>(texts: readonly string[], read: (text: string) => T | undefine
   return texts.map(read).find((value) => value !== undefined);
 }
 
-/** What is meant by a 429. */
-export interface Refusal {
-  /** What to do about it; empty where nothing is known. */
+/** The meaning of a 429. */
+export interface RateLimitRefusal {
+  /** What the operator can do. Empty if nothing is known. */
   advice: string;
-  /** How long to leave upstream alone if it does not say. */
+  /** How long to send no such requests if the reply has no `Retry-After`. */
   pauseMs: number;
 }
 
 /**
- * Tells the two limits of Docker Hub apart: that of pulls, and that of requests of any kind from one address, which has
- * no JSON and no regard for who is logged in.
+ * Distinguishes the two limits of Docker Hub: of pulls, and of requests of any kind from one address. A reply for the
+ * second has no JSON, and credentials do not raise that limit.
  *
- * @param code the OCI error code, if there was one
+ * @param code the OCI error code of the reply
+ * @param text the message of the reply
  */
-export function explainRefusal(code: string | undefined, text: string): Refusal {
+export function explainRateLimit(code: string | undefined, text: string): RateLimitRefusal {
   if (/pull rate limit|increase-rate-limit/i.test(text)) {
     const advice =
-      'the pull quota is used up: it comes back with time, and an account that is allowed more can be given as credentials';
+      'the pull quota is used up: wait, or configure credentials of an account that is allowed more pulls';
     return { advice, pauseMs: 60_000 };
   }
-  // Long enough for a burst to pass, short enough for a client that tries again.
+  // Long enough for a burst to pass, and short enough for a client that retries.
   const pauseMs = 5_000;
   if (code !== undefined) return { advice: '', pauseMs };
   const advice =
-    'too many requests at a time, not the pull quota: it passes by itself, and a longer tagTtl makes fewer of them';
+    'too many requests in a short time, not the pull quota: wait; a longer tagTtl makes fewer requests';
   return { advice, pauseMs };
 }
 
 const LONGEST_RETRY_AFTER_MS = 24 * 3600 * 1000;
 
-/** `Retry-After` in milliseconds from `now`: seconds or a date (RFC 9110, section 10.2.3), a day at most. */
+/** Reads `Retry-After`: seconds or a date (RFC 9110, section 10.2.3). @returns milliseconds from `now`, up to a day */
 export function parseRetryAfter(header: string | string[] | undefined, now: number): number | undefined {
   const text = String(header ?? '').trim();
-  const isDate = /^[A-Z][a-z]{2,8},? /.test(text); // Date.parse takes -5 and 1.5 for dates, too
+  const isDate = /^[A-Z][a-z]{2,8},? /.test(text); // because Date.parse also accepts -5 and 1.5
   const ms = /^\d{1,15}$/.test(text) ? Number(text) * 1000 : isDate ? Date.parse(text) - now : Number.NaN;
   return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), LONGEST_RETRY_AFTER_MS);
 }

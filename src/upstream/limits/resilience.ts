@@ -1,19 +1,18 @@
 /**
- * What is done about an upstream in trouble: retries, the next URL, a breaker, and leaving it alone when it asks for it.
+ * Keeps an upstream in trouble from failing or delaying pulls: retries, fallback URLs, a circuit breaker, and a hold
+ * after a 429.
  *
- * | what happened | retried here | counts towards the breaker |
+ * | what happened | retry | counts for the breaker |
  * |---|---|---|
  * | no connection, or it broke | yes, with backoff | yes |
- * | a timeout | no: waiting longer is what the client would not do | opens it at once |
+ * | a timeout | no: the client would not wait for another one | opens it at once |
  * | 5xx | yes, with backoff | no: an answer costs no time |
- * | 429 | no; nobody asks the same kind of thing until Retry-After, or for some seconds | no |
- * | anything else it says | no | no |
+ * | 429 | no: send no requests of the same kind until Retry-After, or for some seconds | no |
+ * | any other status | no | no |
  */
-import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
-import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics, RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../errors.ts';
 import type {
@@ -24,22 +23,15 @@ import type {
   ManifestHead,
   Upstream,
 } from '../upstream.ts';
+import { Breaker, type BreakerContext } from './breaker.ts';
 import type { PullQuota } from './pull-quota.ts';
 
 const RETRIES = 2;
 const FIRST_BACKOFF_MS = 100;
-/** Failures in a row without any answer that open the breaker. */
-const BREAKER_THRESHOLD = 3;
-const FIRST_COOLDOWN_MS = 5_000;
-const LONGEST_COOLDOWN_MS = 60_000;
 
-export interface ResilienceContext {
+export interface ResilienceContext extends BreakerContext {
   metrics: Metrics;
-  logger: Logger;
-  clock: Clock;
-  /** From 0 up to 1; spreads retries that would otherwise come all at once. */
-  random: () => number;
-  /** Absent: there is no limit of pulls. */
+  /** Absent: the pulls of this upstream are not limited. */
   quota?: PullQuota;
 }
 
@@ -49,7 +41,7 @@ export class ResilientUpstream implements Upstream {
   readonly #context: ResilienceContext;
   readonly #heldByKind = new Map<RequestKind, number>();
 
-  /** @param endpoints clients of the same registry at its several URLs, in the order in which they are tried */
+  /** @param endpoints clients for the URLs of one registry, in the order in which to try them */
   constructor(name: string, endpoints: readonly Upstream[], context: ResilienceContext) {
     this.name = name;
     this.#context = context;
@@ -137,7 +129,7 @@ export class ResilientUpstream implements Upstream {
         this.#publish();
         return { answer };
       } catch (error) {
-        if (request.signal?.aborted === true) throw error; // broken off by us: that says nothing about upstream
+        if (request.signal?.aborted === true) throw error; // the mirror aborted it: that says nothing about upstream
         if (!isOutage(error)) {
           breaker.answered(request);
           this.#publish();
@@ -157,14 +149,14 @@ export class ResilientUpstream implements Upstream {
   #refuseIfHeld(kind: RequestKind): void {
     const left = (this.#heldByKind.get(kind) ?? 0) - this.#context.clock.now();
     if (left <= 0) return;
-    const message = `asked to be left alone for another ${Math.ceil(left / 1000)} s (429)`;
+    const message = `answered 429, so the mirror sends it no requests of this kind for another ${Math.ceil(left / 1000)} s`;
     throw new UpstreamError('rate-limited', this.name, message, { status: 429, retryAfterMs: left });
   }
 
   #keepReserve(): void {
     const shortage = this.#context.quota?.shortage();
     if (shortage === undefined) return;
-    const message = `says that ${shortage.remaining} pulls are left, which are kept for what is not cached (rateLimit.reserve)`;
+    const message = `says that ${shortage.remaining} pulls are left; rateLimit.reserve keeps them for content that is not cached`;
     throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
   }
 
@@ -180,7 +172,7 @@ export class ResilientUpstream implements Upstream {
     const { retryAfterMs } = error;
     logger.warn(
       { requestId, err: error, upstream: this.name, kind, retryAfterMs },
-      'upstream limits us and is left alone',
+      'upstream rate limit: requests of this kind stop until it ends',
     );
   }
 
@@ -192,54 +184,4 @@ export class ResilientUpstream implements Upstream {
 
 function isOutage(error: unknown): error is UpstreamError {
   return error instanceof UpstreamError && (error.code === 'unavailable' || error.code === 'timeout');
-}
-
-/** Lets nobody wait for an upstream that gave no answer to those before; one at a time tries again, now and then. */
-class Breaker {
-  readonly #name: string;
-  readonly #context: ResilienceContext;
-  #failures = 0;
-  #cooldownMs = FIRST_COOLDOWN_MS;
-  /** Milliseconds since the epoch; undefined while closed. */
-  #openUntil: number | undefined;
-
-  constructor(name: string, context: ResilienceContext) {
-    this.#name = name;
-    this.#context = context;
-  }
-
-  get isOpen(): boolean {
-    return this.#openUntil !== undefined;
-  }
-
-  /** Why the upstream is not to be asked now. When it is time to try again, exactly one caller gets leave. */
-  refusal(): UpstreamError | undefined {
-    if (this.#openUntil === undefined) return undefined;
-    const now = this.#context.clock.now();
-    const left = this.#openUntil - now;
-    // The clock may have been turned back: no wait is longer than the longest.
-    if (left > 0 && left <= LONGEST_COOLDOWN_MS) {
-      const message = `gave no answer lately, and is asked again in ${Math.ceil(left / 1000)} s`;
-      return new UpstreamError('unavailable', this.#name, message);
-    }
-    this.#openUntil = now + this.#cooldownMs; // for everybody but this caller
-    return undefined;
-  }
-
-  answered({ id: requestId }: RequestContext): void {
-    if (this.isOpen) this.#context.logger.info({ requestId, upstream: this.#name }, 'upstream answers again');
-    this.#failures = 0;
-    this.#cooldownMs = FIRST_COOLDOWN_MS;
-    this.#openUntil = undefined;
-  }
-
-  failed({ id: requestId }: RequestContext, error: UpstreamError): void {
-    if (error.status !== undefined) return; // it did answer
-    this.#failures = error.code === 'timeout' ? BREAKER_THRESHOLD : this.#failures + 1;
-    if (this.#failures < BREAKER_THRESHOLD) return;
-    if (!this.isOpen)
-      this.#context.logger.warn({ requestId, err: error, upstream: this.#name }, 'upstream gives no answer');
-    else this.#cooldownMs = Math.min(this.#cooldownMs * 2, LONGEST_COOLDOWN_MS);
-    this.#openUntil = this.#context.clock.now() + this.#cooldownMs * (0.75 + this.#context.random() / 4);
-  }
 }

@@ -1,7 +1,7 @@
 /**
- * Redirects and token realms come from outside, so they could lead to what only this machine can reach. Refused are
- * loopback, private, link-local (cloud metadata) and other special addresses; checked is the address that is
- * connected to, so that a name which resolves differently the second time (DNS rebinding) does not pass.
+ * Refuses special-purpose addresses (RFC 6890): loopback, private, link-local (cloud metadata) and others. Redirects
+ * and token realms come from outside, so they could lead to servers that only this machine can reach. We check the
+ * address that the connection uses, because a name can resolve differently the second time (DNS rebinding).
  */
 import { lookup as systemLookup } from 'node:dns';
 import { BlockList, isIP, type LookupFunction } from 'node:net';
@@ -21,7 +21,8 @@ for (const [network, prefix] of [
   ['240.0.0.0', 4],
 ] as const) {
   special.addSubnet(network, prefix, 'ipv4');
-  // NAT64: where there is only IPv6, every host of the IPv4 world, most CDNs of registries included, has such an address.
+  // NAT64 (RFC 6052): in an IPv6-only network every IPv4 host has such an address, also most CDNs of registries. So
+  // refuse only the special ones.
   special.addSubnet(`64:ff9b::${network}`, 96 + prefix, 'ipv6');
 }
 for (const [network, prefix] of [
@@ -37,12 +38,12 @@ for (const [network, prefix] of [
   special.addSubnet(network, prefix, 'ipv6');
 }
 
-/** Whether `address` is no public one. IPv4 in IPv6 clothes is seen through. */
+/** Whether `address` is not public. Handles IPv4-mapped IPv6. */
 export function isSpecialAddress(address: string): boolean {
   return special.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
 }
 
-/** Whether the host of a URL is itself the literal of a special address, or the name of this machine. */
+/** Whether the host of a URL is a literal special address or `localhost`. Does not resolve names. */
 export function isSpecialHost(hostname: string): boolean {
   const host = hostname.replace(/^\[|\]$|\.$/g, '');
   if (isIP(host) !== 0) return isSpecialAddress(host);
@@ -53,14 +54,14 @@ export class SpecialAddressError extends Error {
   override readonly name = 'SpecialAddressError';
 }
 
-/** Resolves names as the system does, and refuses those that lead to a special address. */
+/** Resolves names as the system does. Fails with {@link SpecialAddressError} if a name has a special address. */
 export const publicLookup: LookupFunction = (hostname, options, callback) => {
   systemLookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) return callback(error, []);
     const refused = addresses.find(({ address }) => isSpecialAddress(address));
     if (refused !== undefined) {
       const what = `${hostname} resolves to ${refused.address}, which is not public`;
-      return callback(new SpecialAddressError(`${what}; if that is meant, set allowPrivateAddresses`), []);
+      return callback(new SpecialAddressError(`${what}; if this is intended, set allowPrivateAddresses`), []);
     }
     const first = addresses[0];
     if (options.all === true || first === undefined) return callback(null, addresses);

@@ -1,4 +1,4 @@
-/** Connections to whoever a URL names, straight or through a proxy. */
+/** Connections to any host, direct or through a proxy. */
 import type { LookupFunction } from 'node:net';
 import { Agent, type buildConnector, type Dispatcher } from 'undici';
 import { ProxiedConnections, type SentRequest } from './proxy.ts';
@@ -7,13 +7,13 @@ import type { Proxy, ProxyRule } from './proxy-rule.ts';
 export interface ConnectionSettings {
   /** The upstream's name, as in the configuration. */
   name: string;
-  /** Absent: every host is asked directly. */
+  /** Absent: all connections are direct. */
   proxyFor?: ProxyRule;
-  /** Connections an origin; more requests wait for one. */
+  /** Connections per origin. Further requests wait for one. */
   maxConnections: number;
   connectTimeoutMs: number;
   headersTimeoutMs: number;
-  /** Inactivity while a body comes, never its whole time. */
+  /** The longest silence while a body arrives. Does not limit the whole time. */
   bodyTimeoutMs: number;
 }
 
@@ -26,8 +26,8 @@ export class Connections {
   readonly #proxied = new Map<Proxy, ProxiedConnections>();
 
   /**
-   * @param options.lookup how names are resolved; a proxy does so itself
-   * @param options.proxyTls TLS with a proxy, which is not to see a certificate that is meant for the target
+   * @param options.lookup resolves names for direct connections. A proxy resolves names itself.
+   * @param options.proxyTls TLS with a proxy. It must not get the client certificate, which is for the target.
    */
   constructor(
     settings: ConnectionSettings,
@@ -52,7 +52,7 @@ export class Connections {
     this.#direct = new Agent({ ...this.#limits, connect });
   }
 
-  /** As undici's `request`. @throws {UpstreamError} the fault of a proxy; else what undici throws */
+  /** Like undici's `request`. @throws {UpstreamError} a proxy failed; else the error of undici */
   request(url: URL, options: SentRequest): Promise<Dispatcher.ResponseData> {
     const proxy = this.#settings.proxyFor?.(url);
     return proxy === undefined

@@ -1,17 +1,17 @@
-/** Which proxy a request goes through: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and Go read them. Pure. */
+/** Decides which proxy a request uses: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, read as curl and Go do. Pure. */
 import { BlockList, isIP } from 'node:net';
 
 export interface Proxy {
-  /** `http:` or `https:`; without credentials, so that it may be shown. */
+  /** `http:` or `https:`. Without credentials, so that messages can show it. */
   url: URL;
-  /** The value of `Proxy-Authorization`, asked for with each request; undefined: none is sent. */
+  /** The value of `Proxy-Authorization`, read again for each connection or request. Undefined: send none. */
   authorization: () => Promise<string | undefined>;
 }
 
-/** The proxy for a request to `target`, the same object for the same proxy; undefined: it is asked directly. */
+/** Returns the proxy for a request to `target`, the same object for the same proxy. Undefined: connect directly. */
 export type ProxyRule = (target: URL) => Proxy | undefined;
 
-/** What the environment says. @throws {Error} it names a proxy that cannot be used */
+/** The rule that the environment sets. @throws {Error} it names a proxy that cannot be used */
 export function proxyFromEnvironment(environment: Readonly<Record<string, string | undefined>>): ProxyRule {
   const read = (name: string) => environment[name.toLowerCase()] ?? environment[name] ?? '';
   const byProtocol = new Map<string, Proxy>();
@@ -22,9 +22,9 @@ export function proxyFromEnvironment(environment: Readonly<Record<string, string
     const written = read(name).trim();
     if (written === '') continue;
     const url = URL.parse(written.includes('://') ? written : `http://${written}`);
-    // Not shown: a password may be in it.
+    // Do not show the value: it may contain a password.
     if (url === null || !['http:', 'https:'].includes(url.protocol) || url.hostname === '')
-      throw new Error(`${name} is no http:// or https:// URL`);
+      throw new Error(`${name} is not an http:// or https:// URL`);
     byProtocol.set(protocol, proxyAt(url));
   }
   const exempt = exemptions(read('NO_PROXY'));
@@ -35,9 +35,9 @@ export function proxyFromEnvironment(environment: Readonly<Record<string, string
 }
 
 /**
- * The one proxy for everything, whatever the environment says.
+ * The rule that uses one proxy for all targets and ignores the environment.
  *
- * @param url may hold a user name
+ * @param url may contain a user name
  */
 export function proxyForAll(url: string, password?: () => Promise<string>): ProxyRule {
   const proxy = proxyAt(new URL(url), password);
@@ -57,7 +57,7 @@ function proxyAt({ protocol, host, username, password }: URL, secret?: () => Pro
   };
 }
 
-/** The URL parser leaves a `%` alone that begins no escape. */
+/** Decodes percent-encoding. Keeps text with a `%` that starts no escape, as the URL parser does. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -96,7 +96,7 @@ function address(written: string): (host: string) => boolean {
   return (host) => contains(list, host);
 }
 
-/** `example.com` is it and all below it, `.example.com` and `*.example.com` only what is below it: Go's reading. */
+/** `example.com` matches it and its subdomains, `.example.com` and `*.example.com` only the subdomains: as in Go. */
 function domain(pattern: string): (host: string) => boolean {
   const name = pattern.replace(/^\*(?=\.)/, '').replace(/\.$/, '');
   return name.startsWith('.')
@@ -108,7 +108,7 @@ const loopback = new BlockList();
 loopback.addSubnet('127.0.0.0', 8, 'ipv4');
 loopback.addAddress('::1', 'ipv6');
 
-/** What no proxy could reach, for it would be another machine's: as in Go, and not to be changed by any setting. */
+/** Loopback never uses a proxy, whose loopback is another machine. As in Go, no setting changes this. */
 function isLoopback(host: string): boolean {
   return host === 'localhost' || contains(loopback, host);
 }

@@ -1,10 +1,10 @@
-/** Requests through a proxy: `http:` by telling it the whole URL (RFC 9112, 3.2.2), `https:` in a tunnel (RFC 9110, 9.3.6). */
+/** Requests through a proxy: `http:` by absolute URL (RFC 9112, 3.2.2), `https:` in a tunnel (RFC 9110, 9.3.6). */
 import { isIPv6, type Socket } from 'node:net';
 import { Agent, buildConnector, type Dispatcher, Pool } from 'undici';
 import { toUpstreamError, UpstreamError } from '../errors.ts';
 import type { Proxy } from './proxy-rule.ts';
 
-/** As undici's, but for the URL. */
+/** The options of undici, without the URL. */
 export type SentRequest = Omit<Dispatcher.RequestOptions, 'origin' | 'path' | 'headers'> & {
   headers: Record<string, string>;
 };
@@ -12,27 +12,27 @@ export type SentRequest = Omit<Dispatcher.RequestOptions, 'origin' | 'path' | 'h
 export interface ProxiedSettings {
   /** The upstream's name, for errors. */
   upstream: string;
-  /** Of the connections, tunnels included. */
+  /** For all connections, also tunnels. */
   limits: Agent.Options;
   connectTimeoutMs: number;
-  /** TLS with the target, inside of the tunnel. */
+  /** TLS with the target, inside the tunnel. */
   tls: buildConnector.BuildOptions;
   /** TLS with the proxy, if it is an `https:` one. */
   proxyTls: buildConnector.BuildOptions;
 }
 
 /**
- * undici's ProxyAgent is not used, for what it lacks: it takes the credentials once and for all, waits five minutes
- * for a silent proxy, and tells a refusal only as text.
+ * The connections through one proxy. We do not use undici's ProxyAgent: it reads the credentials only once, waits five
+ * minutes for a proxy that does not answer, and reports the status of a refusal only as text.
  */
 export class ProxiedConnections {
   readonly #proxy: Proxy;
   readonly #settings: ProxiedSettings;
-  /** To targets; their sockets are tunnels. */
+  /** To targets, whose sockets are tunnels. */
   readonly #tunnelled: Agent;
   /** To the proxy, for `http:` targets. */
   readonly #forwarded: Pool;
-  /** To the proxy, for opening tunnels. */
+  /** To the proxy, to open tunnels. */
   readonly #opener: Pool;
 
   constructor(proxy: Proxy, settings: ProxiedSettings) {
@@ -40,7 +40,8 @@ export class ProxiedConnections {
     this.#settings = settings;
     const { limits, connectTimeoutMs: timeout, tls, proxyTls } = settings;
     const connectToProxy = buildConnector({ ...proxyTls, allowH2: false, timeout });
-    // undici would look for the target's name, which is in the Host header, in the certificate of the proxy.
+    // Drop the server name. undici takes it from the Host header, so it is that of the target. The certificate of the
+    // proxy does not contain it.
     const toProxy: buildConnector.connector = ({ servername: _target, ...options }, callback) =>
       connectToProxy(options, callback);
     this.#forwarded = new Pool(proxy.url.origin, { ...limits, connect: toProxy });
@@ -57,7 +58,7 @@ export class ProxiedConnections {
     });
   }
 
-  /** As undici's `request`. @throws {UpstreamError} the proxy's fault; else what undici throws */
+  /** Like undici's `request`. @throws {UpstreamError} the proxy failed; else the error of undici */
   request(url: URL, options: SentRequest): Promise<Dispatcher.ResponseData> {
     return url.protocol === 'https:'
       ? this.#tunnelled.request({ ...options, origin: url.origin, path: url.pathname + url.search })
@@ -99,7 +100,8 @@ export class ProxiedConnections {
       const value = await this.#proxy.authorization();
       return value === undefined ? {} : { 'Proxy-Authorization': value };
     } catch (error) {
-      const what = `the password for the proxy ${this.#proxy.url.host} cannot be read`; // why is for the log
+      // The cause goes to the log only: clients must not learn where the secrets are.
+      const what = `the password for the proxy ${this.#proxy.url.host} cannot be read; the log says why`;
       throw new UpstreamError('unavailable', this.#settings.upstream, what, { cause: error });
     }
   }
@@ -108,10 +110,10 @@ export class ProxiedConnections {
     throw toUpstreamError(error, this.#settings.upstream, `the proxy ${this.#proxy.url.host}`);
   }
 
-  /** No status with it: it is not the registry that has answered. */
+  /** Throws an error without a status, because the registry did not answer. */
   #refuse(status: number, target: string): never {
-    const hint = status === 407 ? ', which asks for credentials' : '';
-    const what = `the proxy ${this.#proxy.url.host} does not let it reach ${target}: it answered ${status}${hint}`;
+    const hint = status === 407 ? '; check its user name and password' : '';
+    const what = `the proxy ${this.#proxy.url.host} refused to connect to ${target}: it answered ${status}${hint}`;
     throw new UpstreamError('unavailable', this.#settings.upstream, what);
   }
 }

@@ -1,4 +1,4 @@
-/** Which redirects are followed, and what survives them. Pure. */
+/** Decides which redirects to follow. Pure. */
 import { isSpecialHost } from './address-rule.ts';
 
 export const MAX_REDIRECTS = 10;
@@ -10,22 +10,23 @@ export function isRedirect(status: number): boolean {
 }
 
 /**
- * Where `location`, sent by `from`, leads.
+ * The target of a redirect from `from` to `location`.
  *
- * @param allowSpecial the upstream may lead to private addresses
- * @returns a reason, if it must not be followed
+ * @param allowSpecial the upstream may redirect to private addresses
+ * @returns a string, the reason, if we must not follow it. It shows no path and no query: they can contain a signature.
  */
 export function redirectTarget(location: string | undefined, from: URL, allowSpecial: boolean): URL | string {
-  if (location === undefined || location === '') return 'a redirect without Location';
-  if (location.length > MAX_LOCATION_LENGTH) return 'a redirect with an endless Location';
-  if (!URL.canParse(location, from.href)) return 'a redirect to something that is no URL';
+  if (location === undefined || location === '') return 'sent a redirect without Location';
+  if (location.length > MAX_LOCATION_LENGTH) return 'sent a redirect with a Location that is too long';
+  if (!URL.canParse(location, from.href)) return 'sent a redirect with a Location that is not a URL';
   const target = new URL(location, from);
-  if (target.protocol !== 'https:' && target.protocol !== 'http:') return `a redirect to ${target.protocol}`;
+  if (target.protocol !== 'https:' && target.protocol !== 'http:')
+    return `sent a redirect to the scheme ${target.protocol}`;
   if (from.protocol === 'https:' && target.protocol === 'http:')
-    return `a redirect from https to http (${target.host})`;
-  // The same host may be special: then the configuration says so itself.
+    return `sent a redirect from https to http (${target.host})`;
+  // The same host may be special, because the configuration names it.
   if (!allowSpecial && target.host !== from.host && isSpecialHost(target.hostname)) {
-    return `a redirect to ${target.host}, which is not public; if that is meant, set allowPrivateAddresses`;
+    return `sent a redirect to ${target.host}, which is not public; if this is intended, set allowPrivateAddresses`;
   }
   target.username = '';
   target.password = '';

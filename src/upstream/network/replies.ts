@@ -1,17 +1,18 @@
-/** Bodies, up to a limit, and what a reply that is no success means. */
+/** Reads the bodies of replies, up to a limit, and maps replies that are not a success to errors. */
 
 import { toUpstreamError, UpstreamError, type UpstreamErrorCode } from '../errors.ts';
-import { explainRefusal, parseRetryAfter } from '../limits/rate-limit.ts';
-import { discard, type Reply } from './transport.ts';
+import { explainRateLimit, parseRetryAfter } from '../limits/rate-limit.ts';
+import { isEncoded } from './reply-headers.ts';
+import { abandon, discard, type Reply } from './transport.ts';
 
 const ERROR_BODY_MAX_BYTES = 64 * 1024;
 const ERROR_TEXT_MAX_LENGTH = 200;
 
 /**
- * The whole body.
+ * Reads the whole body.
  *
  * @param limit bytes; reading stops there
- * @throws {UpstreamError} it is longer, encoded, or breaks off
+ * @throws {UpstreamError} the body is longer or encoded, or its connection broke
  */
 export async function readBody(reply: Reply, limit: number, upstream: string): Promise<Buffer> {
   assertIdentity(reply, upstream);
@@ -20,7 +21,7 @@ export async function readBody(reply: Reply, limit: number, upstream: string): P
   try {
     for await (const chunk of reply.body as AsyncIterable<Buffer>) {
       length += chunk.length;
-      // Leaving the loop destroys the body, so an endless one stops here.
+      // Throwing leaves the loop, which destroys the body. So a body without an end stops here.
       if (length > limit)
         throw new UpstreamError('invalid-response', upstream, `its reply is longer than ${limit} bytes`);
       chunks.push(chunk);
@@ -31,27 +32,22 @@ export async function readBody(reply: Reply, limit: number, upstream: string): P
   return Buffer.concat(chunks, length);
 }
 
-/** Then the length in the headers is not the content's, either. */
-export function isEncoded(reply: Reply): boolean {
-  return !/^(identity)?$/i.test(String(reply.headers['content-encoding'] ?? ''));
-}
-
-/** Digests are over identity bytes, and we asked for nothing else. @throws {UpstreamError} */
+/** Refuses an encoded body, because digests are over plain bytes. We requested `identity`. @throws {UpstreamError} */
 export function assertIdentity(reply: Reply, upstream: string): void {
-  if (!isEncoded(reply)) return;
+  if (!isEncoded(reply.headers)) return;
   const encoding = reply.headers['content-encoding'];
-  reply.body.on('error', () => undefined).destroy();
+  abandon(reply);
   throw new UpstreamError(
     'invalid-response',
     upstream,
-    `its reply is encoded (${String(encoding)}) though none was asked for`,
+    `its reply is encoded (${String(encoding)}), although the mirror asked for identity`,
   );
 }
 
 /**
- * The error that a reply without success stands for; its body has been read.
+ * Maps a reply that is not a success to an error. Reads its body.
  *
- * @param subject who said so, for the message
+ * @param subject the server that answered, for the message
  * @param now milliseconds since the epoch
  */
 export async function replyError(
@@ -62,7 +58,7 @@ export async function replyError(
 ): Promise<UpstreamError> {
   const { status } = reply;
   const said = await readError(reply, upstream);
-  const refusal = status === 429 ? explainRefusal(said.code, said.text) : undefined;
+  const refusal = status === 429 ? explainRateLimit(said.code, said.text) : undefined;
   const retryAfterMs = parseRetryAfter(reply.headers['retry-after'], now) ?? refusal?.pauseMs;
   const through = reply.proxyHost === undefined ? '' : ` through the proxy ${reply.proxyHost}`;
   const advice = refusal === undefined || refusal.advice === '' ? '' : ` (${refusal.advice})`;
@@ -98,7 +94,7 @@ async function readError(reply: Reply, upstream: string): Promise<{ code?: strin
     body = (await readBody(reply, ERROR_BODY_MAX_BYTES, upstream)).toString('utf8');
   } catch {
     await discard(reply);
-    return { text: '' }; // the status says enough
+    return { text: '' }; // the status is enough for an error
   }
   const first = firstOciError(body);
   const code =
@@ -122,7 +118,7 @@ function isMarkup(reply: Reply): boolean {
   return !/^(text\/plain|application\/json)/.test(String(reply.headers['content-type'] ?? ''));
 }
 
-/** Upstream's words for a message: one short line of plain characters. */
+/** Makes text of upstream safe for a message: one short line of printable ASCII. */
 function printable(text: string): string {
   return text
     .replace(/[^\x20-\x7e]+/g, ' ')

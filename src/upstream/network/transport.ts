@@ -1,4 +1,4 @@
-/** One request and its reply, redirects followed; no authentication, no meaning. */
+/** Sends requests and follows redirects. Knows nothing of authentication, and does not interpret replies. */
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../clock.ts';
@@ -11,18 +11,19 @@ import { parseRateLimit } from '../limits/rate-limit.ts';
 import { isSpecialHost, publicLookup } from './address-rule.ts';
 import { type ConnectionSettings, Connections } from './connections.ts';
 import { isRedirect, MAX_REDIRECTS, redirectTarget } from './redirects.ts';
+import { firstValue } from './reply-headers.ts';
 
-/** Real time, not the body's inactivity: a body that trickles would keep us as long as it likes. */
+/** The whole time, not the inactivity: a body that trickles would keep us for as long as it likes. */
 const DISCARD_TIMEOUT_MS = 1_000;
 
 export interface TransportSettings extends ConnectionSettings {
   /** Base URL, without a slash at the end. */
   url: string;
-  /** PEM; trusted besides the system's authorities. */
+  /** PEM. Trusted in addition to the authorities of the system. */
   ca?: string;
   /** PEM. */
   clientCertificate?: { cert: string; key: string };
-  /** Redirects and token realms may lead to private or loopback addresses. */
+  /** Whether redirects and token realms may lead to private or loopback addresses. */
   allowPrivateAddresses: boolean;
 }
 
@@ -31,21 +32,21 @@ export interface TransportContext {
   logger: Logger;
   clock: Clock;
   identity: Identity;
-  /** Is told what the registry says of its limit. */
+  /** Records what the registry says about its rate limit. */
   quota?: PullQuota;
 }
 
-/** Who we are to others. */
+/** How the mirror identifies itself to other servers. */
 export interface Identity {
   /** `millpond/<version>`. */
   userAgent: string;
-  /** The `Via` entry of this very process, by which it knows a request that has come back to it. */
+  /** The `Via` entry of this process. With it, the process recognizes a request that has come back to it. */
   via: string;
 }
 
-export interface Exchange {
+export interface TransportRequest {
   context: RequestContext;
-  /** A POST is not redirected: what it carries is for this one server. */
+  /** The redirect of a POST is not followed: its body contains credentials, which only this server may see. */
   method: 'GET' | 'HEAD' | 'POST';
   url: URL;
   headers: Record<string, string>;
@@ -54,13 +55,13 @@ export interface Exchange {
 }
 
 export interface Reply {
-  /** Where the reply came from, after redirects. */
+  /** Where the reply came from, after all redirects. */
   url: URL;
-  /** The proxy that forwarded the request, and may have answered it itself. */
+  /** The proxy that forwarded the request. It may have answered itself. */
   proxyHost: string | undefined;
   status: number;
   headers: Dispatcher.ResponseData['headers'];
-  /** Must be read, dumped or destroyed, or its connection is lost. */
+  /** Read it, or pass the reply to {@link discard} or {@link abandon}. Else its connection is lost. */
   body: Dispatcher.ResponseData['body'];
 }
 
@@ -72,9 +73,9 @@ export class Transport {
   readonly #identity: Identity;
   readonly #quota: PullQuota | undefined;
   readonly #origin: string;
-  /** For the registry itself, which the configuration names. */
+  /** To the registry itself, which the configuration names. */
   readonly #own: Connections;
-  /** For where its redirects and challenges lead. */
+  /** To hosts that its redirects and challenges name. */
   readonly #foreign: Connections;
   readonly #allowSpecial: boolean;
 
@@ -100,41 +101,45 @@ export class Transport {
     });
   }
 
-  /** The token server at `url` must obey the address rule, too. @throws {UpstreamError} */
+  /** Applies the address rule to the token server at `url`. @throws {UpstreamError} */
   assertPublic(url: URL): void {
     if (this.#allowSpecial || url.origin === this.#origin || !isSpecialHost(url.hostname)) return;
-    const what = `its token server ${url.host} is not public; if that is meant, set allowPrivateAddresses`;
+    const what = `its token server ${url.host} is not public; if this is intended, set allowPrivateAddresses`;
     throw new UpstreamError('invalid-response', this.#settings.name, what);
   }
 
   /**
-   * Sends a request and follows redirects. `Authorization` stays with the origin it was meant for.
+   * Sends a request and follows redirects. Sends `Authorization` only to the origin that it is for.
    *
    * @throws {UpstreamError} no reply, or a redirect that must not be followed
    */
-  async send(exchange: Exchange): Promise<Reply> {
-    const { method, url, headers } = exchange;
+  async send(request: TransportRequest): Promise<Reply> {
+    const { method, url, headers } = request;
     let at = url;
     let sent = headers;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const reply = await this.#sendOnce({ ...exchange, url: at, headers: sent });
+      const reply = await this.#sendOnce({ ...request, url: at, headers: sent });
       if (!isRedirect(reply.status) || method === 'POST') return reply;
       await discard(reply);
-      const target = redirectTarget(single(reply.headers['location']), at, this.#allowSpecial);
+      const target = redirectTarget(firstValue(reply.headers['location']), at, this.#allowSpecial);
       if (typeof target === 'string')
         throw new UpstreamError('invalid-response', this.#settings.name, target);
       at = target;
-      // Once dropped it stays so: who led us away has no say in where it goes.
+      // Never send it again after another origin: that server chose the rest of the way.
       if (at.origin !== url.origin) sent = withoutAuthorization(headers);
     }
-    throw new UpstreamError('invalid-response', this.#settings.name, `more than ${MAX_REDIRECTS} redirects`);
+    throw new UpstreamError(
+      'invalid-response',
+      this.#settings.name,
+      `sent more than ${MAX_REDIRECTS} redirects`,
+    );
   }
 
   async close(): Promise<void> {
     await Promise.all([this.#own.close(), this.#foreign.close()]);
   }
 
-  async #sendOnce({ context, method, url, headers, kind, body }: Exchange): Promise<Reply> {
+  async #sendOnce({ context, method, url, headers, kind, body }: TransportRequest): Promise<Reply> {
     const { name: upstream } = this.#settings;
     const startedAt = this.#clock.now();
     let code = '0';
@@ -151,7 +156,7 @@ export class Transport {
         body: body ?? null,
       });
       code = String(reply.statusCode);
-      // CDNs and token servers have limits of their own.
+      // Ignore the limits of CDNs and token servers, which are not those of the registry.
       if (kind !== 'token' && url.origin === this.#origin) this.#noteRateLimit(reply.headers);
       const proxyHost = url.protocol === 'http:' ? this.#settings.proxyFor?.(url)?.url.host : undefined;
       return { url, proxyHost, status: reply.statusCode, headers: reply.headers, body: reply.body };
@@ -161,7 +166,7 @@ export class Transport {
       this.#metrics.upstreamRequests.inc({ upstream, kind, method, code });
       const durationMs = Math.max(0, this.#clock.now() - startedAt);
       this.#metrics.upstreamRequestDuration.observe({ upstream, kind }, durationMs / 1000);
-      // The path and the query may hold a signature that opens the blob to anybody.
+      // Log neither path nor query: they can contain a signature, with which anybody can fetch the blob.
       const line = { requestId: context.id, upstream, kind, method, host: url.host, code, durationMs };
       this.#logger.debug(line, 'upstream request');
     }
@@ -169,7 +174,7 @@ export class Transport {
 
   #noteRateLimit(headers: Reply['headers']): void {
     const rateLimit = parseRateLimit(headers, this.#clock.now());
-    this.#quota?.note(rateLimit);
+    this.#quota?.record(rateLimit);
     const { limit, remaining } = rateLimit;
     const labels = { upstream: this.#settings.name };
     if (limit !== undefined) this.#metrics.upstreamRateLimit.set(labels, limit);
@@ -177,20 +182,20 @@ export class Transport {
   }
 }
 
-/** The one value of a header; of several lines, the first. */
-export function single(header: string | string[] | undefined): string | undefined {
-  return Array.isArray(header) ? header[0] : header;
+/** Discards a reply. Reads a short body that is already here to its end, because that keeps the connection. */
+export async function discard({ body }: Reply): Promise<void> {
+  const signal = AbortSignal.timeout(DISCARD_TIMEOUT_MS);
+  await body.dump({ limit: 64 * 1024, signal }).catch(() => undefined);
 }
 
-/** Lets go of a reply whose body nobody wants; one that is short and there is read to keep its connection. */
-export async function discard(reply: Reply): Promise<void> {
-  const signal = AbortSignal.timeout(DISCARD_TIMEOUT_MS);
-  await reply.body.dump({ limit: 64 * 1024, signal }).catch(() => undefined);
+/** Closes the connection of a reply whose body may be long. Without the listener, its error would end the process. */
+export function abandon({ body }: Reply): void {
+  body.on('error', () => undefined).destroy();
 }
 
 /**
- * Node takes a `ca` instead of the usual authorities; we mean besides: a registry with a certificate of the
- * company's may lead to a public CDN. Built once, for reading hundreds of authorities takes 13 ms a connection.
+ * Node uses a `ca` instead of the usual authorities. We add it to them, because a registry with a company certificate
+ * may redirect to a public CDN. Built once, because reading hundreds of authorities takes 13 ms per connection.
  */
 function tlsOptions(
   { name, ca }: TransportSettings,

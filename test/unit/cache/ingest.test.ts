@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Spool } from '../../../src/cache/ingest/spool.ts';
 import type { ContentReader } from '../../../src/cache/store/content-store.ts';
@@ -20,7 +20,7 @@ async function setUp(t: TestContext, size = 300_000) {
   await spool.sweep();
   const bytes = randomBytes(size);
   const digest = digestOf(bytes);
-  const ingest = await spool.open(digest);
+  const ingest = await spool.open(digest, 'quay.io');
   return { directory, disk, spool, bytes, digest, ingest, writer: ingest.writer(0) };
 }
 
@@ -176,7 +176,7 @@ test('the memory of what is in the file is freed at once, but of what is being w
   assert.equal(isFreed(second), false);
 });
 
-test('when the disk fails in the middle, what is in the file is a hashed prefix to go on from', async (t) => {
+test('when the disk fails in the middle, what is in the file is a hashed front to go on from', async (t) => {
   const { ingest, bytes, disk, writer } = await setUp(t, 3 * MIB);
   disk.failWritesBeyond = MIB;
   disk.fail('write', 'ENOSPC');
@@ -189,11 +189,11 @@ test('when the disk fails in the middle, what is in the file is a hashed prefix 
     .then(() => ingest.verify())
     .catch((error: unknown) => error);
   assert.ok(failure instanceof StorageError);
-  assert.equal(failure.code, 'full');
-  const prefix = ingest.hashedPrefix();
-  assert.equal(prefix.length, 600_000);
+  assert.equal(failure.errno, 'ENOSPC');
+  const front = ingest.frontState();
+  assert.equal(front.length, 600_000);
   assert.equal(
-    prefix.hash.update(bytes.subarray(600_000)).digest('hex'),
+    front.hash.update(bytes.subarray(600_000)).digest('hex'),
     ingest.digest.slice('sha256:'.length),
   );
   await assert.rejects(follower.read(Buffer.alloc(10), 600_000, bytes.length), StorageError);
@@ -209,13 +209,13 @@ test('an ingest goes on where an earlier one of the same digest broke off', asyn
   await spool.retire(ingest, { resumable: true });
   await ingest.end();
   await spool.sweep();
-  const resumed = await spool.open(digest);
-  assert.equal(resumed.written, 2 * MIB);
+  const resumed = await spool.open(digest, 'quay.io');
+  assert.equal(resumed.front, 2 * MIB);
   resumed.setSize(bytes.length);
   await resumed.writer(2 * MIB).append(bytes.subarray(2 * MIB));
   await resumed.verify();
   await resumed.end();
-  assert.deepEqual(await readFile(spool.path(digest)), bytes);
+  assert.deepEqual(await readFile(resumed.path), bytes);
 });
 
 test('a partial blob that is not worth resuming, or must not be, is removed', async (t) => {
@@ -224,7 +224,7 @@ test('a partial blob that is not worth resuming, or must not be, is removed', as
   await ingest.end();
   await spool.retire(ingest, { resumable: true });
   assert.deepEqual(await readdir(join(directory, 'ingest')), []);
-  const again = await spool.open(ingest.digest);
+  const again = await spool.open(ingest.digest, 'quay.io');
   await again.writer(0).append(bytes.subarray(0, 2 * MIB));
   await again.end();
   await spool.retire(again, { resumable: false });
@@ -235,10 +235,12 @@ test('a sweep removes litter and keeps large partial blobs', async (t) => {
   const { directory, spool, digest, ingest } = await setUp(t);
   await ingest.end();
   const folder = join(directory, 'ingest');
-  await writeFile(join(folder, 'put-1'), randomBytes(2 * MIB));
-  await writeFile(join(folder, digest.replace(':', '-')), randomBytes(2 * MIB));
-  await writeFile(join(folder, digestOf(Buffer.from('small')).replace(':', '-')), randomBytes(1000));
+  const origin = ingest.path.slice(ingest.path.lastIndexOf('.'));
+  await writeFile(join(folder, 'new-1'), randomBytes(2 * MIB));
+  await writeFile(join(folder, digest.replace(':', '-')), randomBytes(2 * MIB)); // of a version before 0.2
+  await writeFile(ingest.path, randomBytes(2 * MIB));
+  await writeFile(join(folder, digestOf(Buffer.from('small')).replace(':', '-') + origin), randomBytes(1000));
   await spool.sweep();
-  assert.deepEqual(await readdir(folder), [digest.replace(':', '-')]);
-  assert.equal((await stat(spool.path(digest))).size, 2 * MIB);
+  assert.deepEqual(await readdir(folder), [basename(ingest.path)]);
+  assert.equal((await stat(ingest.path)).size, 2 * MIB);
 });

@@ -8,7 +8,7 @@ import { ConfigFolder } from '../../helpers/config-folder.ts';
 
 const folder = await ConfigFolder.create();
 
-test('prints the effective configuration in the documented order, in units that people read', async () => {
+test('prints the effective configuration in the documented order, in units for people', async () => {
   await folder.write('m.yaml', 'log: { level: warn }\nupstreams: { docker.io: { ca: ca.pem } }\n');
   assert.equal(
     printConfig(await loadConfig({ file: 'm.yaml', cwd: folder.path })),
@@ -26,6 +26,7 @@ cache:
   lowWatermark: 0.9
   keepFree: 1GiB
   pin: []
+  imported: keep
   scrubInterval: none
 defaultUpstream: docker.io
 sealed: false
@@ -65,25 +66,27 @@ log:
   );
 });
 
-test('prints no secret and no place of one', async () => {
+test('prints neither a secret nor its place', async () => {
   const text = `upstreams:
   docker.io: { credentials: { username: bob, password: { env: HUB_TOKEN } } }
   ghcr.io: { credentials: { username: { file: /run/who }, password: { file: /run/token } } }
   quay.io: { proxy: { url: http://bob@proxy.corp:3128, password: { file: /run/proxy } } }
+  azure.corp: { credentials: { identityToken: { env: AZURE_TOKEN } } }
 `;
   const printed = printConfig(await folder.load(text, undefined));
   assert.match(printed, /username: bob\n {6}password: '\[redacted\]'\n/);
   assert.match(printed, /username: '\[redacted\]'\n {6}password: '\[redacted\]'\n/);
   assert.match(printed, /url: http:\/\/bob@proxy\.corp:3128\n {6}password: '\[redacted\]'\n/);
-  assert.doesNotMatch(printed, /HUB_TOKEN|\/run\//);
+  assert.match(printed, /identityToken: '\[redacted\]'\n/);
+  assert.doesNotMatch(printed, /_TOKEN|\/run\//);
 });
 
-test('what is printed loads as the same configuration', async () => {
+test('the output loads as the same configuration', async () => {
   const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 }).map((amount) => `${amount}ms`);
   const port = fc.integer({ min: 0, max: 65_535 });
   const host = fc.constantFrom('127.0.0.1', 'localhost', '[::1]', '[fe80::1]', '0.0.0.0');
   const listen = fc.tuple(host, port).map((parts) => parts.join(':'));
-  // Words that YAML takes for something else unless they are quoted, and characters that regular expressions escape.
+  // Has words that YAML reads as another type unless they are quoted, and characters that regular expressions escape.
   const tagPattern = fc.constantFrom(
     '^v?\\d+$',
     'null',
@@ -160,7 +163,7 @@ test('what is printed loads as the same configuration', async () => {
   );
   await fc.assert(
     fc.asyncProperty(configuration, async (written) => {
-      // The one host stands for two things here.
+      // Skips configurations in which one host selects two upstreams.
       fc.pre(!(written.upstreams['registry:5000'].hosts ?? []).includes('[::1]:5000'));
       const config = await folder.load(stringify(written));
       assert.deepEqual(await folder.load(printConfig(config)), config);
@@ -168,7 +171,7 @@ test('what is printed loads as the same configuration', async () => {
   );
 });
 
-test('the defaults print as a configuration that equals them', async () => {
+test('the output of the defaults loads as the defaults', async () => {
   const defaults = await loadConfig({ cwd: folder.path });
   assert.deepEqual(await folder.load(printConfig(defaults)), defaults);
 });

@@ -5,24 +5,28 @@ import { ConfigFolder } from '../../helpers/config-folder.ts';
 
 const folder = await ConfigFolder.create();
 
-const LISTEN = 'must be a host and a port such as 127.0.0.1:5000 or "[::1]:5000"';
-const TIMEOUT = 'must be a duration from 1ms to 24d, such as 30s';
-const DURATION = 'must be a duration such as 500ms, 30s, 5m, 24h or 7d';
-const SIZE = 'must be a size such as 512MiB or 50GiB, or a share of the file system such as 80%';
-const SHARE = 'must be a number above 0 and up to 1';
-const URL_RULE = 'must be an http:// or https:// URL without credentials, query or fragment';
-const PROXY_RULE = 'must be an http:// or https:// URL of a host and port, without a password';
+const LISTEN = 'must be a host and a port, such as 127.0.0.1:5000 or "[::1]:5000"';
+const TIMEOUT = 'must be a duration from 1ms to 24d with its unit, such as 30s';
+const DURATION = 'must be a duration with its unit, such as 500ms, 30s, 5m, 24h or 7d';
+const SIZE =
+  'must be a size in B, KiB, MiB, GiB or TiB, such as 50GiB, or a share of the file system from 1% to 100%, such as 80%';
+const SHARE = 'must be a number above 0 and at most 1, such as 0.9';
+const URL_RULE =
+  'must be an http:// or https:// URL without user name, password, query or fragment, such as https://registry.corp.example';
+const PROXY_RULE =
+  'must be an http:// or https:// URL of a host and port, such as http://proxy.corp.example:3128; for a password write { url, password }';
 const IMAGE_HOST =
-  'must be the host of an image reference in lower case, such as registry.corp.example or registry:5000';
+  'must be a registry host in lower case with a dot or a port, such as registry.corp.example or registry:5000';
 const HOST = 'must be a host in lower case with an optional port, such as registry.corp.example:5000';
-const SECRET = 'must be { env: NAME } or { file: PATH }: a secret is never written into the configuration';
-const VARIABLE = 'must be the name of an environment variable';
+const SECRET = 'must be { env: NAME } or { file: PATH }: say where the secret is, never write it here';
+const VARIABLE =
+  'must be the name of an environment variable: letters, digits and _, such as REGISTRY_PASSWORD';
 
-/** A configuration whose line 3 begins with `    `, inside upstream docker.io. */
+/** A configuration with `line` as its line 3, indented by four spaces, in upstream docker.io. */
 const upstream = (line: string) => `upstreams:\n  docker.io:\n    ${line}\n`;
 const D = 'upstreams.docker.io';
 
-suite('every problem is told with its place', () => {
+suite('every problem is reported with its place', () => {
   for (const [text, ...problems] of [
     // server, operations
     ['server: { listen: 5000 }', `m.yaml:1:19: server.listen: ${LISTEN}, got 5000`],
@@ -35,28 +39,28 @@ suite('every problem is told with its place', () => {
     ['server: { clientTimeout: 0s }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "0s"`],
     [
       'server: { revalidateFrom: [10.0.0.0/33] }',
-      'm.yaml:1:28: server.revalidateFrom[0]: must be an address or a network such as 10.0.0.0/8 or "fd00::/8", got "10.0.0.0/33"',
+      'm.yaml:1:28: server.revalidateFrom[0]: must be an IP address or a network, such as 10.0.0.0/8 or "fd00::/8", got "10.0.0.0/33"',
     ],
     [
       upstream('freshness: { repositories: [{ match: "org/ *" }] }'),
-      `m.yaml:3:42: ${D}.freshness.repositories[0].match: must be a pattern of repositories such as org/*, got "org/ *"`,
+      `m.yaml:3:42: ${D}.freshness.repositories[0].match: must be a pattern of repository names in lower case, such as org/*, got "org/ *"`,
     ],
     [
       'server: { accelRedirect: blobs }',
-      'm.yaml:1:26: server.accelRedirect: must be none or a path that begins and ends with a slash, such as /blobs/, got "blobs"',
+      'm.yaml:1:26: server.accelRedirect: must be none, or a path that begins and ends with a slash, such as /blobs/, got "blobs"',
     ],
     ['server: { clientTimeout: 25d }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "25d"`],
     ['operations: { listen: [x] }', `m.yaml:1:23: operations.listen: ${LISTEN}, got a list`],
     ['operations: 127.0.0.1:1', 'm.yaml:1:13: operations: must be a map of settings, got "127.0.0.1:1"'],
     // cache
-    ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be a path'],
+    ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be the path of a file or folder'],
     ['cache: { maxSize: 50GB }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50GB"`],
     ['cache: { maxSize: 0B }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0B"`],
     ['cache: { maxSize: 0% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0%"`],
     ['cache: { maxSize: 101% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "101%"`],
     [
       'cache: { keepFree: 1GB }',
-      'm.yaml:1:20: cache.keepFree: must be a size such as 1GiB, or 0B, got "1GB"',
+      'm.yaml:1:20: cache.keepFree: must be a size in B, KiB, MiB, GiB or TiB, such as 1GiB, or 0B, got "1GB"',
     ],
     [
       'cache: { pin: [alpine] }',
@@ -64,7 +68,7 @@ suite('every problem is told with its place', () => {
     ],
     [
       'cache: { scrubInterval: 0s }',
-      'm.yaml:1:25: cache.scrubInterval: must be none or a duration from 1ms to 24d, such as 7d, got "0s"',
+      'm.yaml:1:25: cache.scrubInterval: must be none, or a duration from 1ms to 24d with its unit, such as 7d, got "0s"',
     ],
     ['cache: { lowWatermark: 0 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 0`],
     ['cache: { lowWatermark: 1.01 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 1.01`],
@@ -77,26 +81,36 @@ suite('every problem is told with its place', () => {
     ],
     [
       'warm: [{ images: [a, b.test/a], every: 6h }]',
-      'm.yaml:1:22: warm[0].images[1]: b.test is not one of upstreams, nor one of their aliases',
+      'm.yaml:1:22: warm[0].images[1]: b.test is neither an upstream nor an alias of one: add it to upstreams',
     ],
     [
       'warm: [{ images: [a], every: 6h, platforms: [linux] }]',
-      'm.yaml:1:46: warm[0].platforms[0]: must be a platform such as linux/amd64, got "linux"',
+      'm.yaml:1:46: warm[0].platforms[0]: must be a platform (os/architecture) such as linux/amd64, got "linux"',
     ],
+    ['warm: [{ images: [a] }]', `m.yaml:1:8: warm[0].every: is missing: it ${TIMEOUT}`],
     // sealed, log
     ['sealed: "true"', 'm.yaml:1:9: sealed: must be true or false, got "true"'],
     ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of json, pretty, got "text"'],
-    // which upstreams there are
-    ['upstreams: [docker.io]', 'm.yaml:1:12: upstreams: must be a map from hosts to settings, got a list'],
-    ['upstreams: {}', 'm.yaml:1:1: upstreams: must have docker.io, or defaultUpstream must name one of them'],
-    ['upstreams:\n', 'm.yaml:1:1: upstreams: must have docker.io, or defaultUpstream must name one of them'],
+    // upstreams
+    [
+      'upstreams: [docker.io]',
+      'm.yaml:1:12: upstreams: must be a map of registry hosts, such as docker.io: {}, got a list',
+    ],
+    [
+      'upstreams: {}',
+      'm.yaml:1:1: upstreams: must contain docker.io, because it is the default upstream: add it, or set defaultUpstream',
+    ],
+    [
+      'upstreams:\n',
+      'm.yaml:1:1: upstreams: must contain docker.io, because it is the default upstream: add it, or set defaultUpstream',
+    ],
     [
       'sealed: true\nupstreams: { ghcr.io: }',
-      'm.yaml:2:1: upstreams: must have docker.io, or defaultUpstream must name one of them',
+      'm.yaml:2:1: upstreams: must contain docker.io, because it is the default upstream: add it, or set defaultUpstream',
     ],
     [
       'defaultUpstream: dcker.io',
-      'm.yaml:1:18: defaultUpstream: must be one of upstreams or of their aliases, got "dcker.io"',
+      'm.yaml:1:18: defaultUpstream: must be an upstream or an alias of one, got "dcker.io"; did you mean docker.io?',
     ],
     ['upstreams:\n  docker.io: https://x', `m.yaml:2:14: ${D}: must be a map of settings, got "https://x"`],
     [
@@ -116,24 +130,24 @@ suite('every problem is told with its place', () => {
       'upstreams:\n  docker.io:\n  a.b:70000: {}',
       `m.yaml:3:3: upstreams.a.b:70000: ${IMAGE_HOST}, got "a.b:70000"`,
     ],
-    // names that mean two upstreams
+    // names of two upstreams
     [
       'upstreams:\n  docker.io:\n  index.docker.io: {}',
-      'm.yaml:3:3: upstreams.index.docker.io: index.docker.io is already a name of upstream docker.io',
+      'm.yaml:3:3: upstreams.index.docker.io: index.docker.io already belongs to upstream docker.io: a name can select only one upstream',
     ],
     [
       'upstreams:\n  docker.io:\n  ghcr.io: { aliases: [g.corp, docker.io] }',
-      'm.yaml:3:32: upstreams.ghcr.io.aliases[1]: docker.io is already a name of upstream docker.io',
+      'm.yaml:3:32: upstreams.ghcr.io.aliases[1]: docker.io already belongs to upstream docker.io: a name can select only one upstream',
     ],
     [
       'upstreams:\n  docker.io: { hosts: [m.corp] }\n  ghcr.io: { hosts: [m.corp] }',
-      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp is already a name of upstream docker.io',
+      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp already belongs to upstream docker.io: a name can select only one upstream',
     ],
     [
       'upstreams:\n  docker.io: { aliases: [m.corp] }\n  ghcr.io: { hosts: [m.corp] }',
-      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp is already a name of upstream docker.io',
+      'm.yaml:3:22: upstreams.ghcr.io.hosts[0]: m.corp already belongs to upstream docker.io: a name can select only one upstream',
     ],
-    // an upstream's keys
+    // settings of an upstream
     [upstream('url: registry-1.docker.io'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: ftp://x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: https://bob:hunter2@x'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
@@ -142,7 +156,10 @@ suite('every problem is told with its place', () => {
     [upstream('url: https://x/?token=hunter2'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('url: "https://x/#"'), `m.yaml:3:10: ${D}.url: ${URL_RULE}`],
     [upstream('fallbackUrls: ["https://x", y]'), `m.yaml:3:33: ${D}.fallbackUrls[1]: ${URL_RULE}`],
-    [upstream('fallbackUrls: https://x'), `m.yaml:3:19: ${D}.fallbackUrls: must be a list, got "https://x"`],
+    [
+      upstream('fallbackUrls: https://x'),
+      `m.yaml:3:19: ${D}.fallbackUrls: must be a list, in [brackets] even if it has one item, got "https://x"`,
+    ],
     [upstream('aliases: [hub]'), `m.yaml:3:15: ${D}.aliases[0]: ${IMAGE_HOST}, got "hub"`],
     [upstream('hosts: [-x.y]'), `m.yaml:3:13: ${D}.hosts[0]: ${HOST}, got "-x.y"`],
     [upstream('realmHosts: ["https://x"]'), `m.yaml:3:18: ${D}.realmHosts[0]: ${HOST}, got "https://x"`],
@@ -150,20 +167,26 @@ suite('every problem is told with its place', () => {
       upstream('allowPrivateAddresses: 1'),
       `m.yaml:3:28: ${D}.allowPrivateAddresses: must be true or false, got 1`,
     ],
-    [upstream('maxConnections: 0'), `m.yaml:3:21: ${D}.maxConnections: must be a whole number from 1, got 0`],
-    [upstream('segments: 1.5'), `m.yaml:3:15: ${D}.segments: must be a whole number from 1, got 1.5`],
+    [
+      upstream('maxConnections: 0'),
+      `m.yaml:3:21: ${D}.maxConnections: must be a whole number, 1 or more, got 0`,
+    ],
+    [upstream('segments: 1.5'), `m.yaml:3:15: ${D}.segments: must be a whole number, 1 or more, got 1.5`],
     [upstream('connectTimeout: soon'), `m.yaml:3:21: ${D}.connectTimeout: ${TIMEOUT}, got "soon"`],
     [upstream('headersTimeout: 0s'), `m.yaml:3:21: ${D}.headersTimeout: ${TIMEOUT}, got "0s"`],
     [upstream('bodyTimeout: 5'), `m.yaml:3:18: ${D}.bodyTimeout: ${TIMEOUT}, got 5`],
-    [upstream('ca: ""'), `m.yaml:3:9: ${D}.ca: must be a path`],
+    [upstream('ca: ""'), `m.yaml:3:9: ${D}.ca: must be the path of a file or folder`],
     [
       upstream('ca: "-----BEGIN\\nhunter2"'),
-      `m.yaml:3:9: ${D}.ca: must be a path, not the content of a file`,
+      `m.yaml:3:9: ${D}.ca: must be the path of a file, but is several lines: do not paste its content`,
     ],
-    [upstream('clientCertificate: { cert: c }'), `m.yaml:3:5: ${D}.clientCertificate.key: must be a path`],
+    [
+      upstream('clientCertificate: { cert: c }'),
+      `m.yaml:3:5: ${D}.clientCertificate.key: is missing: it must be the path of a file or folder`,
+    ],
     [
       upstream('clientCertificate: { cert: c, key: "a\\nhunter2" }'),
-      `m.yaml:3:40: ${D}.clientCertificate.key: must be a path, not the content of a file`,
+      `m.yaml:3:40: ${D}.clientCertificate.key: must be the path of a file, but is several lines: do not paste its content`,
     ],
     [upstream('proxy: proxy.corp:3128'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
     [upstream('proxy: socks5://proxy.corp'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
@@ -171,7 +194,7 @@ suite('every problem is told with its place', () => {
     [upstream('proxy: http://proxy.corp/hunter2'), `m.yaml:3:12: ${D}.proxy: ${PROXY_RULE}`],
     [
       upstream('proxy: 3128'),
-      `m.yaml:3:12: ${D}.proxy: must be none, an http:// or https:// URL without a password, or { url, password }`,
+      `m.yaml:3:12: ${D}.proxy: must be none, an http:// or https:// URL of a host and port, or { url, password }`,
     ],
     [
       upstream('proxy: { url: http://proxy.corp, password: hunter2 }'),
@@ -179,11 +202,11 @@ suite('every problem is told with its place', () => {
     ],
     [
       upstream('proxy: { url: http://proxy.corp, user: bob, password: { env: P } }'),
-      `m.yaml:3:38: ${D}.proxy.user: unknown key; known here: url, password`,
+      `m.yaml:3:38: ${D}.proxy.user: unknown key; possible here: url, password`,
     ],
     [
       upstream('rateLimit: { reserve: -1 }'),
-      `m.yaml:3:27: ${D}.rateLimit.reserve: must be a whole number from 0, got -1`,
+      `m.yaml:3:27: ${D}.rateLimit.reserve: must be a whole number, 0 or more, got -1`,
     ],
     // freshness
     [upstream('freshness: { tagTtl: 5 }'), `m.yaml:3:26: ${D}.freshness.tagTtl: ${DURATION}, got 5`],
@@ -234,7 +257,7 @@ suite('every problem is told with its place', () => {
     ],
     [
       upstream('credentials: { helper: ../evil }'),
-      `m.yaml:3:28: ${D}.credentials.helper: must be the name of a credential helper without docker-credential-, such as ecr-login, got "../evil"`,
+      `m.yaml:3:28: ${D}.credentials.helper: must be the name of a credential helper without the prefix docker-credential-, such as ecr-login, got "../evil"`,
     ],
     [
       upstream('credentials: { identityToken: secret }'),
@@ -246,12 +269,15 @@ suite('every problem is told with its place', () => {
     ],
     [
       upstream('credentials: { helper: a, dockerConfig: b }'),
-      `m.yaml:3:20: ${D}.credentials.helper: does not go together with the other keys here: give one kind only`,
+      `m.yaml:3:20: ${D}.credentials.helper: cannot be combined with the other keys here: keep one kind, remove the rest`,
     ],
-    [upstream('credentials: { username: bob }'), `m.yaml:3:5: ${D}.credentials.password: ${SECRET}`],
+    [
+      upstream('credentials: { username: bob }'),
+      `m.yaml:3:5: ${D}.credentials.password: is missing: it ${SECRET}`,
+    ],
     [
       upstream('credentials: { username: "bob:x", password: { env: A } }'),
-      `m.yaml:3:30: ${D}.credentials.username: must be a user name without colons and spaces`,
+      `m.yaml:3:30: ${D}.credentials.username: must be a user name without colons or spaces`,
     ],
     [
       upstream('credentials: { username: 5, password: { env: A } }'),
@@ -263,7 +289,7 @@ suite('every problem is told with its place', () => {
     });
   }
 
-  test('a value that came through an alias is found where it is written', async () => {
+  test('a value that an alias repeats is reported where it is written', async () => {
     const text = 'upstreams:\n  docker.io: { freshness: &f { tagTtl: 5 } }\n  ghcr.io: { freshness: *f }\n';
     assert.deepEqual(await folder.problems(text), [
       `m.yaml:2:40: ${D}.freshness.tagTtl: ${DURATION}, got 5`,
@@ -271,14 +297,14 @@ suite('every problem is told with its place', () => {
     ]);
   });
 
-  test('problems of one line come from left to right', async () => {
+  test('problems of one line are sorted from left to right', async () => {
     assert.deepEqual(await folder.problems('cache: { max_size: 1GiB, lowWatermark: 2 }'), [
       'm.yaml:1:10: cache.max_size: unknown key; did you mean maxSize?',
       `m.yaml:1:40: cache.lowWatermark: ${SHARE}, got 2`,
     ]);
   });
 
-  test('all problems come at once, in the order of the file', async () => {
+  test('all problems are reported at once, in the order of the file', async () => {
     const text = `server:
   listen: 5000
   drainTimout: 5s
@@ -299,17 +325,17 @@ upstreams:
       'm.yaml:3:3: server.drainTimout: unknown key; did you mean drainTimeout?',
       `m.yaml:4:19: cache.maxSize: ${SIZE}, got "50GB"`,
       `m.yaml:4:39: cache.lowWatermark: ${SHARE}, got 1.5`,
-      'm.yaml:5:18: defaultUpstream: must be one of upstreams or of their aliases, got "dcker.io"',
-      'm.yaml:9:15: upstreams.ghcr.io.aliases[0]: docker.io is already a name of upstream docker.io',
+      'm.yaml:5:18: defaultUpstream: must be an upstream or an alias of one, got "dcker.io"; did you mean docker.io?',
+      'm.yaml:9:15: upstreams.ghcr.io.aliases[0]: docker.io already belongs to upstream docker.io: a name can select only one upstream',
       `m.yaml:10:45: upstreams.ghcr.io.credentials.password: ${SECRET}`,
       'm.yaml:11:9: upstreams.ghcr.io.ca: file cannot be read: no such file',
       'm.yaml:13:37: upstreams.quay.io.credentials.username.env: environment variable NOBODY is not set',
       `m.yaml:13:65: upstreams.quay.io.credentials.password.file: secret file ${folder.path}/nowhere cannot be read: no such file`,
-      'm.yaml:14:15: upstreams.quay.io.segments: must be a whole number from 1, got 0',
+      'm.yaml:14:15: upstreams.quay.io.segments: must be a whole number, 1 or more, got 0',
     ]);
   });
 
-  test('a problem can be taken apart by programs', async () => {
+  test('programs can read the parts of a problem', async () => {
     const error = await folder.load('sealed: maybe').catch((reason: unknown) => reason);
     assert.ok(error instanceof ConfigError);
     assert.equal(error.code, 'invalid');
@@ -324,6 +350,8 @@ suite('an unknown key', () => {
     ['cache: { maxsize: 1GiB }', 'm.yaml:1:10: cache.maxsize: unknown key; did you mean maxSize?'],
     ['cache:\n  max_size: 1GiB', 'm.yaml:2:3: cache.max_size: unknown key; did you mean maxSize?'],
     ['upstream: {}', 'm.yaml:1:1: upstream: unknown key; did you mean upstreams?'],
+    // Counts two swapped letters as one mistake: more than one is not allowed in three letters.
+    [upstream('rul: https://x'), `m.yaml:3:5: ${D}.rul: unknown key; did you mean url?`],
     [upstream('fallbackURLs: []'), `m.yaml:3:5: ${D}.fallbackURLs: unknown key; did you mean fallbackUrls?`],
     [
       upstream('freshness: { tagTLL: 5m }'),
@@ -338,12 +366,16 @@ suite('an unknown key', () => {
       `m.yaml:3:53: ${D}.credentials.password.fil: unknown key; did you mean file?`,
     ],
     [
+      'warm: [{ imges: [a], images: [a], every: 6h }]',
+      'm.yaml:1:10: warm[0].imges: unknown key; did you mean images?',
+    ],
+    [
       'operations: { password: hunter2 }',
-      'm.yaml:1:15: operations.password: unknown key; known here: listen',
+      'm.yaml:1:15: operations.password: unknown key; possible here: listen',
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; known here: server, operations, cache, defaultUpstream, sealed, upstreams, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, cache, defaultUpstream, sealed, upstreams, warm, log',
     ],
   ] as const) {
     test(problem, async () => {
@@ -352,10 +384,10 @@ suite('an unknown key', () => {
   }
 });
 
-suite('what the configuration names outside of itself', () => {
+suite('files and variables that the configuration names', () => {
   const credentials = (password: string) => upstream(`credentials: { username: bob, password: ${password} }`);
 
-  test('a variable must be set and not empty', async () => {
+  test('a variable must be set, and not be empty', async () => {
     const path = `m.yaml:3:52: ${D}.credentials.password.env`;
     assert.deepEqual(await folder.problems(credentials('{ env: TOKEN }'), {}), [
       `${path}: environment variable TOKEN is not set`,
@@ -366,7 +398,7 @@ suite('what the configuration names outside of itself', () => {
     await folder.load(credentials('{ env: TOKEN }'), { TOKEN: 'x' });
   });
 
-  test('a secret file must be readable and not empty', async () => {
+  test('a secret file must be readable, and not be empty', async () => {
     const path = `m.yaml:3:53: ${D}.credentials.password.file`;
     const empty = await folder.write('empty', '\n');
     assert.deepEqual(await folder.problems(credentials('{ file: empty }'), {}), [
@@ -379,7 +411,7 @@ suite('what the configuration names outside of itself', () => {
     await folder.load(credentials('{ file: token }'), {});
   });
 
-  test('the password of a proxy must be there', async () => {
+  test('the password of a proxy must be set', async () => {
     const text = upstream('{ proxy: { url: http://bob@proxy.corp, password: { env: PROXY_PASSWORD } } }');
     assert.deepEqual(await folder.problems(text, {}), [
       `m.yaml:3:61: ${D}.proxy.password.env: environment variable PROXY_PASSWORD is not set`,
@@ -395,16 +427,16 @@ suite('what the configuration names outside of itself', () => {
     ]);
   });
 
-  test('is not looked for under a name that is none, and what was pasted there is not shown', async () => {
+  test('with an invalid name are not looked for, and the text that was pasted there is not shown', async () => {
     assert.deepEqual(await folder.problems(credentials('{ file: "hunter2\\nhunter2" }'), {}), [
-      `m.yaml:3:53: ${D}.credentials.password.file: must be a path, not the content of a file`,
+      `m.yaml:3:53: ${D}.credentials.password.file: must be the path of a file, but is several lines: do not paste its content`,
     ]);
     assert.deepEqual(await folder.problems(credentials('{ env: "hunter 2" }'), {}), [
       `m.yaml:3:52: ${D}.credentials.password.env: ${VARIABLE}`,
     ]);
   });
 
-  test('is left alone when no environment is given', async () => {
+  test('are not checked when no environment is given', async () => {
     await folder.load(credentials('{ file: nowhere }'));
   });
 });

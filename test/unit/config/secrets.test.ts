@@ -22,14 +22,14 @@ async function failure(secret: Secret): Promise<string> {
 }
 
 suite('a secret in the environment', () => {
-  test('is the value that the variable had at start', async () => {
+  test('has the value that the variable had at the start', async () => {
     const environment = { TOKEN: 'swordfish\n' };
     const secret = new Secret({ env: 'TOKEN' }, environment);
     environment.TOKEN = 'changed';
     assert.equal(await secret.read(), 'swordfish\n');
   });
 
-  test('that is not there or empty is told by its name', async () => {
+  test('that is missing or empty is reported with its name', async () => {
     assert.equal(
       await failure(new Secret({ env: 'TOKEN' }, {})),
       'missing environment variable TOKEN is not set',
@@ -42,12 +42,12 @@ suite('a secret in the environment', () => {
 });
 
 suite('a secret in a file', () => {
-  test('has no line break at its end, and all others', async () => {
+  test('loses the line breaks at its end, and keeps all others', async () => {
     const file = await folder.write('trim', ' one\ntwo \r\n\n');
     assert.equal(await new Secret({ file }, {}).read(), ' one\ntwo ');
   });
 
-  test('is read again when the time of change is another', async () => {
+  test('is read again when its time of change is different', async () => {
     const file = await folder.write('mtime', 'first');
     await utimes(file, YESTERDAY, YESTERDAY);
     const secret = new Secret({ file }, {});
@@ -57,7 +57,7 @@ suite('a secret in a file', () => {
     assert.equal(await secret.read(), 'other');
   });
 
-  test('is read again when another file takes its place, as Kubernetes does it', async () => {
+  test('is read again when another file replaces it, as Kubernetes does', async () => {
     const file = await folder.write('swap', 'first');
     const next = await folder.write('swap.next', 'other');
     await utimes(file, YESTERDAY, YESTERDAY);
@@ -68,7 +68,7 @@ suite('a secret in a file', () => {
     assert.equal(await secret.read(), 'other');
   });
 
-  test('is read again when its size is another', async () => {
+  test('is read again when its size is different', async () => {
     const file = await folder.write('size', 'first');
     await utimes(file, YESTERDAY, YESTERDAY);
     const secret = new Secret({ file }, {});
@@ -78,7 +78,7 @@ suite('a secret in a file', () => {
     assert.equal(await secret.read(), 'longer');
   });
 
-  test('is not read again while nothing about the file has changed', async () => {
+  test('is not read again while nothing about the file changes', async () => {
     const file = await folder.write('same', 'first');
     await utimes(file, YESTERDAY, YESTERDAY);
     const secret = new Secret({ file }, {});
@@ -88,7 +88,7 @@ suite('a secret in a file', () => {
     assert.equal(await secret.read(), 'first');
   });
 
-  test('that goes and comes back is followed', async () => {
+  test('that disappears is an error, and one that comes back is read', async () => {
     const file = await folder.write('gone', 'first');
     const secret = new Secret({ file }, {});
     assert.equal(await secret.read(), 'first');
@@ -98,12 +98,12 @@ suite('a secret in a file', () => {
     assert.equal(await secret.read(), 'back again');
   });
 
-  test('that is empty is told by its name', async () => {
+  test('that is empty is reported with its name', async () => {
     const file = await folder.write('empty', '\n');
     assert.equal(await failure(new Secret({ file }, {})), `empty secret file ${file} is empty`);
   });
 
-  test('that is a folder is told by its name', async () => {
+  test('that is a folder is reported with its name', async () => {
     assert.equal(
       await failure(new Secret({ file: folder.path }, {})),
       `unreadable secret file ${folder.path} cannot be read: it is a folder`,
@@ -111,7 +111,7 @@ suite('a secret in a file', () => {
   });
 });
 
-test('a secret shows its value to nothing that prints it', async () => {
+test('printing a secret never shows its value', async () => {
   const file = await folder.write('shown', 'swordfish');
   for (const secret of [new Secret({ file }, {}), new Secret({ env: 'TOKEN' }, { TOKEN: 'swordfish' })]) {
     assert.equal(await secret.read(), 'swordfish');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { formatDuration, formatSize, parseDuration, parseSize } from '../../../src/config/units.ts';
+import { formatDuration, formatSize, parseDuration, parseSize } from '../../../src/config/fields/units.ts';
 
 suite('durations and sizes', () => {
   for (const [text, ms] of [
@@ -39,14 +39,14 @@ suite('durations and sizes', () => {
     '٣s',
     '5m30s',
   ]) {
-    test(`takes ${JSON.stringify(text)} for no duration`, () => assert.equal(parseDuration(text), undefined));
+    test(`${JSON.stringify(text)} is not a duration`, () => assert.equal(parseDuration(text), undefined));
   }
 
   for (const text of ['', '50', 'GiB', '50GB', '50gib', '50 GiB', '-1GiB', '0x10B', '1.5GiB', '1PiB']) {
-    test(`takes ${JSON.stringify(text)} for no size`, () => assert.equal(parseSize(text), undefined));
+    test(`${JSON.stringify(text)} is not a size`, () => assert.equal(parseSize(text), undefined));
   }
 
-  test('refuses amounts too large to be counted exactly', () => {
+  test('refuses amounts that are too large to be exact', () => {
     assert.equal(parseSize('8191TiB'), 8191 * 2 ** 40);
     assert.equal(parseSize('8192TiB'), undefined);
     assert.equal(parseDuration('104249992d'), undefined);

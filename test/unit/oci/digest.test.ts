@@ -17,10 +17,10 @@ for (const [what, text] of [
   ['a trailing line feed', `sha256:${'a0'.repeat(32)}\n`],
   ['nothing', ''],
 ] as const) {
-  test(`${what} is no digest`, () => assert.equal(parseDigest(text), undefined));
+  test(`${what} is not a digest`, () => assert.equal(parseDigest(text), undefined));
 }
 
-test('the digest of the empty blob is the well-known one', () => {
+test('the digest of the empty blob is the one that everybody knows', () => {
   assert.equal(
     digestOf(Buffer.alloc(0)),
     'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',

@@ -33,7 +33,7 @@ suite('a name means', () => {
   }
 });
 
-test('what is no name is refused', () => {
+test('text that is not an image name is refused', () => {
   for (const text of [
     '',
     '/',

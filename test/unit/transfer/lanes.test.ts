@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inLanes } from '../../../src/transfer/lanes.ts';
 
-test('every item is taken once, and no more at a time than there are lanes', async () => {
+test('every item is taken once, and never more at the same time than there are lanes', async () => {
   const taken: number[] = [];
   let [now, most] = [0, 0];
   await inLanes([1, 2, 3, 4, 5, 6, 7], 3, async (item) => {
@@ -15,7 +15,7 @@ test('every item is taken once, and no more at a time than there are lanes', asy
   assert.equal(most, 3);
 });
 
-test('after a failure what is under way is waited for, nothing more is begun, and the first failure is told', async () => {
+test('after a failure no step is started, running steps are waited for, and the first failure is thrown', async () => {
   const begun: number[] = [];
   const ended: number[] = [];
   const gate = Promise.withResolvers<void>();

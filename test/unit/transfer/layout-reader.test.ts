@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { formatImageName } from '../../../src/oci/image-name.ts';
-import { LayoutError, type LayoutErrorCode } from '../../../src/transfer/errors.ts';
+import { LayoutError, type LayoutErrorCode } from '../../../src/transfer/layout/errors.ts';
 import { readLayout } from '../../../src/transfer/layout/layout-reader.ts';
 import { noise } from '../../helpers/images.ts';
 import {
@@ -58,7 +58,7 @@ suite('an image is called', () => {
     ],
     ['by a ref.name that is a name', { [REF]: 'alpine:3.20' }, [], ['docker.io/library/alpine:3.20']],
     [
-      'by a ref.name when what containerd wrote is no name',
+      'by a ref.name when the annotation of containerd is not a name',
       { [CONTAINERD]: 'A!', [REF]: 'a/b:1' },
       [],
       ['docker.io/a/b:1'],
@@ -71,10 +71,10 @@ suite('an image is called', () => {
       [repoTags(['a:1', 'quay.io/a/b:2'])],
       ['docker.io/library/a:1', 'quay.io/a/b:2'],
     ],
-    ['nothing, when it is not clear which of docker’s images it is', {}, [repoTags(['a:1'], ['b:1'])], ['-']],
+    ['nothing, when several images of docker are listed', {}, [repoTags(['a:1'], ['b:1'])], ['-']],
     ['nothing, when manifest.json is not docker’s', {}, [{ name: 'manifest.json', bytes: '{"a":1}' }], ['-']],
     [
-      'by its name and not by the tags of docker save',
+      'by its own name rather than by the tags of docker save',
       { [REF]: 'a:1' },
       [repoTags(['b:2'])],
       ['docker.io/library/a:1'],
@@ -97,7 +97,7 @@ suite('an image is called', () => {
   }
 });
 
-test('the tags of docker save name nothing when they could mean one of two images', async () => {
+test('the tags of docker save name no image if they could mean either of two', async () => {
   const other = noise(50, 'other');
   const listings = indexEntry(LISTING, { digest: digestOf(other), size: other.length });
   const dockers = { name: 'manifest.json', bytes: '[{"RepoTags":["a:1"]}]' };
@@ -115,7 +115,7 @@ suite('an archive is read', () => {
   const brackets = { note: `a quote " and ${'['.repeat(100)}` };
   for (const [how, entries] of [
     ['with index.json first', inOrder],
-    ['with brackets in a text of index.json, which nest nothing', layoutOf(MANIFEST, brackets)],
+    ['with brackets in a text of index.json, which are not nesting', layoutOf(MANIFEST, brackets)],
     ['with index.json last', inOrder.toReversed()],
     ['with folders', [directory('./'), directory('blobs/'), directory('blobs/sha256/'), ...inOrder]],
     ['as tar writes the folder it is in', inOrder.map((entry) => ({ ...entry, name: `./${entry.name}` }))],
@@ -145,7 +145,7 @@ suite('an archive is read', () => {
     }
   });
 
-  test('with sha512 digests, whose paths need another kind of header', async () => {
+  test('with sha512 digests, whose paths need an extended header', async () => {
     const sink = new KeepingSink();
     const digest = digestOf(MANIFEST, 'sha512');
     const entries = [VERSION_ENTRY, indexEntry({ ...LISTING, digest }), blobEntry(MANIFEST, digest)];
@@ -200,9 +200,9 @@ suite('an archive is refused', () => {
     ['two dots before a path', 'bad-name', [blobAt('././index.json')]],
     ['an empty part of a path', 'bad-name', [blobAt(`blobs//sha256/${HEX}`)]],
     ['a path of two dots', 'bad-name', [{ name: '..', type: 'directory' }]],
-    ['a blob that is named by no digest', 'bad-name', [blobAt('blobs/sha256/latest')]],
+    ['a blob that is not named after a digest', 'bad-name', [blobAt('blobs/sha256/latest')]],
     ['a blob named in capitals', 'bad-name', [blobAt(`blobs/sha256/${HEX.toUpperCase()}`)]],
-    ['a blob of an algorithm that we do not have', 'bad-name', [blobAt(`blobs/md5/${HEX.slice(0, 32)}`)]],
+    ['a blob of an unsupported algorithm', 'bad-name', [blobAt(`blobs/md5/${HEX.slice(0, 32)}`)]],
     ['a blob whose name is too long for its algorithm', 'bad-name', [blobAt(`blobs/sha256/${HEX}${HEX}`)]],
     ['a blob one folder too deep', 'bad-name', [blobAt(`blobs/sha256/${HEX}/x`)]],
     ['a blob in no folder', 'bad-name', [blobAt(`blobs/${HEX}`)]],
@@ -240,12 +240,12 @@ suite('an archive is refused', () => {
       [...layoutOf(MANIFEST), { ...indexEntry(), name: './index.json' }],
     ],
     [
-      'a manifest of another size than its index says, which stands before it',
+      'a manifest whose size differs from index.json, which comes first',
       'wrong-size',
       [VERSION_ENTRY, indexEntry({ ...LISTING, size: 1 }), blobEntry(MANIFEST)],
     ],
     [
-      'a manifest of another size than its index says, which stands behind it',
+      'a manifest whose size differs from index.json, which comes last',
       'wrong-size',
       [blobEntry(MANIFEST), VERSION_ENTRY, indexEntry({ ...LISTING, size: 1 })],
     ],
@@ -262,11 +262,11 @@ suite('an archive is refused', () => {
       [{ name: 'oci-layout', bytes: '{"imageLayoutVersion":"2.0.0"}' }, indexEntry(LISTING)],
     ],
     ['no version', 'bad-index', [{ name: 'oci-layout', bytes: '{}' }, indexEntry(LISTING)]],
-    ['an index.json that is no JSON', 'bad-index', withIndex('{')],
-    ['an index.json that is no index', 'bad-index', withIndex('[]')],
+    ['an index.json that is not JSON', 'bad-index', withIndex('{')],
+    ['an index.json that is not an index', 'bad-index', withIndex('[]')],
     ['an index.json of another schema', 'bad-index', withIndex('{"schemaVersion":1,"manifests":[]}')],
     ['an index.json without manifests', 'bad-index', withIndex('{"schemaVersion":2,"manifests":null}')],
-    ['a listing by something that is no digest', 'bad-index', listing({ digest: '../../etc/passwd' })],
+    ['a listing with something that is not a digest', 'bad-index', listing({ digest: '../../etc/passwd' })],
     ['a listing without a size', 'bad-index', listing({ size: undefined })],
     ['a listing with a negative size', 'bad-index', listing({ size: -1 })],
     ['a listing with half a byte', 'bad-index', listing({ size: 1.5 })],
@@ -292,7 +292,7 @@ suite('an archive is refused', () => {
       [{ name: 'secrets.bin', bytes: Buffer.alloc(8 * 1024 * 1024 + 1) }, ...layoutOf(MANIFEST)],
     ],
     [
-      'what docker save wrote once',
+      'the old format of docker save',
       'docker-archive',
       [
         { name: `${HEX}.json`, bytes: '{}' },
@@ -300,15 +300,11 @@ suite('an archive is refused', () => {
       ],
     ],
     [
-      'what docker save wrote once, at its first layer',
+      'the old format of docker save, at its first layer',
       'docker-archive',
       [{ name: `${HEX}/layer.tar`, bytes: Buffer.alloc(9 * 1024 * 1024) }],
     ],
-    [
-      'what podman save writes unless told otherwise',
-      'docker-archive',
-      [{ name: `${HEX}.tar`, bytes: 'layer' }],
-    ],
+    ['the default format of podman save', 'docker-archive', [{ name: `${HEX}.tar`, bytes: 'layer' }]],
   ];
   for (const [what, code, entries] of cases) {
     test(`for ${what}`, async () => {
@@ -319,10 +315,13 @@ suite('an archive is refused', () => {
     });
   }
 
-  test('with advice which program to use instead', async () => {
+  test('with advice on how to write one that can be read', async () => {
     const old = await tarOf([{ name: 'manifest.json', bytes: '[]' }]);
     const { message } = await refusal(readTar(old, new KeepingSink()));
-    assert.match(message, /docker save of Docker 25 or newer, or skopeo copy … oci-archive:/);
+    assert.match(
+      message,
+      /: write it with docker save of Docker 25 or newer, podman save --format oci-archive, or skopeo copy … oci-archive:/,
+    );
   });
 
   test('for more entries, or a longer blob, than the caller allows', async () => {
@@ -353,7 +352,7 @@ suite('an archive is refused', () => {
     assert.equal(code, 'truncated');
   });
 
-  test('when it is cut off behind a blob that ends in zeros, as a tar does', async () => {
+  test('when it is cut off after a blob that ends in zeros, as a tar does', async () => {
     const zeros = Buffer.alloc(4096);
     const tar = await tarOf([...layoutOf(MANIFEST), blobEntry(zeros)]);
     const { code } = await refusal(readTar(tar.subarray(0, tar.length - 1024), new KeepingSink()));
@@ -369,7 +368,7 @@ suite('an archive is refused', () => {
     assert.equal(code, 'truncated');
   });
 
-  test('for noise, a page of HTML, a header whose sum is wrong, and a size that is none', async () => {
+  test('for noise, a page of HTML, a header with a wrong checksum, and a size that is not a number', async () => {
     const tar = await tarOf(layoutOf(MANIFEST));
     const flipped = Buffer.from(tar);
     flipped.writeUInt8(flipped.readUInt8(0) ^ 1, 0);
@@ -394,7 +393,7 @@ suite('an archive is refused', () => {
   });
 });
 
-test('an error of the sink, or of what the archive is read from, comes out as it is and ends the reading', async () => {
+test('an error of the sink or of the input is thrown unchanged, and nothing more is read', async () => {
   const tar = await tarOf([blobEntry(noise(900_000, 'layer')), ...layoutOf(MANIFEST)]);
   const fault = new Error('disk full');
   let closed = false;
@@ -416,7 +415,7 @@ test('an error of the sink, or of what the archive is read from, comes out as it
   await assert.rejects(readLayout(input(tar, true), new KeepingSink()), (error) => error === fault);
 });
 
-test('a body that is read when its time is over is an error, and not a short blob', async () => {
+test('a body that is read too late is an error, not a short blob', async () => {
   const tar = await tarOf([blobEntry(noise(200_000, 'layer')), ...layoutOf(MANIFEST)]);
   const bodies: AsyncIterable<Buffer>[] = [];
   await readTar(tar, { blob: async (_digest, _size, body) => void bodies.push(body) });
@@ -424,7 +423,7 @@ test('a body that is read when its time is over is an error, and not a short blo
   for (const body of bodies) await refusal(buffer(body));
 });
 
-test('a sink that waits holds back what the archive is read from', async () => {
+test('a slow sink slows down the reading of the input', async () => {
   const layer = noise(4_000_000, 'layer');
   const tar = await tarOf([blobEntry(layer), ...layoutOf(MANIFEST)]);
   let given = 0;
@@ -440,7 +439,7 @@ test('a sink that waits holds back what the archive is read from', async () => {
     async blob(_digest, _size, body) {
       for await (const chunk of body) {
         taken += chunk.length;
-        // As long as it takes for whoever would read ahead to do so.
+        // Gives code that reads ahead the time to do so.
         for (let turn = 0; turn < 5; turn += 1) await new Promise(setImmediate);
         ahead = Math.max(ahead, given - Math.floor(taken / (16 * 1024)));
       }

@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { extract, type Header } from 'tar-stream';
 import { type Digest, digestOf } from '../../../src/oci/digest.ts';
 import { parseImageName } from '../../../src/oci/image-name.ts';
-import { LayoutError } from '../../../src/transfer/errors.ts';
+import { LayoutError } from '../../../src/transfer/layout/errors.ts';
 import {
   type LayoutContents,
   type LayoutImage,
@@ -65,7 +65,7 @@ const TWO = contentsOf(blobsOf(ALPINE, BUSYBOX), [
   imageOf(BUSYBOX, 'quay.io/org/busybox:1'),
 ]);
 
-test('an archive holds oci-layout, index.json, and every blob once, by digest', async () => {
+test('an archive contains oci-layout, index.json, and every blob once, sorted by digest', async () => {
   const entries = await entriesOf(writeLayout({ ...TWO, blobs: [...TWO.blobs, ...TWO.blobs] }));
   const digests = [...blobsOf(ALPINE, BUSYBOX).keys()].toSorted();
   const names = entries.map(({ header }) => header.name);
@@ -80,7 +80,7 @@ test('an archive holds oci-layout, index.json, and every blob once, by digest', 
   }
 });
 
-test('index.json names images in full, the way containerd, podman and skopeo look for it', async () => {
+test('index.json has the full names of images, where containerd, podman and skopeo look for them', async () => {
   const described = ({ top }: TestImage) => ({
     mediaType: top.mediaType,
     digest: top.digest,
@@ -100,7 +100,7 @@ test('index.json names images in full, the way containerd, podman and skopeo loo
   });
 });
 
-test('an image that is known by its digest has no ref.name, and one without a name no annotations', async () => {
+test('an image with a digest instead of a tag has no ref.name, and one without a name has no annotations', async () => {
   const { digest } = BUSYBOX.top;
   const images = [imageOf(BUSYBOX, `quay.io/org/busybox@${digest}`), imageOf(BUSYBOX)];
   const { manifests } = (await indexOf(contentsOf(blobsOf(BUSYBOX), images))) as {
@@ -112,7 +112,7 @@ test('an image that is known by its digest has no ref.name, and one without a na
   );
 });
 
-test('the same images and blobs give the same bytes, in whatever order and pieces they come', async () => {
+test('the same images and blobs give the same bytes, in any order and any pieces', async () => {
   const first = await buffer(writeLayout(TWO));
   const blobs = blobsOf(ALPINE, BUSYBOX);
   const again = await buffer(
@@ -125,7 +125,7 @@ test('the same images and blobs give the same bytes, in whatever order and piece
   assert.ok(first.equals(again));
 });
 
-test('nothing in an archive tells when, where or by whom it was written', async () => {
+test('an archive does not reveal when, where or by whom it was written', async () => {
   for (const { header } of await entriesOf(writeLayout(TWO))) {
     const { mtime, uid, gid, uname, gname, mode, pax } = header;
     assert.deepEqual(
@@ -135,7 +135,7 @@ test('nothing in an archive tells when, where or by whom it was written', async 
   }
 });
 
-test('what an earlier archive holds is left out and not even opened', async () => {
+test('content of an earlier archive is left out and not even opened', async () => {
   const since = new Set(blobsOf(ALPINE).keys());
   const opened: Digest[] = [];
   const open = (digest: Digest) => {
@@ -146,23 +146,19 @@ test('what an earlier archive holds is left out and not even opened', async () =
   const rest = [...blobsOf(BUSYBOX).keys()].filter((digest) => !since.has(digest)).toSorted();
   assert.deepEqual(opened, rest);
   assert.equal(entries.length, 2 + rest.length);
-  assert.deepEqual(
-    await indexOf({ ...TWO, since }),
-    await indexOf(TWO),
-    'the images are listed all the same',
-  );
+  assert.deepEqual(await indexOf({ ...TWO, since }), await indexOf(TWO), 'the images are still listed');
 });
 
-suite('an archive is not begun', () => {
+suite('no archive is started', () => {
   const code = (expected: string) => (error: unknown) =>
     error instanceof LayoutError && error.code === expected;
 
-  test('for an image whose manifest nobody has', () => {
+  test('for an image without its manifest', () => {
     const blobs = [...TWO.blobs].filter(({ digest }) => digest !== BUSYBOX.top.digest);
     assert.throws(() => writeLayout({ ...TWO, blobs }), code('missing-blob'));
   });
 
-  test('for a blob of two sizes', () => {
+  test('for a blob with two sizes', () => {
     const { digest } = BUSYBOX.top;
     assert.throws(
       () => writeLayout({ ...TWO, blobs: [...TWO.blobs, { digest, size: 1 }] }),
@@ -171,7 +167,7 @@ suite('an archive is not begun', () => {
   });
 });
 
-suite('an archive breaks off, and has no proper end,', () => {
+suite('an archive is cut off, without a proper end,', () => {
   const layer = noise(100 * KIB, 'layer');
   const digest = digestOf(layer);
   const broken = (open: LayoutContents['open'], size = layer.length) =>
@@ -183,7 +179,7 @@ suite('an archive breaks off, and has no proper end,', () => {
     ['longer', layer.length - 1],
     ['longer by all of it', 0],
   ] as const) {
-    test(`when a blob is ${what} than was said`, async () => {
+    test(`when a blob is ${what} than its stated size`, async () => {
       const error = await buffer(broken(() => pieces(layer, 4 * KIB), size)).catch(
         (reason: unknown) => reason,
       );
@@ -191,7 +187,7 @@ suite('an archive breaks off, and has no proper end,', () => {
     });
   }
 
-  test('with the error of whoever reads the blob', async () => {
+  test('with the error of reading a blob', async () => {
     const fault = new Error('input/output error');
     const failing = async function* (): AsyncGenerator<Buffer, void> {
       yield layer.subarray(0, 1000);
@@ -205,7 +201,7 @@ suite('an archive breaks off, and has no proper end,', () => {
   });
 });
 
-/** One blob of many chunks, and how many of them were asked for. */
+/** Makes an archive of one blob of many chunks, and counts how many of them were read. */
 function countedBlob(chunks: number, size = chunks) {
   const chunk = noise(64 * KIB, 'chunk');
   const seen = { given: 0, closed: false };
@@ -224,7 +220,7 @@ function countedBlob(chunks: number, size = chunks) {
   return { seen, tar, chunkBytes: chunk.length };
 }
 
-/** As long as it takes for whoever would read ahead to do so. */
+/** Gives code that reads ahead the time to do so. */
 async function settle(): Promise<void> {
   for (let turn = 0; turn < 10; turn += 1) await new Promise(setImmediate);
 }
@@ -242,14 +238,14 @@ test('no more than some chunks are read ahead of a reader that stalls', async ()
   assert.ok(ahead <= 4, `${ahead} chunks ahead`);
 });
 
-test('a blob that goes on and on is left as soon as it is too long', async () => {
+test('a blob that never ends is closed as soon as it is too long', async () => {
   const { seen, tar } = countedBlob(200, 3);
   await assert.rejects(buffer(tar), LayoutError);
   assert.ok(seen.closed);
   assert.equal(seen.given, 3, 'the fourth chunk is one too many');
 });
 
-test('a blob above 8 GiB, for which the number in a tar’s header is too short, has its size', async () => {
+test('a blob above 8 GiB, too large for the size field of a tar header, still has its size', async () => {
   const { tar, chunkBytes } = countedBlob(200_000);
   const pieces: Buffer[] = [];
   for await (const piece of tar) {
@@ -267,7 +263,7 @@ test('a blob above 8 GiB, for which the number in a tar’s header is too short,
   assert.equal(sizes.at(-1), 200_000 * chunkBytes);
 });
 
-test('a reader that leaves lets go of the blob it was in', async () => {
+test('a reader that stops closes the blob that it was reading', async () => {
   const { seen, tar } = countedBlob(200);
   let pieces = 0;
   for await (const _ of tar) {

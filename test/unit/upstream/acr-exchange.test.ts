@@ -14,7 +14,7 @@ import { startTransport } from '../../helpers/test-transport.ts';
 const ENTRA = 'entra-token';
 const REPOSITORY = 'org/app' as Repository;
 
-/** An Azure registry: /oauth2/exchange, then /oauth2/token, by its own documentation (Azure/acr, docs/AAD-OAuth.md). */
+/** An Azure registry with /oauth2/exchange and /oauth2/token, as its documentation says (Azure/acr, docs/AAD-OAuth.md). */
 async function setUp(t: TestContext, exchangeStatus = 200) {
   const asked: { path: string; form: Record<string, string> }[] = [];
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
@@ -44,7 +44,7 @@ async function setUp(t: TestContext, exchangeStatus = 200) {
   return { asked, host, answer: () => tokens.answer(CONTEXT, refusal, REPOSITORY, undefined) };
 }
 
-test('an Entra token is exchanged at the registry, and what comes of it is the token for the pull', async (t) => {
+test('an Entra token is exchanged at the registry for a refresh token, and that for the token of the pull', async (t) => {
   const { asked, host, answer } = await setUp(t);
   assert.equal(await answer(), 'Bearer acr-access');
   assert.deepEqual(asked, [

@@ -11,7 +11,7 @@ import {
 const PUBLIC_IPV4 = '198.41.0.4';
 const PUBLIC_IPV6 = '2001:503:ba3e::2:30';
 
-/** Literals and localhost only: whatever else would ask a name server. */
+/** Call it with literals and localhost only, because any other name would ask a name server. */
 function look(name: string, options: LookupOptions = {}): Promise<string | LookupAddress[]> {
   return new Promise((resolve, reject) => {
     publicLookup(name, options, (error, address) => (error === null ? resolve(address) : reject(error)));
@@ -79,7 +79,7 @@ suite('an address that is public', () => {
   }
 });
 
-suite('a URL to what is not public is seen through, however its host is written', () => {
+suite('a URL to a host that is not public is recognized, however the host is written', () => {
   for (const url of [
     'http://127.0.0.1/',
     'http://127.0.0.1./',

@@ -1,46 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseRepository } from '../../../src/oci/reference.ts';
-import { createLogger } from '../../../src/telemetry/log.ts';
-import { Metrics } from '../../../src/telemetry/metrics.ts';
-import { UpstreamClient } from '../../../src/upstream/client/client.ts';
 import { ResilientUpstream } from '../../../src/upstream/limits/resilience.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
-import { FakeClock } from '../../helpers/fake-clock.ts';
 import { CONTEXT } from '../../helpers/request-context.ts';
 import { ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
+import { startClient } from '../../helpers/test-client.ts';
 
-/** More than it takes for an upstream that gives no answer to be left alone. */
+/** More than the failures that open the breaker. */
 const CANCELLED = 10;
 
-test('requests that the mirror itself breaks off do not count as an outage of upstream', async (t) => {
+test('requests that the mirror itself aborts do not count as an outage of upstream', async (t) => {
   const registry = await ScriptedUpstream.start(t);
   const digest = registry.addContent(Buffer.from('layer'));
   const gate = Promise.withResolvers<void>();
   registry.script({ kind: 'blob' }, (reply) => void (reply.delay = gate.promise), { times: CANCELLED });
-  const context = {
-    metrics: new Metrics({ version: 'test', processMetrics: false }),
-    logger: createLogger({ level: 'silent', destination: { write: () => {} }, now: () => 0 }),
-    clock: new FakeClock(),
-    random: () => 0.5,
-    identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
-  };
-  const client = new UpstreamClient(
-    {
-      name: 'quay.io',
-      url: registry.url,
-      realmHosts: [],
-      credentials: async () => undefined,
-      allowPrivateAddresses: false,
-      maxConnections: CANCELLED + 1,
-      connectTimeoutMs: 5000,
-      headersTimeoutMs: 5000,
-      bodyTimeoutMs: 5000,
-    },
-    context,
-  );
-  const upstream = new ResilientUpstream('quay.io', [client], context);
-  cleanUp(t, () => upstream.close());
+  const { client, context } = startClient(t, { url: registry.url, maxConnections: CANCELLED + 1 });
+  const upstream = new ResilientUpstream('quay.io', [client], { ...context, random: () => 0.5 });
   cleanUp(t, () => gate.resolve());
   const repository = parseRepository('org/app') ?? assert.fail();
 

@@ -3,55 +3,29 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { suite, type TestContext, test } from 'node:test';
 import { parseRepository, parseTag } from '../../../src/oci/reference.ts';
-import { Metrics } from '../../../src/telemetry/metrics.ts';
-import { UpstreamClient } from '../../../src/upstream/client/client.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
-import { FakeClock } from '../../helpers/fake-clock.ts';
 import { CONTEXT } from '../../helpers/request-context.ts';
 import { errorReply, ScriptedUpstream } from '../../helpers/scripted-upstream.ts';
-import { silentLogger } from '../../helpers/test-transport.ts';
+import { startClient } from '../../helpers/test-client.ts';
 import { TokenServer } from '../../helpers/token-server.ts';
 
 const HOUR = 3_600_000;
 const REPOSITORY = parseRepository('org/app') ?? assert.fail();
 const TAG = parseTag('1') ?? assert.fail();
 const LAYER = Buffer.from('layer');
-/** Far more than is read to keep a connection. */
+/** Far more than the mirror reads to keep a connection. */
 const LONG_BODY = Buffer.alloc(8_000_000, ' ');
 const MAX_CONNECTIONS = 3;
-/** Whoever waits for this long waits for what never comes. */
-const TIMEOUT_MS = 60_000;
-
-function clientOf(t: TestContext, { url }: { url: string }) {
-  const metrics = new Metrics({ version: 'test', processMetrics: false });
-  const clock = new FakeClock();
-  const client = new UpstreamClient(
-    {
-      name: 'quay.io',
-      url,
-      realmHosts: [],
-      credentials: async () => undefined,
-      allowPrivateAddresses: false,
-      maxConnections: MAX_CONNECTIONS,
-      connectTimeoutMs: TIMEOUT_MS,
-      headersTimeoutMs: TIMEOUT_MS,
-      bodyTimeoutMs: TIMEOUT_MS,
-    },
-    {
-      metrics,
-      logger: silentLogger(),
-      clock,
-      identity: { userAgent: 'millpond/test', via: '1.1 millpond-test' },
-    },
-  );
-  cleanUp(t, () => client.close());
-  return { client, metrics, clock };
-}
 
 async function registryWithTokens(t: TestContext) {
   const registry = await ScriptedUpstream.start(t, { auth: {} });
   const tokens = registry.tokens ?? assert.fail();
-  return { registry, tokens, digest: registry.addContent(LAYER), ...clientOf(t, registry) };
+  return {
+    registry,
+    tokens,
+    digest: registry.addContent(LAYER),
+    ...startClient(t, { url: registry.url, maxConnections: MAX_CONNECTIONS }),
+  };
 }
 
 /** Every challenge of the registry leads to `realm`. */
@@ -92,7 +66,7 @@ async function registryWithSlowTokens(t: TestContext) {
     asked: asked.promise,
     answer: () => answered.resolve(),
     tokenCalls: () => calls,
-    ...clientOf(t, registry),
+    ...startClient(t, { url: registry.url, maxConnections: MAX_CONNECTIONS }),
   };
 }
 
@@ -117,7 +91,7 @@ suite('what a registry once demanded is not held against it', () => {
     assert.deepEqual([tokens.requests.length, moved.requests.length], [2, 1]);
   });
 
-  test('what a registry wants is asked anew once its token server has failed', async (t) => {
+  test('the mirror asks again what a registry demands after its token server has failed', async (t) => {
     const { registry, tokens, digest, client, clock } = await registryWithTokens(t);
     await client.headBlob(CONTEXT, REPOSITORY, digest);
     await tokens.close();
@@ -168,6 +142,19 @@ test('a registry that gives blobs to GET but not to HEAD costs no token for each
   assert.equal(tokens.requests.length, 2, 'a token that has ended is renewed all the same');
 });
 
+test('a 401 without a challenge is answered with the challenge of /v2/', async (t) => {
+  const { registry, tokens, digest, client } = await registryWithTokens(t);
+  const challenge = `Bearer realm="${tokens.realm}",service="scripted"`;
+  registry.script({}, ({ status, headers }, { kind }) => {
+    if (status === 401) headers['www-authenticate'] = kind === 'ping' ? challenge : undefined;
+  });
+  assert.deepEqual(await client.headBlob(CONTEXT, REPOSITORY, digest), { size: LAYER.length });
+  assert.deepEqual(
+    registry.requests.map(({ kind }) => kind),
+    ['blob', 'ping', 'blob'],
+  );
+});
+
 test('a refused request gives its connection back, whatever becomes of its token', async (t) => {
   const { registry, digest, client } = await registryWithTokens(t);
   const body = { size: LONG_BODY.length, slice: LONG_BODY.subarray.bind(LONG_BODY) };
@@ -186,7 +173,7 @@ test('a refused request gives its connection back, whatever becomes of its token
   }
 });
 
-test('a request that is broken off does not wait for its token, and leaves it to the others who do', async (t) => {
+test('a request that is aborted stops waiting for its token, and other requests still get it', async (t) => {
   const { registry, digest, client, asked, answer, tokenCalls } = await registryWithSlowTokens(t);
   const abort = new AbortController();
   const cancelled = client.fetchBlob({ ...CONTEXT, signal: abort.signal }, REPOSITORY, digest);
@@ -201,7 +188,7 @@ test('a request that is broken off does not wait for its token, and leaves it to
   assert.equal(tokenCalls(), 1);
 });
 
-test('a redirect whose body never ends is followed all the same', async (t) => {
+test('a redirect is followed even if its body never ends', async (t) => {
   const registry = await ScriptedUpstream.start(t);
   const image = registry.addImage('org/app', '1');
   const never = Promise.withResolvers<void>();
@@ -214,7 +201,7 @@ test('a redirect whose body never ends is followed all the same', async (t) => {
     },
     { times: 1 },
   );
-  const { client } = clientOf(t, registry);
+  const { client } = startClient(t, { url: registry.url, maxConnections: MAX_CONNECTIONS });
   assert.deepEqual((await client.fetchManifest(CONTEXT, REPOSITORY, TAG)).bytes, image.top.bytes);
 });
 
@@ -228,7 +215,7 @@ test('only the registry itself, and not a CDN or token server, says how many pul
   });
   registry.script({ kind: 'manifest' }, ({ headers }) => void Object.assign(headers, budget('76;w=21600')));
   registry.script({ kind: 'cdn' }, ({ headers }) => void Object.assign(headers, budget('5000;w=60')));
-  const { client, metrics } = clientOf(t, registry);
+  const { client, metrics } = startClient(t, { url: registry.url, maxConnections: MAX_CONNECTIONS });
   await client.fetchManifest(CONTEXT, REPOSITORY, TAG);
   await (await client.fetchBlob(CONTEXT, REPOSITORY, digest)).body.toArray();
   const { values } = await metrics.upstreamRateLimitRemaining.get();

@@ -6,7 +6,7 @@ import { FakeClock } from '../../helpers/fake-clock.ts';
 const HOST = '1234.dkr.ecr.eu-west-2.amazonaws.com';
 const HOUR = 3_600_000;
 
-/** Stands where the SDK does, for what a real one would take half a day to show. */
+/** A stand-in for the SDK, because the real one would take half a day to show when credentials expire. */
 function setUp() {
   const clock = new FakeClock();
   const regions: (string | undefined)[] = [];
@@ -31,7 +31,7 @@ test('the region is the one in the name of the registry', async () => {
   assert.deepEqual(regions, ['eu-west-2']);
 });
 
-test('a password is asked for once, whoever asks at the same time, and again before it ends', async () => {
+test('callers at the same time share one request for a password, and it is renewed before it expires', async () => {
   const { provider, clock, regions } = setUp();
   await Promise.all([provider(), provider(), provider()]);
   clock.advance(11 * HOUR);
@@ -41,7 +41,7 @@ test('a password is asked for once, whoever asks at the same time, and again bef
   assert.deepEqual(await provider(), { username: 'AWS', password: 'password-2' });
 });
 
-test('a password that is refused is asked for anew, but not with every pull', async () => {
+test('a password that is refused is requested again, but not with every pull', async () => {
   const { provider, clock, regions } = setUp();
   await provider();
   await provider({ refused: true });
@@ -50,7 +50,7 @@ test('a password that is refused is asked for anew, but not with every pull', as
   assert.deepEqual(await provider({ refused: true }), { username: 'AWS', password: 'password-2' });
 });
 
-test('Azure: the token is asked for with the scope of its registries, and kept until five minutes before its end', async () => {
+test('Azure: the token is requested with the scope of its registries, and kept until five minutes before it expires', async () => {
   const clock = new FakeClock();
   const scopes: string[] = [];
   class DefaultAzureCredential {

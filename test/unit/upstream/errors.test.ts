@@ -7,7 +7,7 @@ function failure(code: string, message = 'low-level words'): Error {
   return Object.assign(new Error(message), { code });
 }
 
-suite('every failure of the connection is one of the known words', () => {
+suite('every failure of the connection has an error code and a plain reason', () => {
   for (const [errno, code, words] of [
     ['UND_ERR_HEADERS_TIMEOUT', 'timeout', 'no reply in time'],
     ['UND_ERR_BODY_TIMEOUT', 'timeout', 'the reply stalled'],
@@ -19,9 +19,13 @@ suite('every failure of the connection is one of the known words', () => {
     ['ECONNRESET', 'unavailable', 'the connection broke'],
     ['EPIPE', 'unavailable', 'the connection broke'],
     ['UND_ERR_SOCKET', 'unavailable', 'the connection broke'],
-    ['UND_ERR_RES_CONTENT_LENGTH_MISMATCH', 'unavailable', 'the reply was not as long as it said'],
-    ['UND_ERR_HEADERS_OVERFLOW', 'invalid-response', 'the reply has endless headers'],
-    ['HPE_INVALID_CONSTANT', 'invalid-response', 'the reply is no HTTP'],
+    [
+      'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+      'unavailable',
+      'the reply was shorter or longer than its Content-Length',
+    ],
+    ['UND_ERR_HEADERS_OVERFLOW', 'invalid-response', 'the headers of the reply are too large'],
+    ['HPE_INVALID_CONSTANT', 'invalid-response', 'the reply is not HTTP'],
     ['CERT_HAS_EXPIRED', 'unavailable', 'low-level words'],
   ] as const) {
     test(errno, () => {
@@ -36,7 +40,7 @@ suite('every failure of the connection is one of the known words', () => {
   }
 });
 
-test('a name that does not resolve is named, for it may be that of a CDN', () => {
+test('the error says which name does not resolve, because it may be that of a CDN', () => {
   const cause = Object.assign(failure('ENOTFOUND'), { hostname: 'cdn.quay.io' });
   assert.equal(
     toUpstreamError(cause, 'quay.io').message,
@@ -44,7 +48,7 @@ test('a name that does not resolve is named, for it may be that of a CDN', () =>
   );
 });
 
-test('an address that must not be asked is no outage, and the reason stays', () => {
+test('an address that must not be asked is not an outage, and the error says why', () => {
   const error = toUpstreamError(
     new SpecialAddressError('x resolves to 10.0.0.1, which is not public'),
     'quay.io',
@@ -53,13 +57,13 @@ test('an address that must not be asked is no outage, and the reason stays', () 
   assert.equal(error.message, 'quay.io: x resolves to 10.0.0.1, which is not public');
 });
 
-test('a failure without words is told by its number', () => {
+test('a failure without a message is reported by its code', () => {
   const error = toUpstreamError(Object.assign(new AggregateError([]), { code: 'ENETUNREACH' }), 'quay.io');
   assert.equal(error.code, 'unavailable');
   assert.equal(error.message, 'quay.io: ENETUNREACH');
 });
 
-test('what is an upstream error already stays the same one', () => {
+test('an error that is already an UpstreamError stays the same', () => {
   const error = new UpstreamError('rate-limited', 'quay.io', 'slow down', {
     status: 429,
     retryAfterMs: 1000,
@@ -67,7 +71,7 @@ test('what is an upstream error already stays the same one', () => {
   assert.equal(toUpstreamError(error, 'docker.io', 'host'), error);
 });
 
-test('even what is no error at all becomes one', () => {
+test('a thrown value that is not an Error becomes an UpstreamError', () => {
   for (const thrown of ['text', undefined, null, 5]) {
     const error = toUpstreamError(thrown, 'quay.io');
     assert.equal(error.code, 'unavailable');

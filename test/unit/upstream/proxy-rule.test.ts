@@ -104,7 +104,7 @@ test('a proxy that cannot be used ends the start, and its password is not shown'
   ]) {
     assert.throws(
       () => proxyFromEnvironment({ HTTPS_PROXY: value }),
-      (error: Error) => error.message === 'HTTPS_PROXY is no http:// or https:// URL',
+      (error: Error) => error.message === 'HTTPS_PROXY is not an http:// or https:// URL',
       value,
     );
   }

@@ -38,7 +38,7 @@ async function portOf(t: TestContext, server: Server | ReturnType<typeof createH
   return (server.address() as AddressInfo).port;
 }
 
-/** A registry that nobody can resolve but the proxy; it answers with what it saw. */
+/** A registry that only the proxy can resolve. `seen` has what arrived there. */
 async function startBehindProxy(t: TestContext, options: TestProxyOptions = {}) {
   const seen: string[] = [];
   const answer: Parameters<typeof createHttpServer>[1] = ({ url, headers, socket }, response) => {
@@ -101,7 +101,7 @@ suite('a request goes through the proxy of its scheme', () => {
   });
 });
 
-suite('TLS with the registry is as without a proxy', () => {
+suite('TLS with the registry works as without a proxy', () => {
   test('a certificate that nobody vouches for, or of another host, is an outage', async (t) => {
     const { proxy } = await startBehindProxy(t);
     const untrusting = transport(t, { proxyFor: proxyForAll(proxy.url) });
@@ -171,7 +171,7 @@ suite('the proxy’s credentials', () => {
         get(through, target),
         proxyError(
           'unavailable',
-          /^registry\.corp: the password for the proxy 127\.0\.0\.1:\d+ cannot be read$/,
+          /^registry\.corp: the password for the proxy 127\.0\.0\.1:\d+ cannot be read; the log says why$/,
         ),
       );
     assert.deepEqual(proxy.requests, []);
@@ -186,8 +186,8 @@ suite('a proxy that does not do its work is named, without its credentials', () 
     test(`that answers a CONNECT with ${status}`, async (t) => {
       const { proxy, seen } = await startBehindProxy(t, { status });
       const said =
-        /^registry\.corp: the proxy 127\.0\.0\.1:\d+ does not let it reach registry\.corp\.example:443: it answered \d+/;
-      const asks = status === 407 ? /which asks for credentials$/ : /\d$/;
+        /^registry\.corp: the proxy 127\.0\.0\.1:\d+ refused to connect to registry\.corp\.example:443: it answered \d+/;
+      const asks = status === 407 ? /check its user name and password$/ : /\d$/;
       await assert.rejects(get(through(t, proxy), `${SECURE}/path`), proxyError('unavailable', said));
       await assert.rejects(get(through(t, proxy), `${SECURE}/path`), proxyError('unavailable', asks));
       assert.deepEqual(seen, []);
@@ -197,7 +197,7 @@ suite('a proxy that does not do its work is named, without its credentials', () 
   test('that answers 407 to a forwarded request', async (t) => {
     const { proxy } = await startBehindProxy(t, { status: 407 });
     const said =
-      /^registry\.corp: the proxy 127\.0\.0\.1:\d+ does not let it reach registry\.corp\.example: it answered 407/;
+      /^registry\.corp: the proxy 127\.0\.0\.1:\d+ refused to connect to registry\.corp\.example: it answered 407/;
     await assert.rejects(get(through(t, proxy), `${PLAIN}/path`), proxyError('unavailable', said));
   });
 
@@ -248,7 +248,7 @@ suite('a proxy that does not do its work is named, without its credentials', () 
   });
 });
 
-test('a proxy is led to no address that is not public, whatever it could reach', async (t) => {
+test('a proxy is never sent to an address that is not public, even if it could reach it', async (t) => {
   const redirects = createHttpServer((request, response) =>
     response.writeHead(307, { location: decodeURIComponent(request.url?.slice(1) ?? '') }).end(),
   );
@@ -275,7 +275,7 @@ test('a proxy is led to no address that is not public, whatever it could reach',
   assert.ok(proxy.requests.every((request) => request.startsWith(`GET ${PLAIN}/`)));
 });
 
-test('what NO_PROXY exempts is asked directly, and its name checked as ever', async (t) => {
+test('a host in NO_PROXY is asked directly, and its address is checked', async (t) => {
   const inside = await portOf(
     t,
     createHttpServer((_request, response) => response.end('inside')),
@@ -290,7 +290,7 @@ test('what NO_PROXY exempts is asked directly, and its name checked as ever', as
   assert.deepEqual(proxy.requests, []);
 });
 
-test('no connection outlives the transport, whatever it is at', async (t) => {
+test('closing the transport closes every connection, whatever its state', async (t) => {
   const endless = createHttpServer((_request, response) => response.write('lay'));
   const routes = { 'registry.corp.example': await portOf(t, endless) };
   cleanUp(t, () => endless.closeAllConnections());

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { explainRefusal, parseRateLimit, parseRetryAfter } from '../../../src/upstream/limits/rate-limit.ts';
+import {
+  explainRateLimit,
+  parseRateLimit,
+  parseRetryAfter,
+} from '../../../src/upstream/limits/rate-limit.ts';
 
 const NOW = Date.UTC(2026, 0, 1);
 const DAY = 24 * 3600 * 1000;
@@ -77,9 +81,9 @@ suite('and as others write it', () => {
   }
 });
 
-suite('a 429 is told apart', () => {
-  const quota = /^the pull quota is used up: .* credentials$/;
-  const requests = /^too many requests at a time, not the pull quota: .* tagTtl/;
+suite('the two limits of Docker Hub are distinguished', () => {
+  const quota = /^the pull quota is used up: .* credentials of an account that is allowed more pulls$/;
+  const requests = /^too many requests in a short time, not the pull quota: .* tagTtl/;
   for (const [what, code, text, advice, pauseMs] of [
     [
       'Docker Hub’s quota',
@@ -100,7 +104,7 @@ suite('a 429 is told apart', () => {
     ['another registry', 'TOOMANYREQUESTS', 'Rate exceeded', /^$/, 5000],
   ] as const) {
     test(what, () => {
-      const refusal = explainRefusal(code, text);
+      const refusal = explainRateLimit(code, text);
       assert.match(refusal.advice, advice);
       assert.equal(refusal.pauseMs, pauseMs);
     });
@@ -125,7 +129,7 @@ suite('Retry-After is a time to wait, a day at most', () => {
   }
 });
 
-suite('Retry-After that says nothing is as if there were none', () => {
+suite('Retry-After that cannot be read is ignored', () => {
   for (const header of [undefined, '', 'soon', '-5', '1.5', '1,2', '5s', '0x10', '1e3', 'Thu, nonsense']) {
     test(String(header), () => assert.equal(parseRetryAfter(header, NOW), undefined));
   }

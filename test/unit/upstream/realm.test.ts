@@ -35,6 +35,7 @@ suite('a token server that may not', () => {
   for (const [why, realm, challenger] of [
     ['is somewhere else', 'https://auth.example.com/token', HUB],
     ['only ends like the registry’s domain', 'https://evildocker.io/token', HUB],
+    ['only ends like the registry’s host', 'https://evilquay.io/token', 'https://quay.io/v2/'],
     ['has the registry’s domain in its name', 'https://docker.io.evil.com/token', HUB],
     ['has the registry’s host as its user name', 'https://registry-1.docker.io@evil.com/token', HUB],
     ['is reached without TLS', 'http://auth.docker.io/token', HUB],

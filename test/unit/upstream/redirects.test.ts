@@ -60,11 +60,11 @@ suite('a redirect is refused', () => {
     ['from https to http', 'http://quay.io/'],
     ['with more than 8 KiB', `/${'a'.repeat(EIGHT_KIB)}`],
   ] as const) {
-    test(why, () => assert.match(target(location), /^refused: a redirect /));
+    test(why, () => assert.match(target(location), /^refused: sent a redirect /));
   }
   for (const host of PRIVATE) {
     test(`to ${host}`, () => {
-      assert.match(target(`https://${host}/latest/`), /^refused: a redirect to .* is not public/);
+      assert.match(target(`https://${host}/latest/`), /^refused: sent a redirect to .* is not public/);
       assert.match(
         target(`http://${host}:8080/`, 'http://quay.io/'),
         /is not public.*allowPrivateAddresses$/,
@@ -73,17 +73,17 @@ suite('a redirect is refused', () => {
   }
 });
 
-test('an upstream that may lead to private addresses leads there', () => {
+test('an upstream that may redirect to private addresses does so', () => {
   for (const host of PRIVATE) {
     assert.equal(target(`https://${host}/x`, REGISTRY, true), new URL(`https://${host}/x`).href);
   }
 });
 
-test('a private upstream may lead to itself', () => {
+test('a private upstream may redirect to itself', () => {
   assert.equal(target('/x', 'http://10.0.0.1:5000/v2/'), 'http://10.0.0.1:5000/x');
 });
 
-test('a refusal shows neither path nor query, for they can hold a signature', () => {
+test('a refusal shows neither path nor query, because they can contain a signature', () => {
   for (const location of [
     'http://quay.io/path?sig=SECRET',
     'https://10.0.0.1/path?sig=SECRET',

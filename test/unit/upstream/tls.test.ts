@@ -19,14 +19,14 @@ function get(through: Transport, url: string): Promise<Reply> {
   return through.send({ context: CONTEXT, method: 'GET', url: new URL(url), headers: {}, kind: 'blob' });
 }
 
-/** Starts `server`, and closes it after the test. @returns its URL, by the name that its certificate has */
+/** Starts `server`, and closes it after the test. @returns its URL with the name in its certificate */
 async function urlOf(t: TestContext, server: Server | Http2SecureServer): Promise<string> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
   cleanUp(t, () => server.close());
   return `https://localhost:${(server.address() as AddressInfo).port}`;
 }
 
-/** Node's list of authorities, with one more for this test. */
+/** Adds an authority to Node's list for this test. */
 function trustForThisTest(t: TestContext, { cert }: Certificate): void {
   const usual = getCACertificates('default');
   setDefaultCACertificates([...usual, cert]);
@@ -105,12 +105,12 @@ test('the client certificate is shown to the registry, and to nobody that it lea
   assert.deepEqual(shown, ['millpond', undefined]);
 });
 
-test('a client certificate that is none is found at the start, and not at the first pull', (t) => {
+test('a client certificate that cannot be read fails the start, and not the first pull', (t) => {
   const clientCertificate = { cert: 'no certificate', key: 'no key' };
   assert.throws(() => transport(t, { url: 'https://registry.example', clientCertificate }), /registry\.corp/);
 });
 
-test('HTTP/1.1 is spoken even with a server that would rather have HTTP/2', async (t) => {
+test('the mirror uses HTTP/1.1 even with a server that prefers HTTP/2', async (t) => {
   const certificate = selfSigned('localhost');
   const url = await urlOf(
     t,

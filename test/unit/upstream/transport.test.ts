@@ -11,7 +11,7 @@ import { startTransport } from '../../helpers/test-transport.ts';
 
 const LIMIT = 1000;
 const NOW = new FakeClock().now();
-/** Nobody asks it: these tests send to addresses of this machine, as a redirect of this registry would. */
+/** Never asked: these tests send to addresses of this machine, as a redirect of this registry would. */
 const PUBLIC_REGISTRY = 'https://registry.example';
 
 function transport(t: TestContext, settings: Partial<TransportSettings> & { url: string }): Transport {
@@ -41,7 +41,7 @@ async function replyOf(t: TestContext, text: string, script: Script = () => {}):
   return get(transport(t, { url: upstream.url }), `${upstream.url}/path?sig=SECRET`);
 }
 
-/** An upstream that leads everybody on to `location`. */
+/** An upstream that redirects every request to `location`. */
 async function leadingTo(t: TestContext, location: string): Promise<ScriptedUpstream> {
   const upstream = await ScriptedUpstream.start(t);
   upstream.script({}, (reply) => Object.assign(reply, { status: 307, headers: { location } }));
@@ -93,7 +93,7 @@ suite('a body', () => {
     });
     await assert.rejects(
       readBody(reply, LIMIT, 'quay.io'),
-      upstreamError('unavailable', /^quay\.io: the (connection broke|reply was not)/),
+      upstreamError('unavailable', /^quay\.io: the (connection broke|reply was shorter)/),
     );
   });
 
@@ -121,6 +121,7 @@ suite('a body', () => {
     });
     const closed = new Promise((resolve) => reply.body.once('close', resolve));
     assert.throws(() => assertIdentity(reply, 'quay.io'), upstreamError('invalid-response', /encoded/));
+    assert.equal(reply.body.destroyed, true);
     await closed;
   });
 });
@@ -152,7 +153,7 @@ suite('a refusal of upstream', () => {
       const error = await replyError(reply, 'quay.io', 'upstream', NOW);
       assert.equal(error.code, code);
       assert.equal(error.status, status);
-      const advice = status === 429 ? ' (too many requests at a time, not the pull quota: ' : '';
+      const advice = status === 429 ? ' (too many requests in a short time, not the pull quota: ' : '';
       assert.ok(error.message.startsWith(`quay.io: upstream answered ${status}${advice}`), error.message);
       if (advice === '') assert.equal(error.message, `quay.io: upstream answered ${status}`);
     });
@@ -249,7 +250,7 @@ suite('a public registry does not lead the mirror into the private network', () 
     ]) {
       assert.throws(
         () => through.assertPublic(new URL(realm)),
-        upstreamError('invalid-response', /is not public; if that is meant, set allowPrivateAddresses/),
+        upstreamError('invalid-response', /is not public; if this is intended, set allowPrivateAddresses/),
         realm,
       );
     }
@@ -273,7 +274,7 @@ test('a name with an IPv6 address that leads nowhere is reached by its IPv4 one'
     asked.push(hostname);
     assert.deepEqual([typeof callback, (options as { all?: boolean }).all], ['function', true]);
     const addresses = [
-      { address: '2001:db8::1', family: 6 }, // RFC 3849: nobody has it
+      { address: '2001:db8::1', family: 6 }, // RFC 3849: for documentation, so nothing answers
       { address: '127.0.0.1', family: 4 },
     ];
     process.nextTick(callback as (error: null, found: typeof addresses) => void, null, addresses);

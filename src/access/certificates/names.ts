@@ -1,0 +1,38 @@
+/**
+ * The names in a certificate, read from its structure. A printed subject must not be used: in `CN=x,CN=build-1` it
+ * cannot be told whether the second name is a part of the first, and the first is the client's own text at many CAs.
+ */
+import { AsnConvert } from '@peculiar/asn1-schema';
+import { type Certificate, id_ce_subjectAltName, SubjectAlternativeName } from '@peculiar/asn1-x509';
+
+const COMMON_NAME = '2.5.4.3';
+/** Control and format characters, which make two names look the same to people and to logs. */
+const UNPRINTABLE = /[\p{C}\uFFFD]/u;
+/** Alternative names are IA5String: visible ASCII. */
+const VISIBLE = /^[\x21-\x7e]+$/;
+
+/** `CN=…`, `DNS:…`, `URI:…` and `EMAIL:…` of a certificate. The common name counts only if there is exactly one. */
+export function certificateNames({ tbsCertificate }: Certificate): string[] {
+  const commonNames = tbsCertificate.subject
+    .flatMap((part) => [...part])
+    .filter(({ type }) => type === COMMON_NAME);
+  const [commonName] = commonNames;
+  // RFC 5280, 4.1.2.4: names are UTF8String or PrintableString. What older kinds hold depends on who reads them.
+  const text = commonName?.value.utf8String ?? commonName?.value.printableString ?? '';
+  const isName = commonNames.length === 1 && text !== '' && !UNPRINTABLE.test(text);
+  return [...(isName ? [`CN=${text}`] : []), ...alternativeNames(tbsCertificate.extensions ?? [])];
+}
+
+function alternativeNames(extensions: NonNullable<Certificate['tbsCertificate']['extensions']>): string[] {
+  const [extension, ...more] = extensions.filter(({ extnID }) => extnID === id_ce_subjectAltName);
+  if (extension === undefined || more.length > 0) return [];
+  return AsnConvert.parse(extension.extnValue, SubjectAlternativeName).flatMap((name) => [
+    ...spelled('DNS', name.dNSName),
+    ...spelled('URI', name.uniformResourceIdentifier),
+    ...spelled('EMAIL', name.rfc822Name),
+  ]);
+}
+
+function spelled(kind: string, text: string | undefined): string[] {
+  return text !== undefined && VISIBLE.test(text) ? [`${kind}:${text}`] : [];
+}

@@ -1,0 +1,40 @@
+/** IP addresses, each in one spelling. */
+import { isIPv4, isIPv6 } from 'node:net';
+
+const MAPPED = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
+
+/**
+ * The address as RFC 5952 spells it, without its zone. An IPv4-mapped IPv6 address becomes the IPv4 address: a socket
+ * that listens on both families reports IPv4 clients that way.
+ *
+ * @returns undefined when `text` is not an address
+ */
+export function canonicalAddress(text: string): string | undefined {
+  // The usual spellings: a URL takes some microseconds.
+  const ipv4 = text.startsWith('::ffff:') ? text.slice('::ffff:'.length) : text;
+  if (isIPv4(ipv4)) return ipv4;
+  if (!isIPv6(text)) return undefined;
+  const { hostname } = new URL(`http://[${text.replace(/%.*$/s, '')}]`);
+  const address = hostname.slice(1, -1);
+  const [, high, low] = MAPPED.exec(address) ?? [];
+  if (high === undefined || low === undefined) return address;
+  const bits = Number.parseInt(high, 16) * 0x10000 + Number.parseInt(low, 16);
+  return [bits >>> 24, (bits >>> 16) & 0xff, (bits >>> 8) & 0xff, bits & 0xff].join('.');
+}
+
+/**
+ * What counts as one client where clients are slowed down: an IPv4 address, or the /64 of an IPv6 address, because
+ * whoever has one address of a /64 usually has them all.
+ *
+ * @param address in canonical form
+ */
+export function throttlingKey(address: string): string {
+  if (!address.includes(':')) return address;
+  const [head = '', tail = ''] = address.split('::');
+  const groups = head === '' ? [] : head.split(':');
+  const missing = 8 - groups.length - (tail === '' ? 0 : tail.split(':').length);
+  const all = address.includes('::')
+    ? [...groups, ...Array<string>(missing).fill('0'), ...tail.split(':')]
+    : groups;
+  return `${all.slice(0, 4).join(':')}::/64`;
+}

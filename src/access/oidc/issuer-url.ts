@@ -1,0 +1,37 @@
+/** Which URLs of an issuer may be asked. Pure. */
+import { BlockList, isIP } from 'node:net';
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+
+/**
+ * What is wrong with the URL of an issuer or of its keys, as a clause for a message; undefined if nothing is.
+ *
+ * @param insecure `http://` is allowed for any host. Otherwise only for loopback: whoever can change the keys on their
+ *   way can sign any JWT.
+ */
+export function issuerUrlProblem(text: string, insecure: boolean): string | undefined {
+  const url = URL.parse(text);
+  if (url === null || !['http:', 'https:'].includes(url.protocol)) return 'is not an https:// URL';
+  if (url.username !== '' || url.password !== '') return 'must not hold a user name or password';
+  if (url.hash !== '') return 'must not have a fragment';
+  if (url.protocol === 'http:' && !insecure && !isLoopback(url))
+    return 'is http://: keys that come unencrypted can be replaced on their way; use https://, or set insecure: true';
+  return undefined;
+}
+
+function isLoopback({ hostname }: URL): boolean {
+  const host = hostname.replace(/^\[|\]$/g, '');
+  const family = isIP(host);
+  return family === 0 ? host === 'localhost' : loopback.check(host, family === 6 ? 'ipv6' : 'ipv4');
+}
+
+/**
+ * Where the issuer's discovery document is.
+ *
+ * Source: OpenID Connect Discovery 1.0, section 4.1: a `/` at the end is removed first.
+ */
+export function discoveryUrl(issuer: string): URL {
+  return new URL(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`);
+}

@@ -1,0 +1,31 @@
+/** The `who` of a rule. */
+import { compileGlob, type Glob } from './glob.ts';
+import type { Identity } from './identities.ts';
+
+export type NamedKind = 'user' | 'token' | 'oidc' | 'certificate';
+
+/** `somebody` is `*`: whoever is not only anonymous. */
+export type Who =
+  | { readonly kind: 'anonymous' }
+  | { readonly kind: 'somebody' }
+  | { readonly kind: NamedKind; readonly matches: Glob };
+
+const NAMED = /^(user|token|oidc|certificate):(.+)$/s;
+const CERTIFICATE_NAME = /^(?:\*$|CN=.|DNS:.|URI:.|EMAIL:.)/s;
+
+/** @returns undefined when `text` is not a `who` */
+export function parseWho(text: string): Who | undefined {
+  if (text === 'anonymous') return { kind: 'anonymous' };
+  if (text === '*') return { kind: 'somebody' };
+  const [, kind, name = ''] = NAMED.exec(text) ?? [];
+  if (kind === undefined || (kind === 'certificate' && !CERTIFICATE_NAME.test(name))) return undefined;
+  return { kind: kind as NamedKind, matches: compileGlob(name) };
+}
+
+/** Anonymous is named by its word only. No wildcard means it: `*` must not open a private image to everybody. */
+export function isNamed(who: Who, identity: Identity): boolean {
+  if (who.kind === 'anonymous') return identity.kind === 'anonymous';
+  if (who.kind === 'somebody') return identity.kind !== 'anonymous';
+  if (who.kind !== identity.kind) return false;
+  return identity.kind === 'certificate' ? identity.names.some(who.matches) : who.matches(identity.name);
+}

@@ -1,0 +1,176 @@
+/**
+ * The mirror's own tokens: access tokens, which clients show with every request, and refresh tokens, which clients
+ * exchange for them. What a token allows is not in it: rules and revocation are looked at for every request.
+ */
+import { decodeJwt, errors, jwtVerify, SignJWT } from 'jose';
+import { LRUCache } from 'lru-cache';
+import type { Clock } from '../../clock.ts';
+import type { OidcSession } from '../oidc/issuer.ts';
+import { TokenError } from './errors.ts';
+import type { CurrentFingerprint, TokenOrigin } from './origin.ts';
+import type { SigningKey } from './signing-key.ts';
+
+const ACCESS_LIFETIME_SECONDS = 3600;
+/** "A token should never be returned with less than 60 seconds to live" (distribution, token specification). */
+const MIN_LIFETIME_SECONDS = 60;
+/** Claims of 4 KiB and all the rest fit in; what is longer is not ours. */
+const MAX_LENGTH = 8 * 1024;
+/** Enough for 5000 tokens in use at a time. What is forgotten costs a signature check again, a tenth of a millisecond. */
+const REMEMBERED_BYTES = 8 * 1024 * 1024;
+/** Of a token in memory, besides its text: the origin's objects, and the place in the cache. */
+const ENTRY_BYTES = 512;
+
+type TokenKind = 'access' | 'refresh';
+
+export interface IssuedToken {
+  readonly token: string;
+  /** Seconds from `issuedAt`: at least 60, at most 3600 for an access token. */
+  readonly expiresIn: number;
+  /** Milliseconds since the epoch; whole seconds. */
+  readonly issuedAt: number;
+}
+
+interface Verified {
+  readonly origin: TokenOrigin;
+  /** Milliseconds since the epoch. */
+  readonly expiresAt: number;
+}
+
+export interface MirrorTokensContext {
+  clock: Clock;
+  currentFingerprint: CurrentFingerprint;
+}
+
+export class MirrorTokens {
+  readonly #key: SigningKey;
+  readonly #context: MirrorTokensContext;
+  /** Access tokens by their text, so that a signature is checked once and not with every request. */
+  readonly #verified = new LRUCache<string, Verified>({
+    maxSize: REMEMBERED_BYTES,
+    // The origin repeats most of the token.
+    sizeCalculation: (_verified, token) => 2 * token.length + ENTRY_BYTES,
+  });
+
+  constructor(key: SigningKey, context: MirrorTokensContext) {
+    this.#key = key;
+    this.#context = context;
+  }
+
+  /**
+   * A token of an hour, or of what is left of the session.
+   *
+   * @throws {TokenError} `expired`: less than a minute of the session is left
+   */
+  issueAccess(origin: TokenOrigin): Promise<IssuedToken> {
+    return this.#issue('access', origin, ACCESS_LIFETIME_SECONDS);
+  }
+
+  /**
+   * A token for the rest of the session. Users and robot tokens get none: their clients then keep the password itself,
+   * so that `config.json` can be made a pull secret.
+   *
+   * @throws {TokenError} `expired`: less than a minute of the session is left
+   */
+  issueRefresh(session: OidcSession): Promise<IssuedToken> {
+    return this.#issue('refresh', session, Number.POSITIVE_INFINITY);
+  }
+
+  /**
+   * What an access token came from, checked for every request.
+   *
+   * @throws {TokenError}
+   */
+  async verifyAccess(token: string): Promise<TokenOrigin> {
+    let verified = this.#verified.get(token);
+    if (verified === undefined) {
+      verified = await this.#verify('access', token);
+      this.#verified.set(token, verified);
+    }
+    if (verified.expiresAt <= this.#context.clock.now()) {
+      this.#verified.delete(token);
+      throw new TokenError('expired', 'the access token has expired');
+    }
+    return this.#unrevoked(verified.origin);
+  }
+
+  /**
+   * The session of a refresh token, also if it comes as a password (podman keeps nothing else).
+   *
+   * @throws {TokenError}
+   */
+  async verifyRefresh(token: string): Promise<OidcSession> {
+    const { origin } = await this.#verify('refresh', token);
+    if (origin.kind !== 'oidc') throw new TokenError('foreign', 'the refresh token belongs to no session');
+    return this.#unrevoked(origin);
+  }
+
+  /** Whether a JWT says that it is from this mirror. Nothing is verified: it tells which check it is for. */
+  isOwn(jwt: string): boolean {
+    try {
+      return jwt.length <= MAX_LENGTH && decodeJwt(jwt).iss === this.#key.id;
+    } catch {
+      return false;
+    }
+  }
+
+  async #issue(kind: TokenKind, origin: TokenOrigin, lifetimeSeconds: number): Promise<IssuedToken> {
+    const now = this.#context.clock.now();
+    const issuedAt = Math.floor(now / 1000);
+    const end = origin.kind === 'oidc' ? Math.floor(origin.endsAt / 1000) : Number.POSITIVE_INFINITY;
+    const expiresAt = Math.min(issuedAt + lifetimeSeconds, end);
+    // A shorter one would outlive the session at clients that take every lifetime for a minute at least.
+    if (expiresAt - now / 1000 < MIN_LIFETIME_SECONDS)
+      throw new TokenError('expired', 'the session has come to its end: log in again');
+    const token = await new SignJWT({ origin })
+      .setProtectedHeader({ alg: this.#key.algorithm, typ: typOf(kind) })
+      .setIssuer(this.#key.id)
+      .setAudience(this.#audience(kind))
+      .setIssuedAt(issuedAt)
+      .setExpirationTime(expiresAt)
+      .sign(this.#key.privateKey);
+    return { token, expiresIn: expiresAt - issuedAt, issuedAt: issuedAt * 1000 };
+  }
+
+  async #verify(kind: TokenKind, token: string): Promise<Verified> {
+    const { algorithm, id, publicKey } = this.#key;
+    if (!this.isOwn(token)) throw new TokenError('foreign', `the ${kind} token is not from this mirror`);
+    try {
+      const { payload } = await jwtVerify<{ origin: TokenOrigin }>(token, publicKey, {
+        algorithms: [algorithm],
+        typ: typOf(kind),
+        issuer: id,
+        audience: this.#audience(kind),
+        requiredClaims: ['exp', 'origin'],
+        currentDate: new Date(this.#context.clock.now()),
+      });
+      return { origin: payload.origin, expiresAt: (payload.exp ?? 0) * 1000 };
+    } catch (error) {
+      throw toTokenError(error, kind);
+    }
+  }
+
+  #unrevoked<T extends TokenOrigin>(origin: T): T {
+    if (origin.kind === 'anonymous') return origin;
+    const current = this.#context.currentFingerprint(origin.kind, origin.name);
+    if (current !== origin.fingerprint)
+      throw new TokenError('revoked', 'the credentials that the token was given for are no longer valid');
+    return origin;
+  }
+
+  #audience(kind: TokenKind): string {
+    return `${this.#key.id}/${kind}`;
+  }
+}
+
+function typOf(kind: TokenKind): string {
+  return `millpond-${kind}+jwt`;
+}
+
+function toTokenError(error: unknown, kind: TokenKind): unknown {
+  if (error instanceof errors.JWTExpired) return new TokenError('expired', `the ${kind} token has expired`);
+  if (error instanceof errors.JWTClaimValidationFailed && ['typ', 'aud'].includes(error.claim))
+    return new TokenError('wrong-kind', `the token is not meant to be used as ${kind} token`);
+  if (error instanceof errors.JOSEError)
+    return new TokenError('foreign', `the ${kind} token is not from this mirror`);
+  return error;
+}

@@ -1,0 +1,23 @@
+/** What a token of the mirror's came from, and with what it ends. */
+import type { OidcSession } from '../oidc/issuer.ts';
+
+export type TokenOrigin =
+  | {
+      readonly kind: 'anonymous';
+      /** Credentials were sent that nobody here knows. A later refusal says so. */
+      readonly unknownCredentials: boolean;
+    }
+  | {
+      /** A user of the htpasswd file, or a robot token. */
+      readonly kind: 'user' | 'token';
+      readonly name: string;
+      /** Of the line in its file: it changes when the password or the secret does. Not the secret itself. */
+      readonly fingerprint: string;
+    }
+  | OidcSession;
+
+/** An origin that can change or go. */
+export type NamedOrigin = Exclude<TokenOrigin, { kind: 'anonymous' }>;
+
+/** The fingerprint that the origin of this name has now; undefined if it is gone. Asked for every request. */
+export type CurrentFingerprint = (kind: NamedOrigin['kind'], name: string) => string | undefined;

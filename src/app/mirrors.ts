@@ -1,0 +1,38 @@
+/** What answers pulls: manifests, blobs and lists, over one storage and all upstreams. */
+import type { Clock } from '../clock.ts';
+import { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
+import { UpstreamOrigin } from '../mirror/blobs/upstream-origin.ts';
+import { DiscoveryMirror } from '../mirror/manifests/discovery-mirror.ts';
+import { ManifestMirror } from '../mirror/manifests/manifest-mirror.ts';
+import { ManifestStore } from '../mirror/manifests/manifest-store.ts';
+import { Permissions } from '../mirror/permissions.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import type { Storage } from './storage.ts';
+
+export interface Mirrors extends AsyncDisposable {
+  manifests: ManifestMirror;
+  manifestStore: ManifestStore;
+  blobs: BlobMirror;
+  discovery: DiscoveryMirror;
+}
+
+export function createMirrors(
+  storage: Storage,
+  context: { metrics: Metrics; logger: Logger; clock: Clock },
+): Mirrors {
+  const shared = { ...storage, ...context };
+  const permissions = new Permissions(shared);
+  const originOf = (upstream: Upstream) => new UpstreamOrigin(upstream, context);
+  const blobs = new BlobMirror({ ...shared, permissions, originOf });
+  const manifestStore = new ManifestStore(shared);
+  const manifests = new ManifestMirror({ ...shared, manifests: manifestStore });
+  return {
+    ...{ manifests, manifestStore, blobs, discovery: new DiscoveryMirror(shared) },
+    [Symbol.asyncDispose]: async () => {
+      await blobs.close();
+      await manifests.close();
+    },
+  };
+}

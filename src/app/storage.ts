@@ -1,0 +1,98 @@
+/** The cache directory: what is stored, how it is found, and who may store more. */
+import type { Catalog } from '../cache/catalog/catalog.ts';
+import { ContentCache } from '../cache/catalog/content-cache.ts';
+import { Evictor } from '../cache/catalog/evictor.ts';
+import { Inventory } from '../cache/catalog/inventory.ts';
+import { LocalCatalog } from '../cache/catalog/local-catalog.ts';
+import { openCacheDirectory } from '../cache/catalog/recovery.ts';
+import { Scrubber } from '../cache/catalog/scrub.ts';
+import { Space } from '../cache/catalog/space.ts';
+import type { IndexStore } from '../cache/index/index-store.ts';
+import { DiskBudget } from '../cache/ingest/disk-budget.ts';
+import { Spool } from '../cache/ingest/spool.ts';
+import type { FileSystem } from '../cache/store/file-system.ts';
+import { FsStore } from '../cache/store/fs-store.ts';
+import { StorageFaults } from '../cache/store/storage-faults.ts';
+import type { Clock } from '../clock.ts';
+import type { Config } from '../config/schema.ts';
+import { imagePattern } from '../oci/reference.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+
+/** Milliseconds of uses whose order a crash can make us forget. */
+const FLUSH_INTERVAL_MS = 10_000;
+
+/** Records; see {@link StorageOptions.collectGarbage}. */
+const GARBAGE_WORTH_COLLECTING = 50_000;
+
+export interface StorageOptions {
+  config: Config['cache'];
+  fileSystem: FileSystem;
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+  /** Called once after a large index was read, which leaves more garbage than the records take. */
+  collectGarbage: () => void;
+  /** While a mirror is sealed nothing is evicted. */
+  sealed: () => boolean;
+}
+
+export interface Storage extends AsyncDisposable {
+  catalog: Catalog;
+  cache: ContentCache;
+  index: IndexStore;
+  space: Space;
+  spool: Spool;
+  faults: StorageFaults;
+  scrubber: Scrubber;
+  /** See {@link CacheDirectory.manifestsWithoutOwner}. */
+  manifestsWithoutOwner: boolean;
+}
+
+/** Opens the cache directory. What it gives is disposed of last. @throws {StorageError} */
+export async function openStorage(options: StorageOptions): Promise<Storage> {
+  const { config, fileSystem, metrics, logger, clock, sealed } = options;
+  const { directory, maxSize, lowWatermark, keepFree, pin, scrubInterval, imported } = config;
+  await using stack = new AsyncDisposableStack();
+  const faults = new StorageFaults({ metrics, logger, clock });
+  const store = new FsStore(directory, fileSystem);
+  const surroundings = { store, fileSystem, logger };
+  const { index, contents, manifestsWithoutOwner, close } = await openCacheDirectory(directory, surroundings);
+  stack.defer(close);
+  const inventory = new Inventory(metrics);
+  inventory.load(contents);
+  if (inventory.objects >= GARBAGE_WORTH_COLLECTING) options.collectGarbage();
+
+  const catalog = new LocalCatalog({ store, index, inventory, faults, clock });
+  stack.defer(() => catalog.flush());
+  stack.use(clock.every(FLUSH_INTERVAL_MS, () => void catalog.flush()));
+  const cache = new ContentCache({ store, index, catalog, faults, logger, clock });
+
+  const spool = new Spool(directory, fileSystem);
+  await faults.tolerate(() => spool.sweep());
+  const maxBytes =
+    typeof maxSize === 'number' ? maxSize : await shareOf(directory, maxSize.share, fileSystem);
+  metrics.storeCapacity.set(maxBytes);
+  const disk = new DiskBudget({ directory, keepFree }, { fileSystem, faults });
+  const evictor = new Evictor(
+    { pin: pin.map(imagePattern), evictImported: imported === 'evict', evicts: () => !sealed() },
+    { catalog, index, metrics },
+  );
+  const space = new Space({ maxBytes, lowWatermark }, { catalog, disk, evictor, spool, faults, logger });
+  stack.defer(() => space.close());
+
+  const scrubber = new Scrubber({ cache, store, catalog, clock, logger });
+  stack.defer(() => scrubber.close());
+  if (scrubInterval !== null) stack.use(clock.every(scrubInterval, () => scrubber.runInBackground()));
+
+  const open = stack.move();
+  return {
+    ...{ catalog, cache, index, space, spool, faults, scrubber, manifestsWithoutOwner },
+    [Symbol.asyncDispose]: () => open.disposeAsync(),
+  };
+}
+
+async function shareOf(directory: string, share: number, fileSystem: FileSystem): Promise<number> {
+  const { blocks, bsize } = await fileSystem.statfs(directory);
+  return Math.floor(blocks * bsize * share);
+}

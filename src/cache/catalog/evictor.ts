@@ -1,0 +1,94 @@
+/** Removes the content that was least recently used, except what is held, pinned or not ours to lose. */
+import type { Digest } from '../../oci/digest.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import type { ContentRecord, IndexStore } from '../index/index-store.ts';
+import type { LocalCatalog } from './local-catalog.ts';
+
+const VICTIMS_AT_A_TIME = 256;
+
+export interface EvictorSettings {
+  /** Images by name, `upstream/repository:tag`, that are never evicted. */
+  pin: readonly RegExp[];
+  /** Imported and pushed content may go, too: no upstream need have it. */
+  evictImported: boolean;
+  /** While a mirror is sealed nothing is evicted: it could not be had again. */
+  evicts: () => boolean;
+}
+
+export interface EvictorContext {
+  catalog: LocalCatalog;
+  index: IndexStore;
+  metrics: Metrics;
+}
+
+export interface Evicted {
+  objects: number;
+  /** Bytes that have become free. */
+  bytes: number;
+}
+
+export class Evictor {
+  readonly #settings: EvictorSettings;
+  readonly #context: EvictorContext;
+
+  constructor(settings: EvictorSettings, context: EvictorContext) {
+    this.#settings = settings;
+    this.#context = context;
+  }
+
+  get evicts(): boolean {
+    return this.#settings.evicts();
+  }
+
+  /**
+   * Evicts until nothing is in excess, or nothing may go any more.
+   *
+   * @param excess bytes that are still too many; asked again after every round
+   * @throws {StorageError}
+   */
+  async evict(excess: () => number): Promise<Evicted> {
+    const { catalog, metrics } = this.#context;
+    const total: Evicted = { objects: 0, bytes: 0 };
+    const pinned = await this.#pinned();
+    for (let left = excess(); left > 0; left = excess()) {
+      const victims = this.#victims(left, pinned);
+      if (victims.length === 0) break;
+      const bytes = await catalog.remove(victims);
+      total.objects += victims.length;
+      total.bytes += bytes;
+      metrics.evictions.inc(victims.length);
+      metrics.evictedBytes.inc(bytes);
+    }
+    return total;
+  }
+
+  #victims(bytes: number, pinned: ReadonlySet<Digest>): Digest[] {
+    const { catalog } = this.#context;
+    const victims: Digest[] = [];
+    let left = bytes;
+    for (const [digest, record] of catalog.oldestFirst()) {
+      if (left <= 0 || victims.length === VICTIMS_AT_A_TIME) break;
+      if (catalog.isHeld(digest) || pinned.has(digest) || this.#isKept(record)) continue;
+      victims.push(digest);
+      left -= record.allocated;
+    }
+    return victims;
+  }
+
+  #isKept({ origin }: ContentRecord): boolean {
+    return origin !== undefined && !this.#settings.evictImported;
+  }
+
+  /** What the pinned images need. Looked up each time, because tags move. */
+  async #pinned(): Promise<ReadonlySet<Digest>> {
+    const { catalog, index } = this.#context;
+    const pinned = new Set<Digest>();
+    if (this.#settings.pin.length === 0) return pinned;
+    for await (const [{ upstream, repository, tag }, { digest }] of index.tags()) {
+      const name = `${upstream}/${repository}:${tag}`;
+      if (!this.#settings.pin.some((pattern) => pattern.test(name))) continue;
+      for (const needed of await catalog.closure(digest)) pinned.add(needed);
+    }
+    return pinned;
+  }
+}

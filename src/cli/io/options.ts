@@ -1,0 +1,56 @@
+/** The options that several commands share, and what they leave for the action of a command. */
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Surroundings } from './surroundings.ts';
+
+const DEFAULT_SERVER = 'http://127.0.0.1:5001';
+
+export interface ConfigOption {
+  config?: string;
+}
+
+export function withConfigOption(command: Command): Command {
+  return command.option(
+    '-c, --config <file>',
+    'configuration file (default: $MILLPOND_CONFIG; if that is not set, the built-in defaults)',
+  );
+}
+
+/** The configuration file to use; `undefined` means the built-in defaults. */
+export function chosenConfigFile(options: ConfigOption, { environment }: Surroundings): string | undefined {
+  return options.config ?? (environment['MILLPOND_CONFIG'] || undefined);
+}
+
+export interface ServerOption {
+  /** Without a slash at its end. */
+  server: string;
+}
+
+export function withServerOption(command: Command): Command {
+  return command.option(
+    '--server <url>',
+    'operations listener of the running mirror',
+    (text) => {
+      if (/^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text.replace(/\/+$/, '');
+      throw new InvalidArgumentError(`It must be an http:// or https:// URL, such as ${DEFAULT_SERVER}.`);
+    },
+    DEFAULT_SERVER,
+  );
+}
+
+export interface PlatformOption {
+  platform?: string[];
+}
+
+/** @param verb what the command does with the platforms: `fetch` */
+export function withPlatformOption(command: Command, verb: string): Command {
+  return command.option(
+    '--platform <os/arch[/variant]>',
+    `${verb} only this platform of images that have several; may be repeated`,
+    collect,
+  );
+}
+
+/** Gathers the values of an option that may be repeated. Without one, the option is `undefined`. */
+export function collect(text: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), text];
+}

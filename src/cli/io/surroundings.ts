@@ -1,0 +1,19 @@
+/** What every command receives from outside. */
+import type { Config } from '../../config/schema.ts';
+import type { Environment } from '../../config/secrets.ts';
+
+/** Everything that commands use of the world outside. */
+export interface Surroundings {
+  version: string;
+  environment: Environment;
+  /** The folder that relative paths start from. */
+  cwd: string;
+  stdout: TextOutput;
+  stderr: TextOutput;
+  /** Runs the server. Resolves when the server has stopped. */
+  serve: (config: Config) => Promise<void>;
+}
+
+export interface TextOutput {
+  write(text: string): unknown;
+}

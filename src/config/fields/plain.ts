@@ -1,0 +1,58 @@
+/** Values that YAML writes as they are, and the maps and lists that hold them. */
+import * as z from 'zod';
+import { shown, wrongType } from './codec.ts';
+
+export function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, { error: wrongType(`one of ${values.join(', ')}`) });
+}
+
+export function flag() {
+  return z.boolean({ error: wrongType('true or false') });
+}
+
+/** A whole number, 0 or more. */
+export function amount() {
+  const error = wrongType('a whole number, 0 or more');
+  return z.int({ error }).min(0, { error });
+}
+
+/** A whole number, 1 or more. */
+export function count() {
+  const error = wrongType('a whole number, 1 or more');
+  return z.int({ error }).min(1, { error });
+}
+
+/** A number above 0 and at most 1. */
+export function share() {
+  const error = wrongType('a number above 0 and at most 1, such as 0.9');
+  return z.number({ error }).gt(0, { error }).lte(1, { error });
+}
+
+/** A regular expression in the syntax of JavaScript. */
+export function pattern() {
+  return z.codec(z.string({ error: wrongType('a regular expression') }), z.custom<RegExp>(), {
+    decode: (source, context) => {
+      try {
+        return new RegExp(source);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message.replace(/^.*: /, '').toLowerCase() : '';
+        context.issues.push({
+          code: 'custom',
+          input: source,
+          message: `must be a regular expression, got ${shown(source)}: ${reason}`,
+        });
+        return z.NEVER;
+      }
+    },
+    encode: (regExp) => regExp.source,
+  });
+}
+
+/** A map with these keys and no others. */
+export function section<T extends z.core.$ZodShape>(fields: T) {
+  return z.strictObject(fields, { error: wrongType('a map of settings') });
+}
+
+export function list<T extends z.ZodType>(item: T) {
+  return z.array(item, { error: wrongType('a list, in [brackets] even if it has one item') });
+}

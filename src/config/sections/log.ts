@@ -1,0 +1,22 @@
+/** The log. */
+import type { LogLevel } from '../../telemetry/log.ts';
+import { oneOf, section } from '../fields/plain.ts';
+
+const LOG_LEVELS = [
+  'trace',
+  'debug',
+  'info',
+  'warn',
+  'error',
+  'fatal',
+  'silent',
+] as const satisfies readonly LogLevel[];
+
+export const logSchema = section({
+  level: oneOf(LOG_LEVELS).prefault('info').describe('Least severe level that is written.'),
+  format: oneOf(['json', 'pretty'])
+    .prefault('json')
+    .describe('json: one JSON object per line; pretty: text for people.'),
+})
+  .prefault({})
+  .describe('The log.');

@@ -1,0 +1,80 @@
+/**
+ * Which parts a large blob is fetched in, and how many at a time.
+ *
+ * The parts come in order, so that followers get on while later ones come. One lane fetches alone until one part has
+ * been slow: parallel parts arrive out of order and are read back from the file to be hashed, which is worth it only
+ * where a connection is slower than the line, as on content networks.
+ */
+import type { Clock } from '../../clock.ts';
+
+/** A part of a blob; `to` is exclusive. */
+export interface Segment {
+  from: number;
+  to: number;
+}
+
+/** A smaller blob comes in one piece. */
+const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
+const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
+const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
+/** A connection that is this fast fetches alone. */
+const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
+
+/**
+ * The parts of a blob from `from` on: several for each lane, so that the front grows steadily, and few enough not to
+ * flood upstream with requests. None if it comes in one piece.
+ *
+ * @param size bytes of the whole blob
+ * @param lanes parts that may be fetched at one time
+ */
+export function segmentsOf(from: number, size: number | undefined, lanes: number): Segment[] {
+  if (size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES) return [];
+  const share = Math.ceil((size - from) / (lanes * 4));
+  const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), SEGMENT_MAX_BYTES);
+  const count = Math.ceil((size - from) / length);
+  return Array.from({ length: count }, (_, at) => ({
+    from: from + at * length,
+    to: Math.min(from + (at + 1) * length, size),
+  }));
+}
+
+/**
+ * Fetches `first`, which has begun, and then the `rest`.
+ *
+ * @param fetch fetches one part to its end
+ * @param abort ends every fetch that runs; called when one has failed
+ * @throws what `fetch` throws first
+ */
+export async function fetchInLanes(
+  first: { segment: Segment; fetched: Promise<void> },
+  rest: readonly Segment[],
+  options: {
+    lanes: number;
+    clock: Clock;
+    fetch: (segment: Segment) => Promise<void>;
+    abort: (error: unknown) => void;
+  },
+): Promise<void> {
+  const { lanes, clock, fetch, abort } = options;
+  const slow = Promise.withResolvers<void>();
+  const left = rest.values();
+  const watched = async ({ from, to }: Segment, fetched: Promise<void>) => {
+    const timer = new AbortController();
+    clock.sleep((to - from) / FAST_BYTES_PER_MS, timer.signal).then(slow.resolve, () => undefined); // it was fast
+    await fetched.finally(() => timer.abort());
+  };
+  const lane = async (begun?: { segment: Segment; fetched: Promise<void> }) => {
+    if (begun !== undefined) await watched(begun.segment, begun.fetched);
+    for (const segment of left) await watched(segment, fetch(segment));
+  };
+  const alone = lane(first);
+  alone.then(slow.resolve, slow.reject);
+  const others = Array.from({ length: lanes - 1 }, () => slow.promise.then(() => lane()));
+  try {
+    await Promise.all([alone, ...others]);
+  } catch (error) {
+    abort(error);
+    await Promise.allSettled([alone, ...others]);
+    throw error;
+  }
+}

@@ -1,0 +1,150 @@
+/** An upstream as the origin of a blob: its bytes from some position on, however often the connection breaks. */
+import type { Clock } from '../../clock.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import { toUpstreamError, UpstreamError } from '../../upstream/errors.ts';
+import type { FetchedBlob, Upstream } from '../../upstream/upstream.ts';
+import type { BlobBytes, BlobBytesRequest, BlobOrigin } from './blob-origin.ts';
+
+/** Attempts in a row that bring no byte before the fetch is given up. */
+const MAX_FRUITLESS_ATTEMPTS = 4;
+const BACKOFF_MS = 200;
+
+export interface UpstreamOriginContext {
+  metrics: Metrics;
+  clock: Clock;
+}
+
+export class UpstreamOrigin implements BlobOrigin {
+  readonly #upstream: Upstream;
+  readonly #context: UpstreamOriginContext;
+
+  constructor(upstream: Upstream, context: UpstreamOriginContext) {
+    this.#upstream = upstream;
+    this.#context = context;
+  }
+
+  get name(): string {
+    return this.#upstream.name;
+  }
+
+  async open(request: BlobBytesRequest): Promise<BlobBytes> {
+    const { context, repository, digest, expectedSize, from, to } = request;
+    const first = await this.#upstream.fetchBlob(context, repository, digest, rangeOptions(from, to));
+    try {
+      const isKnown = first.size !== undefined || expectedSize !== undefined;
+      const size = isKnown ? first.size : (await this.#upstream.headBlob(context, repository, digest)).size;
+      return new UpstreamBytes(this.#upstream, request, this.#context, first, size);
+    } catch (error) {
+      abandon(first);
+      throw error;
+    }
+  }
+}
+
+class UpstreamBytes implements BlobBytes {
+  readonly size: number | undefined;
+  readonly end: number | undefined;
+  readonly #upstream: Upstream;
+  readonly #request: BlobBytesRequest;
+  readonly #context: UpstreamOriginContext;
+  #position: number;
+  #first: FetchedBlob | undefined;
+
+  constructor(
+    upstream: Upstream,
+    request: BlobBytesRequest,
+    context: UpstreamOriginContext,
+    first: FetchedBlob,
+    size: number | undefined,
+  ) {
+    this.#upstream = upstream;
+    this.#request = request;
+    this.#context = context;
+    this.#position = request.from;
+    this.#first = first;
+    this.size = size;
+    this.end = endOf(request, first, size);
+  }
+
+  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    const { signal } = this.#request.context;
+    let fruitless = 0;
+    let blob = this.#first;
+    this.#first = undefined;
+    while (this.#position !== this.end) {
+      const before = this.#position;
+      try {
+        blob ??= await this.#resume();
+        yield* this.#read(blob);
+        if (this.end === undefined) return; // the end of the body is the only end there is
+        if (this.#position !== this.end)
+          throw new UpstreamError('unavailable', this.#upstream.name, 'the reply ended early');
+      } catch (error) {
+        if (signal?.aborted === true) throw signal.reason;
+        const failure = toUpstreamError(error, this.#upstream.name);
+        if (!isPassing(failure)) throw failure;
+        fruitless = this.#position > before ? 0 : fruitless + 1;
+        if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
+        await this.#context.clock.sleep(backoff(fruitless), signal);
+      } finally {
+        if (blob !== undefined) abandon(blob);
+        blob = undefined;
+      }
+    }
+  }
+
+  close(): void {
+    if (this.#first !== undefined) abandon(this.#first);
+  }
+
+  async #resume(): Promise<FetchedBlob> {
+    const { context, repository, digest, to } = this.#request;
+    this.#context.metrics.ingestResumes.inc({ upstream: this.#upstream.name });
+    // Asks the registry and not the redirect's target: the signature in that URL may have expired.
+    const range = rangeOptions(this.#position, to);
+    const blob = await this.#upstream.fetchBlob(context, repository, digest, range);
+    if (blob.size === undefined || this.size === undefined || blob.size === this.size) return blob;
+    abandon(blob);
+    const what = 'the length of a blob changed between two replies';
+    throw new UpstreamError('invalid-response', this.#upstream.name, what);
+  }
+
+  async *#read(blob: FetchedBlob): AsyncGenerator<Buffer, void, undefined> {
+    let skip = this.#position - blob.start; // upstream may have ignored the Range
+    for await (const chunk of blob.body as AsyncIterable<Buffer>) {
+      const left = this.end === undefined ? Number.POSITIVE_INFINITY : this.end - this.#position;
+      if (left === 0) return; // more than was asked for, or than there should be: the hash will tell
+      const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
+      skip = Math.max(0, skip - chunk.length);
+      if (wanted.length === 0) continue;
+      this.#position += wanted.length;
+      yield wanted;
+    }
+  }
+}
+
+function endOf(
+  { to }: BlobBytesRequest,
+  { ranged }: FetchedBlob,
+  size: number | undefined,
+): number | undefined {
+  if (!ranged || to === undefined) return size;
+  return size === undefined ? to : Math.min(to, size);
+}
+
+function rangeOptions(from: number, to: number | undefined) {
+  return to === undefined ? { from } : { from, to };
+}
+
+/** Drops the connection of a reply that is not wanted to its end. */
+function abandon(blob: FetchedBlob): void {
+  blob.body.on('error', () => undefined).destroy();
+}
+
+function isPassing(error: UpstreamError): boolean {
+  return error.code === 'unavailable' || error.code === 'timeout' || error.code === 'rate-limited';
+}
+
+function backoff(fruitless: number): number {
+  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + Math.random());
+}

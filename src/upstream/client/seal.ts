@@ -1,0 +1,142 @@
+/** The seal. While it is applied, the mirror sends nothing to any upstream and has no connection to one open. */
+import type { Digest } from '../../oci/digest.ts';
+import type { ListQuery, Reference, Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
+import { UpstreamError } from '../errors.ts';
+import type {
+  FetchedBlob,
+  FetchedManifest,
+  FetchedReferrers,
+  FetchedTags,
+  ManifestHead,
+  Upstream,
+} from '../upstream.ts';
+
+/** An upstream whose client exists only while the seal is lifted. */
+export class SealableUpstream implements Upstream {
+  readonly name: string;
+  readonly #createClient: () => Promise<Upstream>;
+  #client: Upstream | undefined;
+
+  constructor(name: string, createClient: () => Promise<Upstream>) {
+    this.name = name;
+    this.#createClient = createClient;
+  }
+
+  /** @throws what creating the client throws */
+  async unseal(): Promise<void> {
+    this.#client ??= await this.#createClient();
+  }
+
+  /** Aborts the requests that are under way and closes every connection. Idempotent. */
+  async seal(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.close();
+  }
+
+  close(): Promise<void> {
+    return this.seal();
+  }
+
+  async headManifest(
+    context: RequestContext,
+    repository: Repository,
+    reference: Reference,
+    options?: { accept?: string },
+  ): Promise<ManifestHead> {
+    return this.#unsealed().headManifest(context, repository, reference, options);
+  }
+
+  async fetchManifest(
+    context: RequestContext,
+    repository: Repository,
+    reference: Reference,
+    options?: { accept?: string; canWait?: boolean },
+  ): Promise<FetchedManifest> {
+    return this.#unsealed().fetchManifest(context, repository, reference, options);
+  }
+
+  async headBlob(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+  ): Promise<{ size?: number }> {
+    return this.#unsealed().headBlob(context, repository, digest);
+  }
+
+  async fetchBlob(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+    options?: { from?: number; to?: number },
+  ): Promise<FetchedBlob> {
+    return this.#unsealed().fetchBlob(context, repository, digest, options);
+  }
+
+  async fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#unsealed().fetchTags(context, repository, query);
+  }
+
+  async fetchReferrers(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+    query: ListQuery,
+  ): Promise<FetchedReferrers | undefined> {
+    return this.#unsealed().fetchReferrers(context, repository, digest, query);
+  }
+
+  #unsealed(): Upstream {
+    if (this.#client !== undefined) return this.#client;
+    const what =
+      'not cached, and this mirror is sealed: it asks no upstream; import an archive that contains it, or unseal the mirror';
+    throw new UpstreamError('sealed', this.name, what);
+  }
+}
+
+/** Seals and unseals all upstreams together. Starts applied. */
+export class Seal {
+  readonly #upstreams: readonly SealableUpstream[];
+  #applied = true;
+  #lastChange: Promise<void> = Promise.resolve();
+
+  /** @param upstreams sealed ones */
+  constructor(upstreams: readonly SealableUpstream[]) {
+    this.#upstreams = upstreams;
+  }
+
+  get isApplied(): boolean {
+    return this.#applied;
+  }
+
+  /** Seals every upstream. Idempotent. */
+  apply(): Promise<void> {
+    return this.#change(() => this.#applyNow());
+  }
+
+  /** Unseals every upstream, or none. Idempotent. @throws if one cannot be unsealed, for example if its `ca` is gone */
+  lift(): Promise<void> {
+    return this.#change(async () => {
+      try {
+        for (const upstream of this.#upstreams) await upstream.unseal();
+        this.#applied = false;
+      } catch (error) {
+        await this.#applyNow();
+        throw error;
+      }
+    });
+  }
+
+  async #applyNow(): Promise<void> {
+    this.#applied = true;
+    await Promise.all(this.#upstreams.map((upstream) => upstream.seal()));
+  }
+
+  /** Runs one change at a time. Two at once could leave an upstream unsealed, or lose a client with its connections. */
+  #change(change: () => Promise<void>): Promise<void> {
+    const done = this.#lastChange.then(change);
+    this.#lastChange = done.catch(() => undefined); // the caller gets the error
+    return done;
+  }
+}

@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { ConfigFolder } from '../helpers/config-folder.ts';
+import { MAIN } from '../helpers/real-mirror.ts';
+
+const folder = await ConfigFolder.create();
+await folder.write('good.yaml', 'sealed: true\n');
+await folder.write('bad.yaml', 'sealed: maybe\n');
+
+interface Outcome {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs the real program in the folder, with nothing but `environment` in its environment. */
+function millpond(args: string[], environment: Record<string, string> = {}): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const options = { cwd: folder.path, env: environment };
+    execFile(process.execPath, [MAIN, ...args], options, (error, stdout, stderr) => {
+      resolve({ exitCode: error === null ? 0 : Number(error.code), stdout, stderr });
+    });
+  });
+}
+
+test('the program takes paths from its working directory and MILLPOND_CONFIG from its environment', async () => {
+  assert.deepEqual(await millpond(['config', 'check'], { MILLPOND_CONFIG: 'good.yaml' }), {
+    exitCode: 0,
+    stdout: 'good.yaml: no problems\n',
+    stderr: '',
+  });
+});
+
+test('the program ends with the exit code of the command, and writes errors to stderr', async () => {
+  assert.deepEqual(await millpond(['serve', '--config', 'bad.yaml']), {
+    exitCode: 2,
+    stdout: '',
+    stderr: 'bad.yaml:1:9: sealed: must be true or false, got "maybe"\n',
+  });
+});
+
+test('--version prints the version of the package', async () => {
+  const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
+  assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
+});

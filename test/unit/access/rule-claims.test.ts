@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { type ClaimPattern, compileClaims } from '../../../src/access/rules/claims.ts';
+import { compileGlob } from '../../../src/access/rules/glob.ts';
+
+function holds(claim: unknown, pattern: ClaimPattern | ClaimPattern[]): boolean {
+  return compileClaims({ claim: pattern })({ claim }) === undefined;
+}
+
+suite('a claim', () => {
+  test('is compared whole and with its type', () => {
+    assert.equal(holds('123456', '123456'), true);
+    assert.equal(holds(123456, 123456), true);
+    assert.equal(holds(true, true), true);
+    assert.equal(holds(123456, '123456'), false);
+    assert.equal(holds('123456', 123456), false);
+    assert.equal(holds('true', true), false);
+    assert.equal(holds('1234567', '123456'), false);
+    assert.equal(holds(['a'].toString(), 'a'), true);
+    assert.equal(holds({ toString: () => 'a' }, 'a'), false);
+    assert.equal(holds(null, 'null'), false);
+  });
+
+  test('that is a list matches when one element does', () => {
+    assert.equal(holds(['ops', 'dev'], 'dev'), true);
+    assert.equal(holds(['ops', 'dev'], 'd*'), true);
+    assert.equal(holds(['ops', 'dev'], 'ops,dev'), false);
+    assert.equal(holds([['dev']], 'dev'), false);
+    assert.equal(holds([], '*'), false);
+  });
+
+  test('may be one of several', () => {
+    assert.equal(holds('b', ['a', 'b']), true);
+    assert.equal(holds('c', ['a', 'b']), false);
+    assert.equal(holds('c', []), false);
+  });
+
+  test('that is missing never matches, whatever the pattern, nor does one that every object has', () => {
+    for (const pattern of ['*', '', 'undefined', true, 0]) {
+      assert.equal(compileClaims({ claim: pattern })({ other: 'x' }), 'claim');
+    }
+    for (const name of ['constructor', 'toString', '__proto__']) {
+      assert.equal(compileClaims({ [name]: '*' })({}), name);
+    }
+  });
+
+  test('may hold any text only where * is written', () => {
+    assert.equal(holds('repo:acme/app:ref:refs/heads/main', 'repo:acme/*'), true);
+    assert.equal(holds('repo:acme-evil/app', 'repo:acme/*'), false);
+    assert.equal(holds('evil repo:acme/app', 'repo:acme/*'), false);
+    assert.equal(holds('repo.acme', 'repo?acme'), false);
+    assert.equal(holds('repo:acme/x\nrepo:evil', 'repo:acme/x'), false);
+    assert.equal(holds(5, '*'), false, 'a number is not a text');
+  });
+});
+
+suite('a pattern with *', () => {
+  const piece = fc.string({ unit: fc.constantFrom('a', 'b', '/', '.', '\n', '+'), maxLength: 4 });
+
+  test('matches what a regular expression with .* in the place of * matches', () => {
+    fc.assert(
+      fc.property(
+        fc.array(piece, { minLength: 1, maxLength: 5 }),
+        fc.string({ unit: fc.constantFrom('a', 'b', '/', '.', '\n', '+') }),
+        (pieces, text) => {
+          const escaped = pieces.map((part) => part.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'));
+          assert.equal(
+            compileGlob(pieces.join('*'))(text),
+            new RegExp(`^${escaped.join('.*')}$`, 's').test(text),
+          );
+        },
+      ),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('needs a place of its own in the text for each piece', () => {
+    assert.equal(compileGlob('a*b*b')('axb'), false);
+    assert.equal(compileGlob('a*b*b')('axbb'), true);
+    assert.equal(compileGlob('ab*ba')('aba'), false);
+  });
+
+  test('matches every text that has its pieces with anything in between', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(piece, piece), { minLength: 1, maxLength: 5 }), piece, (pairs, end) => {
+        const pattern = [...pairs.map(([part]) => part), end].join('*');
+        const text = [...pairs.flat(), end].join('');
+        assert.equal(compileGlob(pattern)(text), true);
+      }),
+    );
+  });
+});

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { ContentCache } from '../../../src/cache/catalog/content-cache.ts';
+import { Inventory } from '../../../src/cache/catalog/inventory.ts';
+import { LocalCatalog } from '../../../src/cache/catalog/local-catalog.ts';
+import { LevelIndex } from '../../../src/cache/index/level-index.ts';
+import { StorageFaults } from '../../../src/cache/store/storage-faults.ts';
+import { type Digest, digestOf } from '../../../src/oci/digest.ts';
+import { Metrics } from '../../../src/telemetry/metrics.ts';
+import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
+import { MemoryStore } from '../../helpers/memory-store.ts';
+import { tempDir } from '../../helpers/temp-dir.ts';
+import { silentLogger } from '../../helpers/test-transport.ts';
+
+const BYTES = Buffer.from('content');
+const DIGEST = digestOf(BYTES);
+
+/** A store that takes its time to delete. */
+class SlowStore extends MemoryStore {
+  gate = Promise.resolve();
+
+  override async delete(digest: Digest): Promise<void> {
+    await this.gate;
+    await super.delete(digest);
+  }
+}
+
+async function setUp(t: TestContext) {
+  const directory = await tempDir(t);
+  const index = await LevelIndex.open(join(directory, 'index'));
+  cleanUp(t, () => index.close());
+  const metrics = new Metrics({ version: 'test', processMetrics: false });
+  const [clock, logger, store] = [new FakeClock(), silentLogger(), new SlowStore()];
+  const faults = new StorageFaults({ metrics, logger, clock });
+  const catalog = new LocalCatalog({ store, index, inventory: new Inventory(metrics), faults, clock });
+  const cache = new ContentCache({ store, index, catalog, faults, logger, clock });
+  const commit = async () => {
+    const path = join(directory, 'verified');
+    await writeFile(path, BYTES);
+    await cache.commit({ digest: DIGEST, path }, []);
+  };
+  return { store, index, catalog, cache, commit };
+}
+
+test('content that comes back while it is being removed is here afterwards, file and record', async (t) => {
+  const { store, index, catalog, cache, commit } = await setUp(t);
+  await commit();
+  const gate = Promise.withResolvers<void>();
+  store.gate = gate.promise;
+  const removed = catalog.remove([DIGEST]);
+  let isBack = false;
+  const back = commit().then(() => (isBack = true));
+  for (let turn = 0; turn < 20; turn += 1) await setImmediate();
+  assert.equal(isBack, false, 'its file would be unlinked by the removal');
+  gate.resolve();
+  await Promise.all([removed, back]);
+  assert.deepEqual(await cache.read(DIGEST), BYTES);
+  for await (const batch of index.contents())
+    assert.deepEqual(
+      batch.map(([digest]) => digest),
+      [DIGEST],
+    );
+  assert.ok(await catalog.get(DIGEST));
+});
+
+test('what was imported stays imported when a pull brings it once more', async (t) => {
+  const { catalog, commit } = await setUp(t);
+  await commit();
+  await catalog.setOrigin([DIGEST], 'imported');
+  await commit();
+  assert.equal((await catalog.get(DIGEST))?.origin, 'imported');
+});
+
+test('content whose file is gone is forgotten when it is opened', async (t) => {
+  const { store, catalog, cache, commit } = await setUp(t);
+  await commit();
+  await store.delete(DIGEST);
+  assert.equal(await cache.open(DIGEST), undefined);
+  assert.equal(await catalog.get(DIGEST), undefined);
+});
