@@ -39,9 +39,10 @@ export function isoTime(ms: number): string {
   return `,"time":"${new Date(ms).toISOString()}"`;
 }
 
-/** The destination gathers lines up to this length. It must be below 16 KiB, the longest write of sonic-boom. */
-const PIECE_BYTES = 16_000;
+const PIECE_BYTES = 64 * 1024;
 const FLUSH_MS = 100;
+/** The most bytes that one UTF-16 unit takes in UTF-8. */
+const BYTES_A_UNIT = 3;
 
 /**
  * Writes to standard output in pieces: with a write for every line, a hit costs 1.15 times the CPU. Lines appear within a
@@ -49,19 +50,29 @@ const FLUSH_MS = 100;
  * it. Call {@link BufferedOutput.flushSync} before the process ends in order.
  */
 export function bufferedOutput(): BufferedOutput {
-  const output = pino.destination({
-    dest: 1,
-    sync: false,
-    minLength: PIECE_BYTES,
-    periodicFlush: FLUSH_MS,
-    // With text, sonic-boom measures all that it has gathered again for every line: a hit costs 1.07 times the CPU.
-    contentMode: 'buffer',
-  });
-  // The types of sonic-boom do not say that it takes buffers in this mode.
-  const bytes = output as unknown as { write(line: Buffer): boolean };
+  // Gathered here, and not by sonic-boom: as text, it measures all of it again for every line, and a hit costs 1.07 times
+  // the CPU; as buffers, it keeps one for every line, and a hit costs 1.05 times the CPU.
+  const output = pino.destination({ dest: 1, sync: false });
+  const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  let length = 0;
+  const flush = () => {
+    if (length > 0) output.write(piece.toString('utf8', 0, length));
+    length = 0;
+  };
+  const flushSync = () => {
+    flush();
+    output.flushSync();
+  };
+  setInterval(flush, FLUSH_MS).unref();
+  process.once('exit', flushSync);
   return {
-    write: (text) => void bytes.write(Buffer.from(text)),
-    flushSync: () => output.flushSync(),
+    write: (text) => {
+      const most = text.length * BYTES_A_UNIT;
+      if (length + most > PIECE_BYTES) flush();
+      if (most > PIECE_BYTES) output.write(text);
+      else length += piece.write(text, length);
+    },
+    flushSync,
   };
 }
 
