@@ -1,7 +1,7 @@
 /**
  * Creates the logger. Everything that logs receives it by constructor.
  *
- * Never log a header or a credential: whoever logs passes only the fields that may be logged.
+ * Never log a header or a credential: pass only the fields that may be logged.
  */
 import { type DestinationStream, type Logger, pino } from 'pino';
 
