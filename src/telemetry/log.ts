@@ -1,7 +1,7 @@
 /**
  * Creates the logger. Everything that logs receives it by constructor.
  *
- * Never log a header or a credential: whoever logs passes only the fields that may be logged.
+ * Never log a header or a credential: pass only the fields that may be logged.
  */
 import { type DestinationStream, type Logger, pino } from 'pino';
 
@@ -23,7 +23,7 @@ export function createLogger(options: {
     {
       level: options.level,
       base: null,
-      timestamp: isoTime(options.now),
+      timestamp: () => isoTime(options.now()),
       formatters: { level: (label) => ({ level: label }) },
     },
     options.destination,
@@ -31,22 +31,12 @@ export function createLogger(options: {
 }
 
 /**
- * Like pino's own, but formats the time once a millisecond instead of once a line. End to end, a hit costs 1.03 times the
- * CPU without this.
+ * The time of a line, as pino takes it: the beginning of a JSON field.
  *
- * @param clock milliseconds since the Unix epoch
+ * @param ms milliseconds since the Unix epoch
  */
-export function isoTime(clock: () => number): () => string {
-  let at = Number.NaN;
-  let text = '';
-  return () => {
-    const now = clock();
-    if (now !== at) {
-      at = now;
-      text = `,"time":"${new Date(now).toISOString()}"`;
-    }
-    return text;
-  };
+export function isoTime(ms: number): string {
+  return `,"time":"${new Date(ms).toISOString()}"`;
 }
 
 const PIECE_BYTES = 64 * 1024;
@@ -55,12 +45,13 @@ const FLUSH_MS = 100;
 const BYTES_A_UNIT = 3;
 
 /**
- * Standard output in pieces: a write for every line would cost a busy mirror a fifth of its time. Lines appear within
- * a tenth of a second; {@link BufferedOutput.flushSync} before the process ends.
+ * Writes to standard output in pieces: with a write for every line, a hit costs 1.15 times the CPU. Lines appear within a
+ * tenth of a second. They are also written when the process exits, so that a crash does not lose the lines that lead to
+ * it. Call {@link BufferedOutput.flushSync} before the process ends in order.
  */
 export function bufferedOutput(): BufferedOutput {
-  // Gathered here and not by the destination's `minLength`, which measures all that it has gathered again with every
-  // line; and as bytes, because gathered text is a rope of small strings that the garbage collector carries around.
+  // Gathered here, and not by sonic-boom: as text, it measures all of it again for every line, and a hit costs 1.07 times
+  // the CPU; as buffers, it keeps one for every line, and a hit costs 1.05 times the CPU.
   const output = pino.destination({ dest: 1, sync: false });
   const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
   let length = 0;
@@ -73,7 +64,7 @@ export function bufferedOutput(): BufferedOutput {
     output.flushSync();
   };
   setInterval(flush, FLUSH_MS).unref();
-  process.once('exit', flushSync); // a crash must not lose the lines that lead to it
+  process.once('exit', flushSync);
   return {
     write: (text) => {
       const most = text.length * BYTES_A_UNIT;

@@ -2,8 +2,8 @@
  * Gathers replies by their labels until somebody reads the metrics.
  *
  * prom-client checks and joins the labels again for every count and every observation, even through its `labels()`
- * children. A thousand observations in a row cost less than a thousand among other work. End to end, a hit costs 1.05
- * times the CPU without this.
+ * children. A thousand observations in a row cost less than a thousand among other work. Without this
+ * a hit costs 1.05 times the CPU.
  */
 import type { Counter, Histogram } from 'prom-client';
 

@@ -1,8 +1,8 @@
 /**
  * Writes the log line of a reply.
  *
- * Builds the line by hand, because pino looks at the name and the type of every field. End to end, a hit costs 1.07 times
- * the CPU with pino.
+ * Builds the line by hand, because pino looks at the name and the type of every field. With pino a hit costs 1.07
+ * times the CPU.
  */
 import type { DestinationStream } from 'pino';
 import { isoTime, type Logger } from './log.ts';
@@ -30,20 +30,20 @@ export interface RequestLine {
 export class RequestLog {
   readonly #logger: Logger;
   readonly #destination: DestinationStream;
-  readonly #time: () => string;
+  readonly #now: () => number;
 
   /** @param context.now milliseconds since the Unix epoch */
   constructor(context: { logger: Logger; destination: DestinationStream; now: () => number }) {
     this.#logger = context.logger;
     this.#destination = context.destination;
-    this.#time = isoTime(context.now);
+    this.#now = context.now;
   }
 
   write(line: RequestLine): void {
     if (!this.#logger.isLevelEnabled('info')) return;
     const { path, err } = line;
     this.#destination.write(
-      `{"level":"info"${this.#time()}` +
+      `{"level":"info"${isoTime(this.#now())}` +
         `,"requestId":"${line.requestId}"${plain('client', line.client)},"method":"${line.method}"` +
         `${plain('kind', line.kind)}${plain('upstream', line.upstream)}` +
         `${plain('repository', line.repository)}${plain('reference', line.reference)}` +

@@ -60,7 +60,7 @@ test('after ten minutes a blob is read and checked by the mirror again before it
   assert.ok((await mirror.get(path, FROM_FRONT)).headers['x-accel-redirect'] !== undefined);
 });
 
-test('a client that comes past the front server gets its blobs from the mirror', async (t) => {
+test('a client that reaches the mirror directly gets its blobs from the mirror', async (t) => {
   const { mirror, path } = await setUp(t);
   for (let pull = 0; pull < 3; pull += 1) {
     const reply = await mirror.get(path);

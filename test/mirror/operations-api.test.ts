@@ -221,7 +221,7 @@ for (const [path, status, message] of [
   });
 }
 
-test('a web page cannot command the mirror', async (t) => {
+test('a web page cannot control the mirror', async (t) => {
   const { mirror } = await setUp(t);
   for (const headers of [{ origin: 'http://evil.test' }, { 'sec-fetch-site': 'cross-site' }] as Record<
     string,
@@ -232,7 +232,7 @@ test('a web page cannot command the mirror', async (t) => {
   }
 });
 
-test('a cursor that is none is refused', async (t) => {
+test('a cursor that the mirror did not give is refused', async (t) => {
   const { mirror } = await setUp(t);
   const { status, json } = await api(mirror, 'GET', '/images?cursor=xyz');
   assert.deepEqual(

@@ -6,7 +6,7 @@ import { startMirror } from '../helpers/start-mirror.ts';
 
 const LAYER = Buffer.from('layer');
 
-test('the id of a pull stands on the lines of the upstream requests that were made for it, and of no others', async (t) => {
+test('the log lines of upstream requests have the id of the pull that caused them', async (t) => {
   const upstream = await ScriptedUpstream.start(t, { auth: {} });
   const digest = upstream.addContent(LAYER);
   const mirror = await startMirror(t, { upstreams: { 'quay.io': upstream.url }, log: { level: 'debug' } });
@@ -32,7 +32,7 @@ test('the id of a pull stands on the lines of the upstream requests that were ma
   assert.equal(failed?.['requestId'], id, 'the fetch that failed can be traced to the request');
 });
 
-test('what an outage of upstream is logged as names the request that met it', async (t) => {
+test('the log line of an upstream outage names the request that met it', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   upstream.script({}, (reply) => void Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS')));
   const mirror = await startMirror(t, { upstreams: { 'quay.io': upstream.url } });

@@ -1,5 +1,5 @@
 /** Writes one log line and counts one reply for every request on the registry side, when its reply has ended or was cut. */
-import { randomBytes } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Middleware } from 'koa';
 import type { DestinationStream } from 'pino';
 import { errnoOf } from '../../cache/store/errors.ts';
@@ -20,13 +20,9 @@ export function accessLog(options: {
 }): Middleware<PullState> {
   const { logger, metrics, clock } = options;
   const lines = new RequestLog({ logger, destination: options.destination, now: () => clock.now() });
-  // Random once, then counted: an identifier has to be unlike all others, not to be guessed, and this saves 1 µs of 30.
-  const prefix = randomBytes(6).toString('hex');
-  let requests = 0;
   return async (ctx, next) => {
     const startedAt = clock.now();
-    requests += 1;
-    ctx.state.context = new ClientRequest(`${prefix}-${requests}`, ctx.res);
+    ctx.state.context = new ClientRequest(randomUUID(), ctx.res);
     ctx.state.bytes = 0;
     let repliedAt: number | undefined;
     ctx.state.onHeaders = () => {

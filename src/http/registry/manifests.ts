@@ -2,6 +2,7 @@
 import { asking } from '../../mirror/freshness.ts';
 import type { ManifestMirror } from '../../mirror/manifests/manifest-mirror.ts';
 import type { MirroredUpstream } from '../../mirror/mirrored-upstream.ts';
+import { endInBatch } from '../server/batched-replies.ts';
 import { matchesIfNoneMatch } from '../server/conditional.ts';
 import { manifestHeaders } from './headers.ts';
 import type { PullReply } from './pull-state.ts';
@@ -40,18 +41,16 @@ export async function answerManifest(
   });
   state.outcome = outcome;
   const headers = manifestHeaders(ctx, digest, warning);
-  // Koa would set each header, look at them again and send the body as a stream of its own: 1.21 of the CPU of a hit.
+  // Written without Koa, which handles every header by itself: with it, a hit costs 1.21 times the CPU.
   ctx.respond = false;
   if (matchesIfNoneMatch(req.headers['if-none-match'], digest)) {
-    res.writeHead(304, headers).end();
+    res.writeHead(304, headers);
+    endInBatch(res);
     return;
   }
   headers.push('Content-Type', mediaType, 'Content-Length', String(size));
   res.writeHead(200, headers);
-  if (head || bytes === undefined) {
-    res.end();
-    return;
-  }
-  state.bytes = size;
-  res.end(bytes);
+  const body = head ? undefined : bytes;
+  state.bytes = body?.length ?? 0;
+  endInBatch(res, body);
 }

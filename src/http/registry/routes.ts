@@ -74,7 +74,10 @@ const DOCKER_HUB = 'docker.io';
 const REMEMBERED_LINES = 4096;
 const REMEMBERED_LENGTH = 512;
 
-/** Parses request lines as {@link parseRequest} does, and the recent ones only once: 2 µs less of the 30 of a warm manifest. */
+/**
+ * Parses request lines as {@link parseRequest} does, and remembers the recent ones: without this a hit costs 1.07 times
+ * the CPU.
+ */
 export class RequestParser {
   readonly #table: RoutingTable;
   readonly #recent = new LRUCache<string, Readonly<RegistryRequest>>({ max: REMEMBERED_LINES });
@@ -85,7 +88,7 @@ export class RequestParser {
 
   /** @throws {RegistryError} as {@link parseRequest} */
   parse(url: string, host: string | undefined): Readonly<RegistryRequest> {
-    const line = `${url} ${host ?? ''}`; // a url holds no space
+    const line = `${url} ${host ?? ''}`; // a space cannot be part of a URL
     const recent = this.#recent.get(line);
     if (recent !== undefined) return recent;
     const request = parseRequest(url, host, this.#table);

@@ -10,7 +10,7 @@ import { cleanUp } from '../../helpers/cleanup.ts';
 
 const MIB = 1024 * 1024;
 
-test('what is on its way to one client when its source fails is not overwritten with what another gets', async (t) => {
+test('after a failed read, bytes on their way to one client are not overwritten with those of another', async (t) => {
   const sender = new ContentSender({ clientTimeoutMs: 60_000 });
   const failed = Promise.withResolvers<number>();
   const port = await listen(t, async (path, response) => {

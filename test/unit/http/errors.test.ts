@@ -39,7 +39,7 @@ test('what is not found has the code of its kind', () => {
   );
 });
 
-test('a limit says how long, in whole seconds and at least one', () => {
+test('Retry-After is in whole seconds, rounded up, and at least one', () => {
   for (const [retryAfterMs, seconds] of [
     [1, '1'],
     [30_000, '30'],
