@@ -1,27 +1,32 @@
 /**
- * The benchmark: `npm run bench -- [--smoke] [--runs N] [--main FILE] [SCENARIO...]`. See README.md beside this file.
+ * The benchmark: `npm run bench -- [--smoke] [--runs N] [--compare CHECKOUT] [SCENARIO...]`. See README.md beside this
+ * file.
  */
 import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { inspect, parseArgs } from 'node:util';
-import { describeMachine } from './lib/machine.ts';
+import { type ComparedFigure, compare, renderComparison } from './lib/compare.ts';
+import { describeCheckout, describeMachine } from './lib/machine.ts';
 import { exampleOf } from './lib/measure.ts';
 import {
+  type Checkout,
   direct,
   missingProgram,
   type PeerName,
+  readCheckout,
   type Server,
   startAccelerated,
   startBare,
   startDockerRegistry,
   startMillpond,
   startNginx,
+  type VersionName,
 } from './lib/peers.ts';
 import { isOnPath } from './lib/processes.ts';
-import { type Report, renderReport, report } from './lib/report.ts';
-import type { Lab, Sample, Scenario } from './lib/scenario.ts';
+import { type Report, renderReport, report, type Samples } from './lib/report.ts';
+import type { Lab, Scenario } from './lib/scenario.ts';
 import { Upstream } from './lib/upstream-control.ts';
 import { herd } from './scenarios/herd.ts';
 import { hitBlobCrowd, hitBlobLarge } from './scenarios/hit-blob-large.ts';
@@ -55,13 +60,15 @@ const SCENARIOS: readonly Scenario[] = [
 const { values, positionals } = parseArgs({
   options: {
     smoke: { type: 'boolean', default: false },
-    runs: { type: 'string', default: '5' },
-    main: { type: 'string', default: join(import.meta.dirname, '../src/main.ts') },
+    runs: { type: 'string' },
+    compare: { type: 'string' },
   },
   allowPositionals: true,
 });
 const { smoke } = values;
-const runs = smoke ? 1 : Number(values.runs);
+const here = await readCheckout(join(import.meta.dirname, '..'));
+const other = values.compare === undefined ? undefined : await readCheckout(values.compare);
+const runs = smoke ? 1 : Number(values.runs ?? (other === undefined ? 5 : 7));
 if (!Number.isInteger(runs) || runs < 1) {
   say(`--runs ${values.runs}: a whole number from 1 on is needed\n`);
   process.exit(2);
@@ -72,10 +79,14 @@ process.once('exit', () => rmSync(base, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
 
 const startedAt = new Date();
-const machine = await describeMachine(dirname(values.main));
+const machine = {
+  ...(await describeMachine(here)),
+  ...(other === undefined ? {} : { other: await describeCheckout(other) }),
+};
 say(`${JSON.stringify(machine, undefined, 2)}\n`);
 if (smoke) say('smoke: tiny sizes, one run each; the figures mean nothing\n');
 const reports: Report[] = [];
+const comparison: ComparedFigure[] = [];
 const skipped = new Set<string>();
 const failed: string[] = [];
 for (const scenario of chosen) {
@@ -83,11 +94,20 @@ for (const scenario of chosen) {
     skipped.add(`${scenario.name}: ${scenario.needs} is not installed (apt-get install ${scenario.needs})`);
     continue;
   }
+  const began = performance.now();
   try {
-    const result = await runScenario(scenario);
-    reports.push(result);
+    const samples = await runScenario(scenario);
+    if (other === undefined) {
+      const result = report(scenario, samples);
+      reports.push(result);
+      say(renderReport(scenario, result, !smoke));
+    } else {
+      const figures = compare(scenario, samples);
+      comparison.push(...figures);
+      say(`\n${renderComparison(figures)}`);
+    }
+    say(`${scenario.name} took ${Math.round((performance.now() - began) / 1000)} s\n`);
     if (!smoke) await writeResults(); // each time: a run that is broken off has not been for nothing
-    say(renderReport(scenario, result, !smoke));
   } catch (error) {
     failed.push(scenario.name);
     say(`\n${scenario.name} failed: ${inspect(error)}\n`);
@@ -96,6 +116,9 @@ for (const scenario of chosen) {
 for (const reason of skipped) say(`skipped: ${reason}\n`);
 if (!smoke) say(`\nwritten: ${await writeResults()}\n`);
 if (failed.length > 0) say(`failed: ${failed.join(', ')}\n`);
+const worse = comparison.filter(({ verdict }) => verdict === 'worse');
+for (const { scenario, metric, ratio } of smoke ? [] : worse)
+  say(`worse: ${scenario}, ${metric}: ${ratio.toFixed(2)}\n`);
 process.exit(failed.length > 0 ? 1 : 0);
 
 function choose(names: readonly string[]): readonly Scenario[] {
@@ -110,7 +133,7 @@ function choose(names: readonly string[]): readonly Scenario[] {
   return SCENARIOS.filter((scenario) => names.some((name) => scenario.name.startsWith(name)));
 }
 
-async function runScenario(scenario: Scenario): Promise<Report> {
+async function runScenario(scenario: Scenario): Promise<Samples> {
   const directory = await mkdtemp(join(base, `${scenario.name}-`));
   const upstream = await Upstream.start(directory);
   const lab: Lab = {
@@ -118,16 +141,22 @@ async function runScenario(scenario: Scenario): Promise<Report> {
     smoke,
     directory,
     servers: {},
-    startMillpond: (at, cache) =>
-      startMillpond({ directory: at, upstreamPort: upstream.port }, values.main, cache),
+    startAnother: ({ checkout = here }, at, cache) =>
+      startMillpond({ directory: at, upstreamPort: upstream.port }, checkout, cache),
   };
   try {
-    for (const peer of scenario.peers) {
-      if (peer !== 'bare') await startPeer(lab, peer);
+    if (other === undefined) {
+      for (const peer of scenario.peers) {
+        if (peer !== 'bare') await startPeer(lab, peer);
+      }
+    } else {
+      for (const name of ['this', 'other', 'again'] as const) {
+        await startVersion(lab, name, name === 'this' ? here : other);
+      }
     }
     await scenario.prepare?.(lab);
     if (scenario.bareExample !== undefined) await startCeiling(lab, await scenario.bareExample(lab));
-    return report(scenario, await measureInTurns(scenario, lab));
+    return await measureInTurns(scenario, lab);
   } finally {
     await Promise.all(Object.values(lab.servers).map((server) => server.stop()));
     await upstream.stop();
@@ -144,14 +173,20 @@ async function startPeer(lab: Lab, peer: PeerName): Promise<void> {
   const surroundings = { directory: join(lab.directory, peer), upstreamPort: lab.upstream.port };
   await mkdir(surroundings.directory);
   const start: Partial<Record<PeerName, () => Server | Promise<Server>>> = {
-    millpond: () => startMillpond(surroundings, values.main),
-    accel: () => startAccelerated(surroundings, values.main),
+    millpond: () => startMillpond(surroundings, here),
+    accel: () => startAccelerated(surroundings, here),
     'docker-registry': () => startDockerRegistry(surroundings),
     nginx: () => startNginx(surroundings),
     direct: () => direct(surroundings),
   };
   const server = await start[peer]?.();
   if (server !== undefined) lab.servers[peer] = server;
+}
+
+async function startVersion(lab: Lab, name: VersionName, checkout: Checkout): Promise<void> {
+  const surroundings = { directory: join(lab.directory, name), upstreamPort: lab.upstream.port };
+  await mkdir(surroundings.directory);
+  lab.servers[name] = { ...(await startMillpond(surroundings, checkout)), name };
 }
 
 async function startCeiling(lab: Lab, path: string): Promise<void> {
@@ -161,12 +196,17 @@ async function startCeiling(lab: Lab, path: string): Promise<void> {
   lab.servers.bare = await startBare(surroundings, await exampleOf(millpond, path));
 }
 
-/** A, B, A, B: what the machine does meanwhile hits all alike. The first turn only warms the servers up. */
-async function measureInTurns(scenario: Scenario, lab: Lab): Promise<Partial<Record<PeerName, Sample[]>>> {
-  const samples: Partial<Record<PeerName, Sample[]>> = {};
-  const first = smoke ? 1 : 0;
+/**
+ * A, B, C, then B, C, A, and so on: what the machine does meanwhile hits all alike, and so does being first. The first
+ * turn only warms the servers up.
+ */
+async function measureInTurns(scenario: Scenario, lab: Lab): Promise<Samples> {
+  const samples: Samples = {};
+  const servers = Object.values(lab.servers);
+  const first = smoke || scenario.startsAnew === true ? 1 : 0;
   for (let turn = first; turn <= runs; turn += 1) {
-    for (const server of Object.values(lab.servers)) {
+    const at = turn % servers.length;
+    for (const server of [...servers.slice(at), ...servers.slice(0, at)]) {
       const sample = await scenario.measure(lab, server);
       if (turn > 0) (samples[server.name] ??= []).push(sample);
     }
@@ -177,11 +217,15 @@ async function measureInTurns(scenario: Scenario, lab: Lab): Promise<Partial<Rec
 async function writeResults(): Promise<string> {
   const folder = join(import.meta.dirname, 'results');
   const stamp = startedAt.toISOString().slice(0, 16).replace(':', '');
-  const file = join(folder, `${stamp}.json`);
   await mkdir(folder, { recursive: true });
-  const content = { startedAt, runs, machine, skipped: [...skipped], failed, reports };
+  const common = { startedAt, runs, machine, skipped: [...skipped], failed };
+  const content = { ...common, ...(other === undefined ? { reports } : { comparison }) };
+  const file = join(folder, `${stamp}.json`);
   await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
-  return file;
+  if (other === undefined) return file;
+  const table = join(folder, `${stamp}.md`);
+  await writeFile(table, renderComparison(comparison));
+  return table;
 }
 
 function say(text: string): void {

@@ -1,6 +1,6 @@
 /** Where and with what it was measured. */
 import { cpus, loadavg, release, totalmem } from 'node:os';
-import { missingProgram } from './peers.ts';
+import { type Checkout, missingProgram } from './peers.ts';
 import { isOnPath, run } from './processes.ts';
 
 export interface Machine {
@@ -9,11 +9,18 @@ export interface Machine {
   memoryGiB: number;
   kernel: string;
   loadAtStart: number;
-  commit: string;
+  /** What is measured. */
+  checkout: Version;
   versions: Record<string, string>;
 }
 
-export async function describeMachine(source: string): Promise<Machine> {
+export interface Version {
+  /** With `+` where the sources have changes that are not committed. */
+  commit: string;
+  node: string;
+}
+
+export async function describeMachine(checkout: Checkout): Promise<Machine> {
   const processors = cpus();
   return {
     cpu: processors[0]?.model.trim() ?? 'unknown',
@@ -21,9 +28,8 @@ export async function describeMachine(source: string): Promise<Machine> {
     memoryGiB: Math.round(totalmem() / 1024 ** 3),
     kernel: release(),
     loadAtStart: loadavg()[0] ?? 0,
-    commit: await commit(source),
+    checkout: await describeCheckout(checkout),
     versions: {
-      node: process.version,
       'docker-registry': missingProgram('docker-registry') ?? (await says('docker-registry', '--version')),
       nginx: missingProgram('nginx') ?? (await says('nginx', '-v')),
       wrk: await says('wrk', '-v'),
@@ -32,11 +38,14 @@ export async function describeMachine(source: string): Promise<Machine> {
   };
 }
 
-/** With `+` where `source` has changes that are not committed. */
-async function commit(source: string): Promise<string> {
+export async function describeCheckout({ folder, node }: Checkout): Promise<Version> {
+  return { commit: await commit(folder), node: (await run(node, ['--version'])).trim() };
+}
+
+async function commit(folder: string): Promise<string> {
   try {
-    const id = (await run('git', ['-C', source, 'rev-parse', '--short', 'HEAD'])).trim();
-    return (await run('git', ['-C', source, 'status', '--porcelain', '.'])) === '' ? id : `${id}+`;
+    const id = (await run('git', ['-C', folder, 'rev-parse', '--short', 'HEAD'])).trim();
+    return (await run('git', ['-C', folder, 'status', '--porcelain', 'src'])) === '' ? id : `${id}+`;
   } catch {
     return 'unknown';
   }

@@ -1,6 +1,7 @@
 /** The servers that are compared, each as a process of its own with a cache of its own, in front of one upstream. */
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import type { BareReply } from './bare.ts';
 import { freePort, isOnPath, type RunningProcess, startProcess, until } from './processes.ts';
@@ -11,13 +12,40 @@ import { freePort, isOnPath, type RunningProcess, startProcess, until } from './
  */
 export type PeerName = 'millpond' | 'accel' | 'docker-registry' | 'nginx' | 'direct' | 'bare';
 
+/** Millpond in a comparison of two checkouts: `again` is the other one a second time. */
+export type VersionName = 'this' | 'other' | 'again';
+
 export interface Server {
-  name: PeerName;
+  name: PeerName | VersionName;
   port: number;
   /** None for `direct`: the upstream is not what is measured. */
   pids: readonly number[];
   metricsUrl?: string;
+  /** Of a Millpond. */
+  checkout?: Checkout;
   stop(): Promise<void>;
+}
+
+/** A checkout of this repository, and how its own `npm start` starts Millpond. */
+export interface Checkout {
+  folder: string;
+  /** The Node that is installed there. */
+  node: string;
+  /** What follows after `node`, with paths made absolute. */
+  args: readonly string[];
+}
+
+/** @throws if there is no Millpond in `folder`, or `npm ci` has not been run there */
+export async function readCheckout(folder: string): Promise<Checkout> {
+  const root = resolve(folder);
+  const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+    scripts: { start: string };
+  };
+  const [program, ...args] = scripts.start.split(' ');
+  const node = join(root, 'node_modules/.bin/node');
+  if (program !== 'node') throw new Error(`${root}: npm start does not begin with node`);
+  if (!existsSync(node)) throw new Error(`${node} does not exist: run npm ci in ${root}`);
+  return { folder: root, node, args: args.map((word) => (word.endsWith('.ts') ? join(root, word) : word)) };
 }
 
 const PROGRAM: Partial<Record<PeerName, string>> = {
@@ -39,13 +67,12 @@ export interface Surroundings {
 }
 
 /**
- * @param main the `main.ts` to run: another checkout's, to compare two versions
  * @param cache settings of its cache besides the directory
  * @param more settings of its registry side besides the address
  */
 export async function startMillpond(
   { directory, upstreamPort }: Surroundings,
-  main: string,
+  checkout: Checkout,
   cache: Record<string, unknown> = {},
   more: Record<string, unknown> = {},
 ): Promise<Server> {
@@ -60,13 +87,13 @@ export async function startMillpond(
   const file = join(directory, 'millpond.yaml');
   await writeFile(file, stringify(config));
   const running = startProcess(
-    process.execPath,
-    ['--max-semi-space-size=4', main, 'serve', '--config', file], // as in `npm start`
+    checkout.node,
+    [...checkout.args, '--config', file],
     join(directory, 'millpond.log'),
   );
   const metricsUrl = `http://127.0.0.1:${operationsPort}/metrics`;
   await until('Millpond', running, async () => (await fetch(`http://127.0.0.1:${port}/v2/`)).ok);
-  return server('millpond', port, running, metricsUrl);
+  return { ...server('millpond', port, running), metricsUrl, checkout };
 }
 
 /** What Debian's own configuration says, with `proxy` added. */
@@ -117,9 +144,9 @@ export async function startNginx({ directory, upstreamPort }: Surroundings): Pro
 }
 
 /** As the README says. */
-export async function startAccelerated(surroundings: Surroundings, main: string): Promise<Server> {
+export async function startAccelerated(surroundings: Surroundings, checkout: Checkout): Promise<Server> {
   const { directory } = surroundings;
-  const millpond = await startMillpond(surroundings, main, {}, { accelRedirect: '/blobs/' });
+  const millpond = await startMillpond(surroundings, checkout, {}, { accelRedirect: '/blobs/' });
   await mkdir(join(directory, 'front'));
   const front = await runNginx(
     join(directory, 'front'),
@@ -206,7 +233,6 @@ export function direct({ upstreamPort }: Surroundings): Server {
   return { name: 'direct', port: upstreamPort, pids: [], stop: async () => undefined };
 }
 
-function server(name: PeerName, port: number, running: RunningProcess, metricsUrl?: string): Server {
-  const stop = () => running.stop();
-  return { name, port, pids: [running.pid], stop, ...(metricsUrl === undefined ? {} : { metricsUrl }) };
+function server(name: PeerName, port: number, running: RunningProcess): Server {
+  return { name, port, pids: [running.pid], stop: () => running.stop() };
 }

@@ -1,5 +1,5 @@
 /** Medians, tables, and whether the targets hold. */
-import type { PeerName } from './peers.ts';
+import type { PeerName, Server } from './peers.ts';
 import type { Sample, Scenario, Target } from './scenario.ts';
 
 interface Figure {
@@ -10,6 +10,9 @@ interface Figure {
 }
 
 type Figures = Partial<Record<PeerName, Record<string, Figure>>>;
+
+/** The runs of each server, in order. */
+export type Samples = Partial<Record<Server['name'], Sample[]>>;
 
 interface Verdict {
   target: string;
@@ -25,7 +28,7 @@ export interface Report {
   verdicts: Verdict[];
 }
 
-export function report(scenario: Scenario, samples: Partial<Record<PeerName, Sample[]>>): Report {
+export function report(scenario: Scenario, samples: Samples): Report {
   const figures: Figures = {};
   for (const [peer, runs] of Object.entries(samples) as [PeerName, Sample[]][]) {
     const metrics = Object.keys(runs[0] ?? {});
@@ -37,7 +40,7 @@ export function report(scenario: Scenario, samples: Partial<Record<PeerName, Sam
   return { scenario: scenario.name, does: scenario.does, figures, verdicts };
 }
 
-function summarise(values: readonly number[]): Figure {
+export function summarise(values: readonly number[]): Figure {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
   const at = (index: number) => sorted[index] ?? Number.NaN;
@@ -79,7 +82,7 @@ function renderFigure(figure: Figure | undefined): string {
   return min === max ? number(median) : `${number(median)} (${number(min)}–${number(max)})`;
 }
 
-function number(value: number): string {
+export function number(value: number): string {
   if (!Number.isFinite(value)) return '-';
   if (value === 0) return '0';
   const size = Math.abs(value);

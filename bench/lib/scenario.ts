@@ -1,5 +1,5 @@
 /** What a scenario is made of. */
-import type { PeerName, Server } from './peers.ts';
+import type { PeerName, Server, VersionName } from './peers.ts';
 import type { Upstream } from './upstream-control.ts';
 
 /** One run's figures, by metric; the metric's name ends in its unit. */
@@ -11,9 +11,9 @@ export interface Lab {
   smoke: boolean;
   /** Removed when the scenario is over. */
   directory: string;
-  servers: Partial<Record<PeerName, Server>>;
-  /** One more Millpond, on a directory of its own; the caller stops it. */
-  startMillpond(directory: string, cache: Record<string, unknown>): Promise<Server>;
+  servers: Partial<Record<PeerName | VersionName, Server>>;
+  /** One more Millpond of the checkout that `server` runs, on a directory of its own; the caller stops it. */
+  startAnother(server: Server, directory: string, cache: Record<string, unknown>): Promise<Server>;
 }
 
 type Limit =
@@ -41,7 +41,9 @@ export interface Scenario {
   bareExample?(lab: Lab): Promise<string>;
   /** Once, when the servers run. */
   prepare?(lab: Lab): Promise<void>;
-  /** Once a run for each server, in turns. The first run of each is not counted. */
+  /** Every measurement starts a server anew, so there is nothing to warm up. */
+  startsAnew?: true;
+  /** Once a run for each server, in turns. Unless {@link startsAnew}, the first run of each is not counted. */
   measure(lab: Lab, server: Server): Promise<Sample>;
   /** For the table, in this order; the file of results has all metrics. */
   shows: readonly string[];

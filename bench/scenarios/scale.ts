@@ -22,6 +22,7 @@ function scale(objects: number, targets: Scenario['targets']): Scenario {
     does: `${objects} objects in the index: start, memory, hits by tag on ${WARM} images, ${EVICTABLE} evictions`,
     peers: ['millpond'],
     needs: 'wrk',
+    startsAnew: true,
     prepare: async (lab) => {
       const sizes = { objects: sizeOf(lab), evictable: EVICTABLE, warm: WARM };
       seeded.set(name, await seedCache(template(lab), sizes));
@@ -34,7 +35,7 @@ function scale(objects: number, targets: Scenario['targets']): Scenario {
       await cp(template(lab), join(directory, 'cache'), { recursive: true });
       const startedAt = performance.now();
       // The first byte that is reserved passes the limit; then as many go as have a file.
-      const server = await lab.startMillpond(directory, {
+      const server = await lab.startAnother(empty, directory, {
         maxSize: `${cache.bytes}B`,
         lowWatermark: (cache.bytes - EVICTABLE * 4096) / cache.bytes,
         keepFree: '0B',
@@ -111,9 +112,9 @@ export const scaleHit: Scenario = {
       seeded.set(name, await seedCache(join(lab.directory, name, 'cache'), sizes));
     }
   },
-  measure: async (lab) => {
-    const few = await measureHits(lab, 'few');
-    const many = await measureHits(lab, 'many');
+  measure: async (lab, server) => {
+    const few = await measureHits(lab, server, 'few');
+    const many = await measureHits(lab, server, 'many');
     return {
       fewCpuSecondsPer1000: few['cpuSecondsPer1000'] ?? Number.NaN,
       manyCpuSecondsPer1000: many['cpuSecondsPer1000'] ?? Number.NaN,
@@ -124,8 +125,8 @@ export const scaleHit: Scenario = {
   targets: [{ metric: 'manyOverFew', relation: '≤', limit: { value: 1.3 } }],
 };
 
-async function measureHits(lab: Lab, name: 'few' | 'many'): Promise<Sample> {
-  const server = await lab.startMillpond(join(lab.directory, name), { keepFree: '0B' });
+async function measureHits(lab: Lab, like: Server, name: 'few' | 'many'): Promise<Sample> {
+  const server = await lab.startAnother(like, join(lab.directory, name), { keepFree: '0B' });
   try {
     return await measureRandomHits(lab, server, seeded.get(name)?.warmPaths ?? []);
   } finally {

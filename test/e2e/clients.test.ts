@@ -3,7 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { digestOf } from '../../src/oci/digest.ts';
+import { missingEngines } from '../helpers/engines.ts';
 import {
+  containerd2,
+  prepareCrane,
+  prepareOras,
   preparePodman,
   prepareSkopeo,
   type RealClient,
@@ -18,6 +22,8 @@ import { tempDir } from '../helpers/temp-dir.ts';
 interface ClientCase {
   name: string;
   programs: string[];
+  /** Of .ci/engines.list. */
+  engines?: string[];
   /** Where the image lies upstream, and which upstream it is. */
   upstream: string;
   start: (t: TestContext, mirrorPort: number) => Promise<RealClient>;
@@ -61,15 +67,30 @@ const CLIENTS: ClientCase[] = [
         overridePath: true,
       }),
   },
+  {
+    name: 'containerd 2',
+    programs: [],
+    engines: ['containerd'],
+    upstream: 'quay.io',
+    start: (t, port) =>
+      startContainerd(
+        t,
+        port,
+        { image: 'quay.io/library/busybox:1', host: (at) => `http://127.0.0.1:${at}` },
+        containerd2(),
+      ),
+  },
   { name: 'podman', programs: ['podman'], upstream: 'docker.io', start: preparePodman },
   { name: 'skopeo', programs: ['skopeo'], upstream: 'docker.io', start: prepareSkopeo },
+  { name: 'crane', programs: [], engines: ['crane'], upstream: 'docker.io', start: prepareCrane },
+  { name: 'oras', programs: [], engines: ['oras'], upstream: 'docker.io', start: prepareOras },
 ];
 
 const SERVERS = ['docker-registry', 'skopeo', 'busybox'];
 
-for (const { name, programs, upstream, start } of CLIENTS) {
+for (const { name, programs, engines = [], upstream, start } of CLIENTS) {
   test(`${name}: a second pull asks upstream nothing, not after a restart, and past the TTL one manifest HEAD`, {
-    skip: missingPrograms(...SERVERS, ...programs),
+    skip: missingPrograms(...SERVERS, ...programs) || missingEngines(...engines),
   }, async (t) => {
     const registry = await RealRegistry.start(t);
     const directory = await tempDir(t);

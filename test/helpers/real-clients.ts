@@ -1,7 +1,8 @@
-/** dockerd, containerd, podman and skopeo, each with storage of its own, pulling through a mirror. */
+/** dockerd, containerd, podman, skopeo, crane and oras, each with storage of its own, pulling through a mirror. */
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { engine } from './engines.ts';
 import { type RunningProcess, run, startProcess, until } from './real-processes.ts';
 import { tempDir } from './temp-dir.ts';
 
@@ -62,9 +63,28 @@ export async function startDockerd(t: TestContext, mirrorPort: number): Promise<
   };
 }
 
+interface ContainerdPrograms {
+  containerd: string;
+  ctr: string;
+  /** More options of `ctr images pull`. */
+  pullOptions: readonly string[];
+}
+
+const DEBIANS_CONTAINERD: ContainerdPrograms = { containerd: 'containerd', ctr: 'ctr', pullOptions: [] };
+
+/** Of its two ways to pull, `--local` is the one that needs no configuration of the snapshotter. */
+export function containerd2(): ContainerdPrograms {
+  return {
+    containerd: engine('containerd'),
+    ctr: engine('containerd', 'ctr'),
+    pullOptions: ['--local'],
+  };
+}
+
 async function startContainerdProcess(
   t: TestContext,
   directory: string,
+  { containerd, ctr }: ContainerdPrograms = DEBIANS_CONTAINERD,
 ): Promise<{ socket: string; process: RunningProcess }> {
   const socket = `${directory}/containerd.sock`;
   const config = [
@@ -75,8 +95,8 @@ async function startContainerdProcess(
     `[grpc]\n  address = "${socket}"`,
   ];
   await writeFile(`${directory}/containerd.toml`, config.join('\n'));
-  const process = startProcess(t, 'containerd', ['-c', `${directory}/containerd.toml`]);
-  await until('containerd', process, async () => (await run('ctr', ['-a', socket, 'version'])) !== '');
+  const process = startProcess(t, containerd, ['-c', `${directory}/containerd.toml`]);
+  await until('containerd', process, async () => (await run(ctr, ['-a', socket, 'version'])) !== '');
   return { socket, process };
 }
 
@@ -92,9 +112,10 @@ export async function startContainerd(
   t: TestContext,
   mirrorPort: number,
   shape: HostsShape,
+  programs = DEBIANS_CONTAINERD,
 ): Promise<SavingClient> {
   const directory = await daemonDir(t);
-  const { socket } = await startContainerdProcess(t, directory);
+  const { socket } = await startContainerdProcess(t, directory, programs);
   const folder = join(directory, 'certs.d', shape.image.split('/')[0] ?? '');
   await mkdir(folder, { recursive: true });
   const hosts = [
@@ -105,12 +126,12 @@ export async function startContainerd(
     ...(shape.overridePath === true ? ['  override_path = true'] : []),
   ];
   await writeFile(join(folder, 'hosts.toml'), hosts.join('\n'));
-  const ctr = (...args: string[]) => run('ctr', ['-a', socket, ...args]);
+  const ctr = (...args: string[]) => run(programs.ctr, ['-a', socket, ...args]);
   return {
     pull: async (digest) => {
-      const platforms = ['--all-platforms', '--snapshotter', 'native'];
-      const image = named(shape.image, digest);
-      await ctr('images', 'pull', '--hosts-dir', join(directory, 'certs.d'), ...platforms, image);
+      const hosts = ['--hosts-dir', join(directory, 'certs.d')];
+      const options = [...hosts, '--all-platforms', '--snapshotter', 'native', ...programs.pullOptions];
+      await ctr('images', 'pull', ...options, named(shape.image, digest));
     },
     remove: async () => {
       await ctr('images', 'rm', '--sync', shape.image);
@@ -187,6 +208,30 @@ export async function prepareSkopeo(t: TestContext, mirrorPort: number): Promise
         source,
         `dir:${target}`,
       ]);
+    },
+    remove: () => rm(target, { recursive: true }),
+  };
+}
+
+/** It knows no mirrors: the upstream stands in the name. */
+export async function prepareCrane(t: TestContext, mirrorPort: number): Promise<RealClient> {
+  const target = join(await tempDir(t), 'layout');
+  return {
+    pull: async (digest) => {
+      const image = named(`127.0.0.1:${mirrorPort}/docker.io/library/busybox:1`, digest);
+      await run(engine('crane'), ['pull', '--format', 'oci', image, target]);
+    },
+    remove: () => rm(target, { recursive: true }),
+  };
+}
+
+/** It knows no mirrors: the upstream stands in the name. */
+export async function prepareOras(t: TestContext, mirrorPort: number): Promise<RealClient> {
+  const target = join(await tempDir(t), 'layout');
+  return {
+    pull: async (digest) => {
+      const image = named(`127.0.0.1:${mirrorPort}/docker.io/library/busybox:1`, digest);
+      await run(engine('oras'), ['copy', '--from-plain-http', '--to-oci-layout', image, `${target}:1`]);
     },
     remove: () => rm(target, { recursive: true }),
   };

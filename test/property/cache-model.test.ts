@@ -15,6 +15,11 @@ const MAX_BYTES = 1024 * KIB;
 const HARD_LIMIT = 1.05;
 const IMAGES = 8;
 const RUNS = 25;
+/**
+ * No trial begins after this long. One that fast-check's own limit interrupts would go on after the test's end, and the
+ * mirrors that it starts then would keep the process from ending.
+ */
+const TIME_LIMIT_MS = 40_000;
 /** Longer than a breaker stays open. */
 const BREAKER_MS = 120_000;
 
@@ -191,12 +196,14 @@ function optionsFor(upstream: ScriptedUpstream) {
 }
 
 test('whatever is pulled, read, removed, restarted and crashed: accounts are right, limits hold, nothing served is incomplete', async (t) => {
+  const deadline = performance.now() + TIME_LIMIT_MS;
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 40 }), async (steps) => {
+      if (performance.now() > deadline) return;
       const trial = await Trial.start(t);
       for (const one of steps) await trial.take(one);
       await trial.end();
     }),
-    { numRuns: RUNS, interruptAfterTimeLimit: 45_000 },
+    { numRuns: RUNS },
   );
 });
