@@ -163,7 +163,8 @@ export class BlobMirror {
   #begin(request: BlobRequest, expectedSize: number | undefined): Fill {
     const { context, upstream, digest, segments } = request;
     const origin = this.#context.originOf(upstream);
-    const wanted = { context, origin, key: keyOf(request), digest, expectedSize, segments };
+    const permit = () => this.#context.permissions.requireBlob(request);
+    const wanted = { context, origin, key: keyOf(request), digest, expectedSize, segments, permit };
     const fill = new Fill(wanted, this.#context, () => this.#fills.delete(fillKey(request)));
     this.#fills.set(fillKey(request), fill);
     return fill;

@@ -18,6 +18,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { detached, type RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
+import { UpstreamError } from '../../upstream/errors.ts';
 import type { BlobBytes, BlobOrigin } from './blob-origin.ts';
 import { fetchInLanes, type Segment, segmentsOf } from './segments.ts';
 
@@ -44,6 +45,8 @@ export interface FillRequest {
   expectedSize: number | undefined;
   /** Ranges of a large blob that are fetched at one time. */
   segments: number;
+  /** Settles that the repository may serve the blob, where no fetch settles it. @throws {UpstreamError} it may not */
+  permit: () => Promise<unknown>;
 }
 
 /** Reserved at a time for a blob of unknown length. */
@@ -154,16 +157,19 @@ export class Fill {
     }
     if (failure instanceof ContentError)
       metrics.contentRejected.inc({ upstream: origin.name, reason: failure.code });
-    // Wrong bytes are not a start for a resumed fetch, and a disk in trouble wants its space back.
-    const resumable = !(failure instanceof ContentError || failure instanceof StorageError);
+    // Wrong bytes are not a start for a resumed fetch, nor are more than the blob has: upstream would answer 416 to every
+    // further attempt. A disk in trouble wants its space back.
+    const isTooLong = failure instanceof UpstreamError && failure.status === 416;
+    const resumable = !(failure instanceof ContentError || failure instanceof StorageError || isTooLong);
     if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
   }
 
   async #fill(ingest: Ingest, reservation: Reservation): Promise<void> {
-    const { expectedSize, segments, origin } = this.request;
+    const { expectedSize, segments, origin, permit } = this.request;
     const from = ingest.front;
     if (from > 0) this.#context.metrics.ingestResumes.inc({ upstream: origin.name });
     if (from > 0 && ingest.isWhole) {
+      await permit(); // these bytes may have come for another repository
       this.#begun.resolve(ingest);
       return;
     }
