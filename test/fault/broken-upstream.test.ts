@@ -73,6 +73,17 @@ test('a signed URL that expires mid-download: the registry is asked for a new on
   assert.deepEqual([upstream.count('blob', 'GET'), upstream.count('cdn', 'GET')], [2, 2]);
 });
 
+test('an upstream that breaks off again and again, some attempts without a byte, is resumed as long as bytes come', async (t) => {
+  const { upstream, mirror, path } = await setUp(t);
+  let attempts = 0;
+  upstream.script({ kind: 'blob' }, (reply) => {
+    attempts += 1;
+    reply.cutAfter = attempts % 4 === 1 ? MIB : 0; // three in a row bring nothing
+  });
+  assert.ok((await mirror.get(path)).body.equals(blob));
+  assert.equal(upstream.blobBytesSent(), blob.length);
+});
+
 test('an upstream that accepts and brings nothing is given up after bounded attempts, and the client is cut', async (t) => {
   const { upstream, mirror, path } = await setUp(t);
   upstream.script({ kind: 'blob' }, (reply) => {

@@ -72,6 +72,10 @@ test('a disk that fills up in the middle: every client goes on from the byte it 
   const replies = await Promise.all(Array.from({ length: 5 }, () => mirror.get(path)));
   for (const { status, body } of replies) assert.deepEqual([status, body.equals(blob)], [200, true]);
   const resumed = upstream.requests.filter(({ headers }) => headers.range !== undefined);
+  assert.equal(
+    await mirror.metric('millpond_storage_errors_total', { operation: 'write', code: 'ENOSPC' }),
+    1,
+  );
   assert.ok(resumed.length > 0, 'by Range, and not from the start');
   assert.ok(resumed.every(({ headers }) => Number(/=(\d+)-/.exec(headers.range ?? '')?.[1]) > 0));
   assert.equal(disk.openFiles, 0);

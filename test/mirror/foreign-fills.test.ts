@@ -148,6 +148,19 @@ test('of an upstream that tells no length, each client gets what the manifest of
   assert.equal(honest.value.headers['content-length'], String(blob.length));
 });
 
+test('where neither upstream nor a manifest tells the length, a client gets the blob with its length once it is here', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  const small = noise(3 * MIB, 'no length');
+  const smallDigest = upstream.addContent(small);
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.headers['content-length'] = undefined;
+  });
+  const mirror = await startMirror(t, { upstreams: { 'ghcr.io': upstream.url } });
+  const reply = await mirror.get(`/v2/org/app/blobs/${smallDigest}`);
+  assert.deepEqual([reply.status, reply.body.equals(small)], [200, true]);
+  assert.equal(reply.headers['content-length'], String(small.length));
+});
+
 test('an upstream that tells no length and never ends is cut where every client’s manifest says that the blob ends', async (t) => {
   const upstream = await ScriptedUpstream.start(t);
   upstream.addContent(blob);

@@ -9,7 +9,7 @@ import { request } from 'undici';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { noise } from '../helpers/images.ts';
-import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror } from '../helpers/start-mirror.ts';
 
 const MIB = 1024 * 1024;
@@ -124,6 +124,20 @@ test('one wrong bit in a late segment: the reply is cut, nothing is stored, and 
   assert.deepEqual(await readdir(join(mirror.directory, 'data/ingest')), []);
   upstream.clearScripts();
   assert.equal(sha256((await mirror.get(PATH)).body), sha256(blob));
+});
+
+test('when one part is refused, the others are broken off, and the client is cut at once', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const never = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply, { headers }) => {
+    if (headers.range?.startsWith('bytes=0-') === true) return;
+    if (headers.range?.startsWith('bytes=16777216-') === true)
+      Object.assign(reply, errorReply(404, 'BLOB_UNKNOWN'));
+    else reply.stall = { after: 1000, until: never.promise };
+  });
+  await assert.rejects(mirror.get(PATH), { code: 'UND_ERR_SOCKET' });
+  await mirror.idle();
+  await Promise.all(upstream.requests.map(({ done }) => done));
 });
 
 test('a range in the last segment is served while the first ones come', async (t) => {
