@@ -387,7 +387,7 @@ for (const [what, spoil] of [
 }
 
 test('content of an archive is not evicted before its image is visible', async (t) => {
-  const cache = { maxSize: '4MiB', lowWatermark: 0.5, keepFree: '0B' };
+  const cache = { maxSize: '4MiB', lowWatermark: 0.5, keepFree: '0B', imported: 'evict' };
   const mirror = await sealedMirror(t, { sealed: false, cache });
   // Is a little more than maxSize, which starts an eviction down to half of maxSize.
   const image = buildImage({ layers: [1.5 * MIB, 1.5 * MIB + 1, 1.08 * MIB].map(Math.floor) });

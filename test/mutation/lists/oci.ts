@@ -109,7 +109,7 @@ export const oci: readonly Mutation[] = [
     replace: " || os === 'unknown') return undefined",
     by: ') return undefined',
     promise: 'an attestation beside an image is not a platform',
-    tests: PLATFORMS,
+    tests: MANIFESTS,
   },
   {
     file: 'src/oci/platform.ts',

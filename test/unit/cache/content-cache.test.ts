@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
 import { ContentCache } from '../../../src/cache/catalog/content-cache.ts';
 import { Inventory } from '../../../src/cache/catalog/inventory.ts';
 import { LocalCatalog } from '../../../src/cache/catalog/local-catalog.ts';
@@ -19,13 +18,29 @@ import { silentLogger } from '../../helpers/test-transport.ts';
 const BYTES = Buffer.from('content');
 const DIGEST = digestOf(BYTES);
 
-/** A store that takes its time to delete. */
+/** A store that takes its time to delete, and tells when it commits. */
 class SlowStore extends MemoryStore {
   gate = Promise.resolve();
+  onCommit = (): void => undefined;
+
+  override commit(digest: Digest, path: string) {
+    this.onCommit();
+    return super.commit(digest, path);
+  }
 
   override async delete(digest: Digest): Promise<void> {
     await this.gate;
     await super.delete(digest);
+  }
+}
+
+/** Tells when somebody waits for a removal. */
+class WatchedCatalog extends LocalCatalog {
+  onWait = (): void => undefined;
+
+  override settled(digest: Digest): Promise<void> {
+    this.onWait();
+    return super.settled(digest);
   }
 }
 
@@ -36,7 +51,7 @@ async function setUp(t: TestContext) {
   const metrics = new Metrics({ version: 'test', processMetrics: false });
   const [clock, logger, store] = [new FakeClock(), silentLogger(), new SlowStore()];
   const faults = new StorageFaults({ metrics, logger, clock });
-  const catalog = new LocalCatalog({ store, index, inventory: new Inventory(metrics), faults, clock });
+  const catalog = new WatchedCatalog({ store, index, inventory: new Inventory(metrics), faults, clock });
   const cache = new ContentCache({ store, index, catalog, faults, logger, clock });
   const commit = async () => {
     const path = join(directory, 'verified');
@@ -52,10 +67,11 @@ test('content that comes back while it is being removed is here afterwards, file
   const gate = Promise.withResolvers<void>();
   store.gate = gate.promise;
   const removed = catalog.remove([DIGEST]);
-  let isBack = false;
-  const back = commit().then(() => (isBack = true));
-  for (let turn = 0; turn < 20; turn += 1) await setImmediate();
-  assert.equal(isBack, false, 'its file would be unlinked by the removal');
+  const come = Promise.withResolvers<string>();
+  catalog.onWait = () => come.resolve('waits for the removal');
+  store.onCommit = () => come.resolve('puts its file where the removal unlinks it');
+  const back = commit();
+  assert.equal(await come.promise, 'waits for the removal');
   gate.resolve();
   await Promise.all([removed, back]);
   assert.deepEqual(await cache.read(DIGEST), BYTES);
