@@ -188,7 +188,7 @@ export const cache: readonly Mutation[] = [
   },
   {
     file: INVENTORY,
-    replace: 'this.#pending.delete(digest); // so that it becomes the last',
+    replace: 'pending.order = this.#uses;',
     by: '',
     promise: 'what is used again is used last',
     tests: ['test/unit/cache/inventory.test.ts'],
