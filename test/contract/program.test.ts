@@ -3,7 +3,8 @@ import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { ConfigFolder } from '../helpers/config-folder.ts';
-import { MAIN } from '../helpers/real-mirror.ts';
+import { MAIN, startRealMirror } from '../helpers/real-mirror.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
 
 const folder = await ConfigFolder.create();
 await folder.write('good.yaml', 'sealed: true\n');
@@ -44,4 +45,15 @@ test('the program ends with the exit code of the command, and writes errors to s
 test('--version prints the version of the package', async () => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
   assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
+});
+
+test('however it is started, the server limits its young generation, unless its user has set another limit', async (t) => {
+  const optionsOf = async (environment: Record<string, string>) => {
+    const mirror = await startRealMirror(t, await tempDir(t), {}, environment);
+    const line = await readFile(`/proc/${mirror.process.pid}/cmdline`, 'utf8');
+    await mirror.stop();
+    return line.split('\0').filter((word) => word.startsWith('--max-semi'));
+  };
+  assert.deepEqual(await optionsOf({}), ['--max-semi-space-size=4']);
+  assert.deepEqual(await optionsOf({ NODE_OPTIONS: '--max-semi-space-size=16' }), []);
 });

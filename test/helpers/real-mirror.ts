@@ -5,8 +5,6 @@ import type { TestContext } from 'node:test';
 import { stringify } from 'yaml';
 import { type RunningProcess, startProcess, until } from './real-processes.ts';
 
-/** As in every way to start the program: main.ts says why. */
-const FLAG = '--max-semi-space-size=4';
 export const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
 
 export interface RealMirror {
@@ -34,7 +32,7 @@ export async function startRealMirror(
     ...config,
   };
   await writeFile(file, stringify(all));
-  const process_ = startProcess(t, process.execPath, [FLAG, MAIN, 'serve', '--config', file], env);
+  const process_ = startProcess(t, process.execPath, [MAIN, 'serve', '--config', file], env);
   const portOf = (listener: string) => {
     const line = process_.lines.find((text) => text.includes(`"listener":"${listener}"`));
     const address = line === undefined ? '' : (JSON.parse(line) as { address: string }).address;
