@@ -1,4 +1,4 @@
-/** What answers pulls: manifests, blobs and lists, over one storage and all upstreams. */
+/** Creates the mirrors of manifests, blobs and lists. They share the storage and serve all upstreams. */
 import type { Clock } from '../clock.ts';
 import { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import { UpstreamOrigin } from '../mirror/blobs/upstream-origin.ts';

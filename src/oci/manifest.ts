@@ -1,7 +1,8 @@
 /**
  * Manifests: their media types, the content that they list, and the types that a client accepts.
  *
- * Reads parsed copies, and never writes a manifest: its digest covers every byte, and written again it would be another.
+ * Reads parsed copies, and never writes a manifest: its digest covers every byte, and a copy that is written again has
+ * another digest.
  */
 import { type Digest, parseDigest } from './digest.ts';
 

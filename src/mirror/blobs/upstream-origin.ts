@@ -1,11 +1,11 @@
-/** An upstream as the origin of a blob: its bytes from some position on, however often the connection breaks. */
+/** Reads blobs from an upstream. Resumes each time the connection breaks. */
 import type { Clock } from '../../clock.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from '../../upstream/errors.ts';
 import type { FetchedBlob, Upstream } from '../../upstream/upstream.ts';
 import type { BlobBytes, BlobBytesRequest, BlobOrigin } from './blob-origin.ts';
 
-/** Attempts in a row that bring no byte before the fetch is given up. */
+/** The fetch fails after this many attempts in a row without a byte. */
 const MAX_FRUITLESS_ATTEMPTS = 4;
 const BACKOFF_MS = 200;
 
@@ -76,7 +76,7 @@ class UpstreamBytes implements BlobBytes {
       try {
         blob ??= await this.#resume();
         yield* this.#read(blob);
-        if (this.end === undefined) return; // the end of the body is the only end there is
+        if (this.end === undefined) return; // the size is unknown: the body ends with the blob
         if (this.#position !== this.end)
           throw new UpstreamError('unavailable', this.#upstream.name, 'the reply ended early');
       } catch (error) {
@@ -100,7 +100,7 @@ class UpstreamBytes implements BlobBytes {
   async #resume(): Promise<FetchedBlob> {
     const { context, repository, digest, to } = this.#request;
     this.#context.metrics.ingestResumes.inc({ upstream: this.#upstream.name });
-    // Asks the registry and not the redirect's target: the signature in that URL may have expired.
+    // Asks the registry again and not the target of its redirect: the signature in that URL may have expired.
     const range = rangeOptions(this.#position, to);
     const blob = await this.#upstream.fetchBlob(context, repository, digest, range);
     if (blob.size === undefined || this.size === undefined || blob.size === this.size) return blob;
@@ -113,7 +113,7 @@ class UpstreamBytes implements BlobBytes {
     let skip = this.#position - blob.start; // upstream may have ignored the Range
     for await (const chunk of blob.body as AsyncIterable<Buffer>) {
       const left = this.end === undefined ? Number.POSITIVE_INFINITY : this.end - this.#position;
-      if (left === 0) return; // more than was asked for, or than there should be: the hash will tell
+      if (left === 0) return; // ignores bytes after the end: the hash shows whether the others are right
       const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
       skip = Math.max(0, skip - chunk.length);
       if (wanted.length === 0) continue;
@@ -136,7 +136,7 @@ function rangeOptions(from: number, to: number | undefined) {
   return to === undefined ? { from } : { from, to };
 }
 
-/** Drops the connection of a reply that is not wanted to its end. */
+/** Drops the connection of a reply that is not read to its end. */
 function abandon(blob: FetchedBlob): void {
   blob.body.on('error', () => undefined).destroy();
 }
