@@ -9,7 +9,10 @@ import type { Digest } from '../../oci/digest.ts';
 export interface ContentReader {
   /** Bytes of the whole content. */
   readonly size: number;
-  /** Its file, below the store's own folder. Only present if all of it is known to be right, so that others may send it. */
+  /**
+   * Its file, below the store's own folder. Only present if all of it is known to be right, so that a front server may
+   * send it.
+   */
   readonly file?: string;
   /**
    * Reads into `target` from `position`, at most up to `end` (exclusive), and waits while nothing is there yet.
