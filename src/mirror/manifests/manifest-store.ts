@@ -82,6 +82,24 @@ export class ManifestStore {
     this.#recent.set(digest, manifest);
   }
 
+  /**
+   * Stores a verified manifest unless it is stored already. Gives the repository permission for it and for what it
+   * lists, and records `tag`.
+   *
+   * @throws {StorageError}
+   */
+  async putIfAbsent(
+    key: RepositoryKey,
+    manifest: Manifest,
+    parsed: ParsedManifest,
+    tag?: TagChange,
+  ): Promise<void> {
+    // An import first stores manifests like blobs, without a media type. These are stored once more.
+    const isStored = (await this.#context.catalog.get(manifest.digest))?.mediaType !== undefined;
+    if (isStored) await this.permit(key, manifest, tag);
+    else await this.put(key, manifest, parsed, tag);
+  }
+
   /** Gives a repository permission for a stored manifest and what it lists. Records `tag`. @throws {StorageError} */
   async permit(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
