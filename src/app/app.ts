@@ -24,6 +24,8 @@ export interface AppOptions {
   environment: Environment;
   version: string;
   clock: Clock;
+  /** At least 0, below 1. Spreads retries, so that clients of one upstream do not all come back at once. */
+  random: () => number;
   fileSystem: FileSystem;
   logDestination: DestinationStream;
   /** Called once after a large index was read: that leaves more garbage than the records need memory. */
@@ -42,7 +44,7 @@ export interface App {
 
 /** @throws the first error that keeps the mirror from starting. Closes what was opened before */
 export async function startApp(options: AppOptions): Promise<App> {
-  const { config, clock, logDestination, version } = options;
+  const { config, clock, random, logDestination, version } = options;
   await using stack = new AsyncDisposableStack();
   const now = () => clock.now();
   const logger = createLogger({ level: config.log.level, destination: logDestination, now });
@@ -54,7 +56,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
-  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock }));
+  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
 
   const table = routingTable(config);
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);

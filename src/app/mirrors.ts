@@ -20,7 +20,7 @@ export interface Mirrors extends AsyncDisposable {
 
 export function createMirrors(
   storage: Storage,
-  context: { metrics: Metrics; logger: Logger; clock: Clock },
+  context: { metrics: Metrics; logger: Logger; clock: Clock; random: () => number },
 ): Mirrors {
   const shared = { ...storage, ...context };
   const permissions = new Permissions(shared);

@@ -12,6 +12,8 @@ const BACKOFF_MS = 200;
 export interface UpstreamOriginContext {
   metrics: Metrics;
   clock: Clock;
+  /** At least 0, below 1. Spreads attempts, so that fills that broke together do not resume together. */
+  random: () => number;
 }
 
 export class UpstreamOrigin implements BlobOrigin {
@@ -85,7 +87,7 @@ class UpstreamBytes implements BlobBytes {
         if (!isPassing(failure)) throw failure;
         fruitless = this.#position > before ? 0 : fruitless + 1;
         if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
-        await this.#context.clock.sleep(backoff(fruitless), signal);
+        await this.#context.clock.sleep(backoff(fruitless, this.#context.random), signal);
       } finally {
         if (blob !== undefined) abandon(blob);
         blob = undefined;
@@ -145,6 +147,6 @@ function isPassing(error: UpstreamError): boolean {
   return error.code === 'unavailable' || error.code === 'timeout' || error.code === 'rate-limited';
 }
 
-function backoff(fruitless: number): number {
-  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + Math.random());
+function backoff(fruitless: number, random: () => number): number {
+  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + random());
 }
