@@ -33,7 +33,7 @@ export const MANIFEST_MAX_BYTES = 8 * 1024 * 1024;
 /** Limits the records that one manifest costs us. Real manifests list dozens; a hostile one could list 70 000. */
 const MAX_DESCRIPTORS = 10_000;
 
-/** Levels of manifests that are followed. An index of indexes of indexes is somebody's attempt to keep us busy. */
+/** Levels of manifests that are followed. Deeper indexes would only keep the mirror busy. */
 export const MAX_MANIFEST_DEPTH = 8;
 
 export interface Descriptor {

@@ -50,7 +50,7 @@ export class IssuerHttp {
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects += 1) {
       const reply = await this.#send(url, { method: 'GET', headers, signal });
       if (reply.statusCode === 200) return parse(await read(reply.body, url), url);
-      // An error after this must not end the process; nobody listens any more.
+      // Handles later errors, because nobody listens any more and an unhandled error would end the process.
       reply.body.on('error', () => undefined).destroy();
       const target = redirectTarget(reply, url);
       if (target === undefined)

@@ -13,9 +13,11 @@ import type { SigningKey } from './signing-key.ts';
 const ACCESS_LIFETIME_SECONDS = 3600;
 /** "A token should never be returned with less than 60 seconds to live" (distribution, token specification). */
 const MIN_LIFETIME_SECONDS = 60;
-/** Claims of 4 KiB and all the rest fit in; what is longer is not ours. */
+/** Has room for claims of 4 KiB and everything else. A longer token is not ours. */
 const MAX_LENGTH = 8 * 1024;
-/** Enough for 5000 tokens in use at a time. What is forgotten costs a signature check again, a tenth of a millisecond. */
+/**
+ * Enough for 5000 tokens in use at a time. A forgotten token costs another signature check, a tenth of a millisecond.
+ */
 const REMEMBERED_BYTES = 8 * 1024 * 1024;
 /** Memory that a token takes besides its text: the objects of its origin, and the cache entry. */
 const ENTRY_BYTES = 512;

@@ -4,7 +4,7 @@ import type { OidcSession } from '../oidc/issuer.ts';
 export type TokenOrigin =
   | {
       readonly kind: 'anonymous';
-      /** Credentials were sent that nobody here knows. A later refusal says so. */
+      /** The client sent credentials that are unknown here. A later refusal says so. */
       readonly unknownCredentials: boolean;
     }
   | {

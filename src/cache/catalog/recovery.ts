@@ -5,7 +5,7 @@
  *     pid      the process that has the directory; if it is still there at a start, that process did not end in order
  *     index/   LevelDB; its lock keeps a second server out
  *     blobs/   the content (fs-store), the truth
- *     ingest/  what is on its way in (spool)
+ *     ingest/  content that is on its way in (spool)
  */
 import { join } from 'node:path';
 import { pid } from 'node:process';

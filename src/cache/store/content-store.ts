@@ -28,7 +28,7 @@ export interface ContentReader {
 
 /** Content that is read out of the store. Nothing has checked it. */
 export interface StoredReader extends ContentReader {
-  /** Differs when somebody has written to the file since. */
+  /** Differs after the file was written to. */
   readonly version: string;
   /** Its file, below the store's own folder. */
   readonly file?: string;
