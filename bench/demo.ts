@@ -69,6 +69,7 @@ async function startMirror(upstreamUrl: string): Promise<App> {
     environment: {},
     version: 'demo',
     clock: systemClock,
+    random: Math.random,
     fileSystem: nodeFileSystem,
     logDestination: process.stderr,
     collectGarbage: () => undefined,

@@ -6,7 +6,7 @@ export interface Clock {
   now(): number;
   /** Waits `ms` milliseconds; rejects with an AbortError when `signal` aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** Takes `step` every `ms` milliseconds until disposed of; it alone keeps no process alive. */
+  /** Calls `step` every `ms` milliseconds until disposed of. Does not keep the process alive. */
   every(ms: number, step: () => void): Disposable;
 }
 

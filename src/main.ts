@@ -29,6 +29,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       environment: process.env,
       version,
       clock: systemClock,
+      random: Math.random,
       fileSystem: nodeFileSystem,
       logDestination: config.log.format === 'pretty' ? prettyDestination(output) : output,
       collectGarbage,

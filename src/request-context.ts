@@ -1,4 +1,4 @@
-/** What goes with a request through the mirror and on to upstream. */
+/** Accompanies a request through the mirror and on to upstream. */
 
 export interface RequestContext {
   /** Names the request in its error reply and in every log line that is written because of it. */
@@ -7,12 +7,12 @@ export interface RequestContext {
   readonly identity: Identity;
   /** Aborts when nobody waits for the answer any more. Absent: the work goes on to its end. */
   readonly signal?: AbortSignal | undefined;
-  /** Where this work stands in a trace. Absent while nothing is traced. */
+  /** The position in a trace. Absent: the request is not traced. */
   readonly span?: Span | undefined;
 }
 
 export interface Identity {
-  /** A client without credentials, somebody on the operations side, or the mirror by its own schedule. */
+  /** A client without credentials, a client of the operations side, or the mirror itself on schedule. */
   readonly kind: 'anonymous' | 'operator' | 'mirror';
 }
 
@@ -25,9 +25,9 @@ interface Span {
 export const ANONYMOUS: Identity = { kind: 'anonymous' };
 
 /**
- * The same request, for work that others share: it goes on when this client leaves.
+ * Makes the context of work that several requests share: it goes on when this client leaves.
  *
- * @param signal ends the work all the same
+ * @param signal stops the work
  */
 export function detached({ id, identity, span }: RequestContext, signal?: AbortSignal): RequestContext {
   return { id, identity, span, signal };

@@ -77,10 +77,12 @@ test('oci does no I/O', () => {
   assert.deepEqual([...new Set(used)], ['node:crypto']);
 });
 
-test('time and environment come in from outside', () => {
+test('time, chance and environment come in from outside', () => {
   const ambient = files
     .filter(({ name }) => name !== 'main.ts' && name !== 'clock.ts')
-    .filter(({ text }) => /\bprocess\.(env|exit|cwd)\b|\bDate\.now\(\)|\bnew Date\(\)/.test(text))
+    .filter(({ text }) =>
+      /\bprocess\.(env|exit|cwd)\b|\bDate\.now\(\)|\bnew Date\(\)|\bMath\.random\b/.test(text),
+    )
     .map(({ name }) => name);
   assert.deepEqual(ambient, []);
 });

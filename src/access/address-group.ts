@@ -1,11 +1,11 @@
-/** Which addresses are counted as one client. Pure. */
+/** Groups the addresses that count as one client. Pure. */
 import { isIPv4, isIPv6, SocketAddress } from 'node:net';
 
 const GROUPS = 8;
 const NETWORK_GROUPS = 4;
 
 /**
- * An IPv4 address is a client of its own. Of IPv6 everybody has a whole /64, so that is one client. Handles IPv4-mapped
+ * An IPv4 address is one client. An IPv6 client usually has a whole /64, so a /64 is one client. Handles IPv4-mapped
  * IPv6. Anything else, such as the empty text of a Unix socket, stays as it is.
  */
 export function addressGroup(address: string): string {

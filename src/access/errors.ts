@@ -1,10 +1,10 @@
-/** What can be wrong with the files of access control, and why an attempt is not even looked at. */
+/** Errors of the files of access control, and of attempts that are refused without a check. */
 
 /** A file that cannot be used. The message never quotes the file: it may hold secrets. */
 export class AccessFileError extends Error {
   override readonly name = 'AccessFileError';
   readonly file: string;
-  /** From 1. Absent where no line is to blame. */
+  /** From 1. Absent if the problem is not in one line. */
   readonly line: number | undefined;
 
   /** @param problem what is wrong and what to do about it; follows `FILE:LINE: ` */
@@ -15,7 +15,7 @@ export class AccessFileError extends Error {
   }
 }
 
-/** Refused unseen: too many attempts are waiting already. Becomes 429 with `Retry-After`. */
+/** Refused without a check, because too many attempts wait already. Becomes 429 with `Retry-After`. */
 export class TooManyAttemptsError extends Error {
   override readonly name = 'TooManyAttemptsError';
   readonly retryAfterMs: number;

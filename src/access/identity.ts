@@ -8,7 +8,7 @@ export interface CredentialIdentity {
   readonly name: string;
   /**
    * Stands for the line that the identity came from. It changes with the password or the secret, so what is issued for
-   * the old line can be refused. It gives neither away and may be written into a token.
+   * the old line can be refused. It reveals neither and may be written into a token.
    */
   readonly fingerprint: string;
 }

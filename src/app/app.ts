@@ -1,9 +1,9 @@
 /**
- * The composition root: builds everything in the order in which it depends on each other, and takes it down in reverse.
+ * The composition root. Builds each part after those that it depends on, and closes them in reverse order.
  *
- * What a pull meets: the registry listener → access log → error mapping → the door (http/registry/routes) → its handler
- * (http/registry/pulls) → a mirror (mirror/), which has it in the cache (cache/), joins a fill, or asks upstream
- * (upstream/).
+ * The path of a pull: the registry listener → access log → error mapping → routing (http/registry/routes) → its handler
+ * (http/registry/pulls) → a mirror (mirror/). The mirror answers from the cache (cache/), follows a fill, or asks
+ * upstream (upstream/).
  */
 import { randomUUID } from 'node:crypto';
 import type { DestinationStream } from 'pino';
@@ -24,9 +24,11 @@ export interface AppOptions {
   environment: Environment;
   version: string;
   clock: Clock;
+  /** At least 0, below 1. Spreads retries, so that clients of one upstream do not all come back at once. */
+  random: () => number;
   fileSystem: FileSystem;
   logDestination: DestinationStream;
-  /** Called once after a large index was read, which leaves more garbage than the records take. */
+  /** Called once after a large index was read: that leaves more garbage than the records need memory. */
   collectGarbage: () => void;
   /** Also export prom-client's metrics of the whole process. */
   processMetrics: boolean;
@@ -40,9 +42,9 @@ export interface App {
   close(): Promise<void>;
 }
 
-/** @throws the first error that keeps the mirror from starting; what was begun is closed again */
+/** @throws the first error that keeps the mirror from starting. Closes what was opened before */
 export async function startApp(options: AppOptions): Promise<App> {
-  const { config, clock, logDestination, version } = options;
+  const { config, clock, random, logDestination, version } = options;
   await using stack = new AsyncDisposableStack();
   const now = () => clock.now();
   const logger = createLogger({ level: config.log.level, destination: logDestination, now });
@@ -54,7 +56,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
-  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock }));
+  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
 
   const table = routingTable(config);
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);

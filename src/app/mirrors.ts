@@ -1,4 +1,4 @@
-/** What answers pulls: manifests, blobs and lists, over one storage and all upstreams. */
+/** Creates the mirrors of manifests, blobs and lists. They share the storage and serve all upstreams. */
 import type { Clock } from '../clock.ts';
 import { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import { UpstreamOrigin } from '../mirror/blobs/upstream-origin.ts';
@@ -20,7 +20,7 @@ export interface Mirrors extends AsyncDisposable {
 
 export function createMirrors(
   storage: Storage,
-  context: { metrics: Metrics; logger: Logger; clock: Clock },
+  context: { metrics: Metrics; logger: Logger; clock: Clock; random: () => number },
 ): Mirrors {
   const shared = { ...storage, ...context };
   const permissions = new Permissions(shared);

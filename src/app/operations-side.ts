@@ -1,4 +1,4 @@
-/** The operations side: the listener for metrics, health and the API, with what the API works with. */
+/** Opens the operations side: the listener for metrics, health and the API, and the parts that the API uses. */
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
@@ -19,7 +19,7 @@ export interface OperationsSideContext {
   storage: Storage;
   mirrors: Mirrors;
   upstreamByName: ReadonlyMap<string, MirroredUpstream>;
-  /** The name of the configured upstream that a host in an image name means. */
+  /** Gives the name of the upstream for a host in an image name; undefined if none is configured. */
   upstreamOf: (host: string) => string | undefined;
   seal: Seal;
   version: string;
@@ -35,7 +35,7 @@ export interface OperationsSide extends AsyncDisposable {
   warmer: Warmer;
 }
 
-/** @throws the system's error when the address cannot be had */
+/** @throws the system's error if the address cannot be bound */
 export async function openOperationsSide(
   config: Config,
   context: OperationsSideContext,
@@ -77,7 +77,7 @@ export async function openOperationsSide(
     },
   });
   const listener = await Listener.open(config.operations.listen, app.callback(), {
-    requestTimeoutMs: 0, // an import takes as long as its archive is large
+    requestTimeoutMs: 0, // no limit: a large archive takes long to import
   });
   stack.defer(() => listener.drain(0));
   const open = stack.move();

@@ -1,4 +1,4 @@
-/** The registry side: the listener that clients pull from. */
+/** Opens the registry side: the listener that clients pull from. */
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import Koa from 'koa';
 import type { DestinationStream } from 'pino';
@@ -28,7 +28,7 @@ export interface RegistrySideContext {
   clock: Clock;
 }
 
-/** @throws the system's error when the address cannot be had */
+/** @throws the system's error if the address cannot be bound */
 export function openRegistrySide(config: Config['server'], context: RegistrySideContext): Promise<Listener> {
   const { mirrors, upstreamByName, table, via, logger, logDestination, metrics, clock } = context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
@@ -68,7 +68,7 @@ function isIn(networks: readonly string[]): (address: string | undefined) => boo
     const family = isIPv6(address) ? 'ipv6' : 'ipv4';
     list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family);
   }
-  // An IPv4 client of a listener on :: has an address such as ::ffff:10.0.0.1.
+  // Handles IPv4-mapped IPv6: a listener on :: reports IPv4 clients as ::ffff:10.0.0.1.
   return (address) => {
     const bare = address?.replace(/^::ffff:(?=\d+\.)/i, '') ?? '';
     return isIP(bare) !== 0 && list.check(bare, isIPv6(bare) ? 'ipv6' : 'ipv4');

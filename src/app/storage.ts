@@ -1,4 +1,4 @@
-/** The cache directory: what is stored, how it is found, and who may store more. */
+/** Opens the cache directory: the content, its index, and the space for more. */
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import { ContentCache } from '../cache/catalog/content-cache.ts';
 import { Evictor } from '../cache/catalog/evictor.ts';
@@ -19,7 +19,7 @@ import { imagePattern } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 
-/** Milliseconds of uses whose order a crash can make us forget. */
+/** A crash loses the order of the uses in the last milliseconds, this many at most. */
 const FLUSH_INTERVAL_MS = 10_000;
 
 /** Records; see {@link StorageOptions.collectGarbage}. */
@@ -31,9 +31,9 @@ export interface StorageOptions {
   metrics: Metrics;
   logger: Logger;
   clock: Clock;
-  /** Called once after a large index was read, which leaves more garbage than the records take. */
+  /** Called once after a large index was read: that leaves more garbage than the records need memory. */
   collectGarbage: () => void;
-  /** While a mirror is sealed nothing is evicted. */
+  /** Nothing is evicted while the mirror is sealed. */
   sealed: () => boolean;
 }
 
@@ -49,7 +49,7 @@ export interface Storage extends AsyncDisposable {
   manifestsWithoutOwner: boolean;
 }
 
-/** Opens the cache directory. What it gives is disposed of last. @throws {StorageError} */
+/** Opens the cache directory. Dispose of the result last. @throws {StorageError} */
 export async function openStorage(options: StorageOptions): Promise<Storage> {
   const { config, fileSystem, metrics, logger, clock, sealed } = options;
   const { directory, maxSize, lowWatermark, keepFree, pin, scrubInterval, imported } = config;

@@ -24,6 +24,7 @@ export interface UpstreamsContext {
   metrics: Metrics;
   logger: Logger;
   clock: Clock;
+  random: () => number;
   identity: Identity;
 }
 
@@ -66,7 +67,7 @@ async function createUpstream(
   const urls = [config.url, ...config.fallbackUrls];
   const quota = new PullQuota(config.rateLimit.reserve, context.clock);
   const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
-  return new ResilientUpstream(name, clients, { ...context, quota, random: Math.random });
+  return new ResilientUpstream(name, clients, { ...context, quota });
 }
 
 async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {

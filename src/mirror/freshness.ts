@@ -1,4 +1,4 @@
-/** When a tag may be served without asking, and what its fate is when asking fails. Pure. */
+/** Decides when a tag may be served without asking upstream, and what to do when asking fails. Pure. */
 import type { TagRecord } from '../cache/index/index-store.ts';
 import type { Tag } from '../oci/reference.ts';
 import type { UpstreamErrorCode } from '../upstream/errors.ts';
@@ -12,13 +12,13 @@ export interface FreshnessPolicy {
   staleWhileRevalidateMs: number;
   /** How long past the TTL a tag may be served while upstream fails. */
   staleIfErrorMs: number;
-  /** What becomes of a cached tag when upstream says there is none. */
+  /** What happens to a cached tag that upstream no longer has. */
   onTagDeleted: 'forget' | 'keep';
   /** How long a missing manifest is remembered as missing. */
   negativeTtlMs: number;
 }
 
-/** The same, for somebody who wants to know now. */
+/** The same policy for a client that may force revalidation: every tag is revalidated before it is served. */
 export function asking(policy: FreshnessPolicy): FreshnessPolicy {
   return { ...policy, tagTtlMs: 0, immutableTags: [], staleWhileRevalidateMs: 0 };
 }
@@ -36,13 +36,13 @@ export type Freshness =
 export function freshnessOf(record: TagRecord, tag: Tag, now: number, policy: FreshnessPolicy): Freshness {
   if (policy.immutableTags.some((pattern) => pattern.test(tag))) return 'fresh';
   const age = now - record.confirmedAt;
-  if (age < 0) return 'stale'; // the machine's clock went back: how old it is, nobody knows
+  if (age < 0) return 'stale'; // the machine's clock went back, so the age is unknown
   if (age < policy.tagTtlMs) return 'fresh';
   if (age < policy.tagTtlMs + policy.staleWhileRevalidateMs) return 'stale-while-revalidate';
   return age < policy.tagTtlMs + policy.staleIfErrorMs ? 'stale' : 'expired';
 }
 
-/** What to do with a cached tag whose revalidation ended with `error`: the status table of the README. */
+/** Decides what to do with a cached tag whose revalidation failed with `error`. See the status table in the README. */
 export function afterFailedRevalidation(
   freshness: Exclude<Freshness, 'fresh'>,
   error: UpstreamErrorCode,
@@ -52,7 +52,7 @@ export function afterFailedRevalidation(
     case 'not-found':
       return policy.onTagDeleted === 'keep' ? 'serve-stale' : 'forget';
     case 'denied':
-      // Kept, because the refusal may be a passing one; not served, because it may be a lasting one.
+      // Keeps the tag, because the refusal may be temporary. Does not serve it, because it may be permanent.
       return 'fail';
     case 'rate-limited':
     case 'unavailable':

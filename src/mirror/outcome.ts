@@ -1,6 +1,6 @@
 /** How the cache answered: the `cache` label of the metrics, and the source of the `Cache-Status` header. */
 export type CacheOutcome =
-  /** Answered from the cache, nobody asked. */
+  /** Answered from the cache without asking upstream. */
   | 'hit'
   /** Answered from the cache after upstream confirmed it. */
   | 'revalidated'

@@ -1,6 +1,6 @@
 /**
- * Which repository may serve which digest. Bytes are shared by digest, permission is not: a manifest of the repository
- * must list the digest, or upstream must confirm it there.
+ * Decides which repository may serve which digest. Bytes are shared by digest, permission is not: a manifest of the
+ * repository must list the digest, or upstream must confirm it there.
  */
 import type { IndexStore, PermissionRecord, RepositoryKey } from '../cache/index/index-store.ts';
 import type { StorageFaults } from '../cache/store/storage-faults.ts';
@@ -18,7 +18,7 @@ export interface AskedDigest {
   digest: Digest;
 }
 
-/** Who has given permission: a record that is here, or upstream just now. */
+/** Where permission came from: a stored record, or upstream just now. */
 export type GrantedBy = 'record' | 'upstream';
 
 export class Permissions {
@@ -31,12 +31,12 @@ export class Permissions {
     this.#faults = context.faults;
   }
 
-  /** What is recorded. A disk that does not answer knows of no permission. */
+  /** Reads the recorded permission. Undefined if the disk fails, so that upstream is asked. */
   recorded(asked: AskedDigest): Promise<PermissionRecord | undefined> {
     return this.#faults.tolerate(() => this.#index.permission(keyOf(asked), asked.digest));
   }
 
-  /** Lets the repository serve a blob, if it may. @throws {UpstreamError} it may not, or upstream could not be asked */
+  /** Checks that the repository may serve a blob. @throws {UpstreamError} it may not, or upstream could not be asked */
   async requireBlob(asked: AskedDigest): Promise<GrantedBy> {
     if ((await this.recorded(asked)) !== undefined) return 'record';
     const value = await this.confirmBlob(asked);
@@ -47,7 +47,7 @@ export class Permissions {
     return 'upstream';
   }
 
-  /** Asks upstream by HEAD, once for all who ask at the same time. @throws {UpstreamError} */
+  /** Asks upstream by HEAD, once for all requests at the same time. @throws {UpstreamError} */
   confirmBlob({ context, upstream, repository, digest }: AskedDigest): Promise<{ size?: number }> {
     const flight = `${upstream.name}/${repository}@${digest}`;
     const ask = async () => {

@@ -1,7 +1,8 @@
 /**
  * Manifests: their media types, the content that they list, and the types that a client accepts.
  *
- * Reads parsed copies, and never writes a manifest: its digest covers every byte, and written again it would be another.
+ * Reads parsed copies, and never writes a manifest: its digest covers every byte, and a copy that is written again has
+ * another digest.
  */
 import { type Digest, parseDigest } from './digest.ts';
 
@@ -32,7 +33,7 @@ export const MANIFEST_MAX_BYTES = 8 * 1024 * 1024;
 /** Limits the records that one manifest costs us. Real manifests list dozens; a hostile one could list 70 000. */
 const MAX_DESCRIPTORS = 10_000;
 
-/** Levels of manifests that are followed. An index of indexes of indexes is somebody's attempt to keep us busy. */
+/** Levels of manifests that are followed. Deeper indexes would only keep the mirror busy. */
 export const MAX_MANIFEST_DEPTH = 8;
 
 export interface Descriptor {

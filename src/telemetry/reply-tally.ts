@@ -1,5 +1,5 @@
 /**
- * Gathers replies by their labels until somebody reads the metrics.
+ * Gathers replies by their labels until the metrics are read.
  *
  * prom-client checks and joins the labels again for every count and every observation, even through its `labels()`
  * children. A thousand observations in a row cost less than a thousand among other work. Without this

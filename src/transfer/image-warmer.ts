@@ -6,6 +6,7 @@
  * fetched again. What was fetched is held until the image is complete: otherwise a cache that is too small would evict
  * the first layers for the last ones, and nobody would notice.
  */
+import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
 import type { ManifestMirror, OpenManifest } from '../mirror/manifests/manifest-mirror.ts';
@@ -23,6 +24,7 @@ import { Referrers, type ReferrersContext } from './referrers.ts';
 import type { RequestedImage } from './requested-image.ts';
 
 export interface ImageWarmerContext extends ReferrersContext {
+  catalog: Catalog;
   manifests: ManifestMirror;
   blobs: BlobMirror;
   upstreamByName: ReadonlyMap<string, MirroredUpstream>;

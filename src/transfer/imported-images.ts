@@ -68,9 +68,7 @@ export class ImportedImages {
         const tag = isTagged
           ? { key: { ...key, tag: reference, accept: '' }, confirmedAt: clock.now() }
           : undefined;
-        if ((await catalog.get(manifest.digest))?.mediaType === undefined)
-          await manifests.put(key, manifest, parsed, tag);
-        else await manifests.permit(key, manifest, tag);
+        await manifests.putIfAbsent(key, manifest, parsed, tag);
         for (const { digest } of [manifest, ...parsed.blobs]) needed.add(digest);
       }
       await catalog.setOrigin(needed, 'imported');

@@ -1,5 +1,4 @@
 /** Finds what refers to a manifest of an image that is warmed: signatures, attestations, SBOMs. */
-import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { Clock } from '../clock.ts';
 import type { DiscoveryMirror, ReferrersRequest } from '../mirror/manifests/discovery-mirror.ts';
@@ -12,7 +11,6 @@ import { unlessAbsent } from './errors.ts';
 import { cosignTags, fallbackTag } from './referrer-tags.ts';
 
 export interface ReferrersContext {
-  catalog: Catalog;
   manifestStore: ManifestStore;
   discovery: DiscoveryMirror;
   clock: Clock;
@@ -82,15 +80,13 @@ export class Referrers {
    * @returns undefined if nothing refers to the subject
    */
   async #keep(bytes: Buffer, tag: Tag): Promise<Digest | undefined> {
-    const { manifestStore, catalog, clock } = this.#context;
+    const { manifestStore, clock } = this.#context;
     const key = this.#key;
     const parsed = parseManifest(bytes, OCI_INDEX);
     if (parsed?.mediaType !== OCI_INDEX || parsed.manifests.length === 0) return undefined;
     const manifest = { digest: digestOf(bytes), mediaType: OCI_INDEX, bytes };
     const change = { key: { ...key, tag, accept: '' }, confirmedAt: clock.now() };
-    if ((await catalog.get(manifest.digest))?.mediaType === undefined)
-      await manifestStore.put(key, manifest, parsed, change);
-    else await manifestStore.permit(key, manifest, change);
+    await manifestStore.putIfAbsent(key, manifest, parsed, change);
     return manifest.digest;
   }
 }

@@ -84,6 +84,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     environment,
     version: 'test',
     clock,
+    random: () => 0.5,
     fileSystem: options.fileSystem ?? nodeFileSystem,
     logDestination: { write: (line) => void log.push(JSON.parse(line) as Record<string, unknown>) },
     collectGarbage: () => undefined,

@@ -252,7 +252,7 @@ test('within staleWhileRevalidate a tag is served at once, and upstream asked on
     const reply = await mirror.get('/v2/a/b/manifests/1');
     assert.deepEqual(reply.body, first, 'nobody waits');
     assert.equal(reply.headers['cache-status'], 'millpond; hit; detail=stale');
-    assert.match(String(reply.headers['warning']), /past its TTL, and being asked about/);
+    assert.match(String(reply.headers['warning']), /past its TTL and being revalidated/);
   }
   held.resolve();
   await upstream.waitFor(({ kind, method }) => kind === 'manifest' && method === 'GET');

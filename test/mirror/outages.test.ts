@@ -80,7 +80,7 @@ const ROWS: Row[] = [
     what: 'past it, nonsense',
     ageMs: 10 * MINUTE,
     upstream: nonsense,
-    expected: { status: 200, cacheStatus: STALE, warning: /is no manifest/, asked: 2 },
+    expected: { status: 200, cacheStatus: STALE, warning: /is not a manifest/, asked: 2 },
     after: 'still cached',
   },
   {

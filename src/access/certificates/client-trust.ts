@@ -1,9 +1,9 @@
 /**
- * Which client certificates are identities.
+ * Decides which client certificates are identities.
  *
- * OpenSSL verifies the chain and its purpose at the handshake. That was then: connections are kept for hours, and a
- * resumed TLS session brings its old result along. So each request asks again what can have changed since: the dates,
- * the authorities and the revocation lists.
+ * OpenSSL verifies the chain and its purpose at the handshake. But connections are kept for hours, and a resumed TLS
+ * session keeps its old result. So each request checks again what may have changed since: the dates, the authorities
+ * and the revocation lists.
  *
  * Only the client's own certificate is taken from the connection. The others must be in `clientCa`: a resumed session
  * does not bring them, and Node 24.21 loses them at every handshake (nodejs/node#65579).
@@ -30,7 +30,7 @@ export class ClientTrustError extends Error {
   }
 }
 
-/** A time, in milliseconds, in which a certificate and all that it depends on is good. Both ends belong to it. */
+/** A time, in milliseconds, in which a certificate and all that it depends on are valid. Includes both ends. */
 interface Period {
   readonly from: number;
   readonly until: number;
@@ -55,7 +55,7 @@ const NO_CERTIFICATE: Verdict = { identity: undefined, periods: [], problem: und
 
 /** The content of `clientCa` and `clientCrl` at one time. When a file changes, another one takes its place. */
 export class ClientTrust {
-  /** What the TLS server needs besides. It has to be given these, too, whenever the files change. */
+  /** Options of the TLS server. They must be set again whenever the files change. */
   readonly tls: { readonly ca: readonly string[]; readonly crl?: readonly string[] };
   readonly #authorities: readonly Authority[];
   readonly #hasLists: boolean;
@@ -88,7 +88,7 @@ export class ClientTrust {
     this.tls = { ca: [ca], ...(blocks === undefined ? {} : { crl: blocks }) };
   }
 
-  /** The identity of the client at the other end of `socket`, looked at again for every request. */
+  /** The identity of the client at the other end of `socket`, checked again for every request. */
   identityOf(socket: PeerSocket, now: number): CertificateIdentity | undefined {
     const { identity, periods } = this.#verdictOf(socket);
     return periods.some(({ from, until }) => from <= now && now <= until) ? identity : undefined;
@@ -139,9 +139,9 @@ export class ClientTrust {
   }
 
   /**
-   * All ways from the issuer of a certificate to a root.
+   * Finds all chains from the issuer of a certificate to a root.
    *
-   * @param below authorities on the way so far: two that certify each other must not lead in a circle
+   * @param below authorities in the chain so far: two that certify each other must not make an endless chain
    */
   #chains(certificate: X509Certificate, below: readonly Authority[]): Authority[][] {
     return this.#authorities
@@ -154,7 +154,7 @@ export class ClientTrust {
       });
   }
 
-  /** When all of a chain is good; undefined: never, because something is revoked or a list is missing. */
+  /** The time in which a whole chain is valid; undefined if something is revoked or a list is missing. */
   #period(
     certificate: X509Certificate,
     serial: ArrayBuffer,

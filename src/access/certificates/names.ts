@@ -1,6 +1,6 @@
 /**
- * The names in a certificate, read from its structure. A printed subject must not be used: in `CN=x,CN=build-1` it
- * cannot be told whether the second name is a part of the first, and the first is the client's own text at many CAs.
+ * Reads the names in a certificate from its structure. The printed subject is not safe: in `CN=x,CN=build-1`, the
+ * second name may be a part of the first, and many CAs let the client choose the text of the first.
  */
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { type Certificate, id_ce_subjectAltName, SubjectAlternativeName } from '@peculiar/asn1-x509';
@@ -17,7 +17,7 @@ export function certificateNames({ tbsCertificate }: Certificate): string[] {
     .flatMap((part) => [...part])
     .filter(({ type }) => type === COMMON_NAME);
   const [commonName] = commonNames;
-  // RFC 5280, 4.1.2.4: names are UTF8String or PrintableString. What older kinds hold depends on who reads them.
+  // RFC 5280, 4.1.2.4: names are UTF8String or PrintableString. Programs read older types differently.
   const text = commonName?.value.utf8String ?? commonName?.value.printableString ?? '';
   const isName = commonNames.length === 1 && text !== '' && !UNPRINTABLE.test(text);
   return [...(isName ? [`CN=${text}`] : []), ...alternativeNames(tbsCertificate.extensions ?? [])];

@@ -16,7 +16,7 @@ const ALGORITHMS: ReadonlyMap<string, readonly [keyType: string, hash: string | 
 ]);
 
 export class RevocationList {
-  /** In milliseconds. Outside of this time it says nothing, and so nothing that it is about can be verified. */
+  /** Milliseconds. Outside of this time the list is not valid, and certificates that need it cannot be verified. */
   readonly from: number;
   readonly until: number;
   readonly #list: CertificateList;
@@ -24,14 +24,14 @@ export class RevocationList {
 
   /**
    * @param der one list
-   * @throws {Error} it cannot be read, or has something in it that changes its meaning
+   * @throws {Error} it cannot be read, or has an extension that changes its meaning
    */
   constructor(der: Buffer) {
-    // The usual limit of 10 000 values is for input of strangers; a list of 4 000 certificates is above it.
+    // Raises the limit of 10 000 values, which is for input of strangers: a list of 4 000 certificates exceeds it.
     const berOptions = { maxNodes: der.length };
     this.#list = AsnConvert.parse(der, CertificateList, { berOptions });
     const { thisUpdate, nextUpdate, revokedCertificates = [], crlExtensions = [] } = this.#list.tbsCertList;
-    // It may be a part of a list, or about other authorities; then "not on it" is not "not revoked".
+    // It may be a part of a list, or a list of other authorities. A certificate that is not on it may then be revoked.
     const critical = crlExtensions.find((extension) => extension.critical);
     if (critical !== undefined) throw new Error(`it has the critical extension ${critical.extnID}`);
     this.from = thisUpdate.getTime().getTime();

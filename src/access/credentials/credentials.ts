@@ -48,7 +48,7 @@ export class Credentials {
     return new Credentials(users, tokens === undefined ? undefined : await openTokens(tokens, context));
   }
 
-  /** Whether what was issued for an identity still holds: its line is there and unchanged, and has not expired. */
+  /** Whether tokens that were issued for an identity are still valid: its line is unchanged and has not expired. */
   async isCurrent({ kind, name, fingerprint }: CredentialIdentity): Promise<boolean> {
     const source = kind === 'user' ? this.users : this.tokens;
     return source !== undefined && source.isCurrent(name, fingerprint);

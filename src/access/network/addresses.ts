@@ -10,7 +10,7 @@ const MAPPED = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
  * @returns undefined when `text` is not an address
  */
 export function canonicalAddress(text: string): string | undefined {
-  // The usual spellings: a URL takes some microseconds.
+  // Handles the usual spellings first, because a URL takes some microseconds.
   const ipv4 = text.startsWith('::ffff:') ? text.slice('::ffff:'.length) : text;
   if (isIPv4(ipv4)) return ipv4;
   if (!isIPv6(text)) return undefined;
@@ -23,8 +23,8 @@ export function canonicalAddress(text: string): string | undefined {
 }
 
 /**
- * What counts as one client where clients are slowed down: an IPv4 address, or the /64 of an IPv6 address, because
- * whoever has one address of a /64 usually has them all.
+ * The key by which clients are slowed down: an IPv4 address, or the /64 of an IPv6 address, because a client that has
+ * one address of a /64 usually has them all.
  *
  * @param address in canonical form
  */

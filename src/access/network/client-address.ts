@@ -53,7 +53,7 @@ export class TrustedProxies {
     if (!this.#isProxy(address)) return { address, secure: arrival.encrypted, host, viaProxy: false };
 
     const hops = hopsOf(arrival.headers, this.#header);
-    // Where all are proxies, the last one is as far as we can see, and still not a client.
+    // If all are proxies, the client is unknown. The last hop still says how it was reached.
     const hop = hops.find((one) => !this.#isProxy(one.address)) ?? hops.at(-1);
     return {
       address: this.#isProxy(hop?.address) ? undefined : hop?.address,

@@ -1,4 +1,4 @@
-/** What proxies write about the client: X-Forwarded-For and its like, and Forwarded (RFC 7239). */
+/** Reads what proxies write about the client: X-Forwarded-For and similar headers, or Forwarded (RFC 7239). */
 import type { IncomingHttpHeaders } from 'node:http';
 import { isIPv6 } from 'node:net';
 import parse from 'forwarded-parse';
@@ -17,8 +17,8 @@ export interface Hop {
 const NOT_TOLD: Hop = { address: undefined, scheme: undefined, host: undefined };
 
 /**
- * The hops of a request, the one next to us first. Only `header` is read, and what goes with it. There is always one
- * hop, which tells nothing when there is no header or it cannot be read.
+ * The hops of a request, the one next to us first. Only `header` is read, and what goes with it. There is always at
+ * least one hop. It is empty if there is no header or it cannot be read.
  */
 export function hopsOf(headers: IncomingHttpHeaders, header: ForwardedHeader): Hop[] {
   const hops = header === 'forwarded' ? standardHops(headers) : customaryHops(headers);
@@ -35,7 +35,7 @@ function standardHops(headers: IncomingHttpHeaders): Hop[] {
       host: element['host'],
     }));
   } catch {
-    // Believes nothing then: a client that leaves a quotation mark open hides what the proxies write after it.
+    // Believes nothing: a client that leaves a quotation mark open would hide what the proxies write after it.
     return [];
   }
 }
@@ -51,7 +51,7 @@ function customaryHops(headers: IncomingHttpHeaders): Hop[] {
   return addresses.map((text) => ({ address: listedAddress(text.trim()), scheme, host }));
 }
 
-/** A node of RFC 7239, section 6: an IPv6 address stands in brackets, a port may follow, a name is no address. */
+/** A node of RFC 7239, section 6: an IPv6 address stands in brackets, a port may follow, a name is not an address. */
 function nodeAddress(node: string): string | undefined {
   const [, ipv6, other] = /^(?:\[([^[\]]+)\]|([^:[\]]+))(?::(?:\d{1,5}|_[\w.-]+))?$/.exec(node) ?? [];
   if (ipv6 !== undefined) return isIPv6(ipv6) ? canonicalAddress(ipv6) : undefined;

@@ -28,7 +28,7 @@ export function parseNetwork(text: string): Network | undefined {
 }
 
 export class NetworkList {
-  /** Apart, because Node finds an IPv4 address in `::/0` as well. */
+  /** Kept apart, because Node finds an IPv4 address in `::/0` as well. */
   readonly #networks = { ipv4: new BlockList(), ipv6: new BlockList() };
 
   /** @throws {RangeError} one of them is not an address or a network */

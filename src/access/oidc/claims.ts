@@ -1,4 +1,4 @@
-/** Claims of a JWT that rules may ask for: what is kept of them, and how they are compared. Pure. */
+/** Keeps and compares the claims of a JWT that rules may ask for. Pure. */
 import { JwtError } from './errors.ts';
 
 type ClaimScalar = string | number | boolean;
@@ -14,7 +14,7 @@ export type Claims = Readonly<Record<string, ClaimValue>> & { readonly sub: stri
 export type ExpectedClaims = Readonly<Record<string, ClaimScalar>>;
 
 /**
- * They travel in every access token, in a header: Node takes 16 KiB of headers, and clients send others as well.
+ * Limits the claims, because every access token carries them in a header. Node takes 16 KiB of headers in all.
  */
 const MAX_BYTES = 4096;
 

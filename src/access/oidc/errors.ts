@@ -1,4 +1,4 @@
-/** What can be wrong with a JWT, and with the issuer that should vouch for it. */
+/** Errors of a JWT, and of the issuer that should confirm it. */
 
 export type JwtErrorCode =
   | 'too-large'
@@ -15,7 +15,7 @@ export type JwtErrorCode =
   | 'not-yet-valid'
   | 'audience';
 
-/** A JWT that is refused. The message may be shown to the client: it repeats nothing out of the JWT. */
+/** A JWT that is refused. The message may be shown to the client: it repeats nothing from the JWT. */
 export class JwtError extends Error {
   override readonly name = 'JwtError';
   readonly code: JwtErrorCode;
@@ -28,14 +28,14 @@ export class JwtError extends Error {
 }
 
 export type IssuerErrorCode =
-  /** The keys cannot be had: no connection, no answer in time, or an answer that cannot be used. */
+  /** The keys are not available: no connection, no answer in time, or an answer that cannot be used. */
   | 'unavailable'
-  /** The mirror is sealed and asks nobody. */
+  /** The mirror is sealed and sends no requests. */
   | 'sealed';
 
 /**
- * An outage: whether the JWT is good cannot be told now. The message may be shown to the client; the reason is in the
- * log, because it can name internal hosts.
+ * An outage: the JWT cannot be checked now. The message may be shown to the client; the reason is in the log, because
+ * it can name internal hosts.
  */
 export class IssuerError extends Error {
   override readonly name = 'IssuerError';
@@ -44,7 +44,8 @@ export class IssuerError extends Error {
   readonly issuer: string;
 
   constructor(code: IssuerErrorCode, issuer: string) {
-    const why = code === 'sealed' ? 'the mirror is sealed and asks no issuer' : 'its keys cannot be had now';
+    const why =
+      code === 'sealed' ? 'the mirror is sealed and asks no issuer' : 'its keys are not available now';
     super(`a JWT of the issuer ${issuer} cannot be checked: ${why}`);
     this.code = code;
     this.issuer = issuer;

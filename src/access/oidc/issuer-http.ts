@@ -1,4 +1,6 @@
-/** Gets JSON documents from an issuer, within limits: it is outside, and anybody with a JWT can make us ask it. */
+/**
+ * Gets JSON documents from an issuer, within limits: it is an outside server, and anyone with a JWT can make us ask it.
+ */
 import { readFile } from 'node:fs/promises';
 import type { Dispatcher } from 'undici';
 import { issuerUrlProblem } from './issuer-url.ts';
@@ -7,8 +9,8 @@ const MAX_BYTES = 1024 * 1024;
 const MAX_REDIRECTS = 5;
 
 /**
- * Sends one request as undici's `request` does, and follows no redirect. It decides about
- * proxy, authorities (`ca`) and `User-Agent`.
+ * Sends one request as undici's `request` does, and does not follow redirects. Sets proxy, authorities (`ca`) and
+ * `User-Agent`.
  */
 export type SendRequest = (
   url: URL,
@@ -18,9 +20,9 @@ export type SendRequest = (
 export interface IssuerHttpSettings {
   /** `http://` is allowed for hosts that are not loopback. */
   insecure: boolean;
-  /** A file with a Bearer token, as Kubernetes wants it. Read each time: it is rotated. */
+  /** A file with a Bearer token, which Kubernetes requires. Read each time, because it is rotated. */
   tokenFile?: string | undefined;
-  /** Only its origin is sent the token. Other URLs come from a document, and could be anybody's. */
+  /** Only its origin gets the token. Other URLs come from a document, and may lead to anyone. */
   configuredUrl: string;
 }
 
@@ -38,7 +40,7 @@ export class IssuerHttp {
   /**
    * The JSON document at `start`: at most 1 MiB, and from no other origin, whatever redirects say.
    *
-   * @throws {Error} it cannot be had; the message holds no secret
+   * @throws {Error} it cannot be fetched; the message has no secret in it
    */
   async get(start: URL, signal: AbortSignal): Promise<unknown> {
     const problem = issuerUrlProblem(start.href, this.#settings.insecure);
@@ -48,7 +50,7 @@ export class IssuerHttp {
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects += 1) {
       const reply = await this.#send(url, { method: 'GET', headers, signal });
       if (reply.statusCode === 200) return parse(await read(reply.body, url), url);
-      // An error after this must not end the process; nobody listens any more.
+      // Handles later errors, because nobody listens any more and an unhandled error would end the process.
       reply.body.on('error', () => undefined).destroy();
       const target = redirectTarget(reply, url);
       if (target === undefined)
@@ -101,6 +103,6 @@ function parse(text: string, url: URL): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Error(`the answer of ${shown(url)} is not JSON`); // without a part of it: its author chooses what we log
+    throw new Error(`the answer of ${shown(url)} is not JSON`); // not quoted: its author would choose what we log
   }
 }

@@ -1,4 +1,4 @@
-/** Which URLs of an issuer may be asked. Pure. */
+/** Checks which URLs of an issuer may be requested. Pure. */
 import { BlockList, isIP } from 'node:net';
 
 const loopback = new BlockList();
@@ -8,8 +8,8 @@ loopback.addAddress('::1', 'ipv6');
 /**
  * What is wrong with the URL of an issuer or of its keys, as a clause for a message; undefined if nothing is.
  *
- * @param insecure `http://` is allowed for any host. Otherwise only for loopback: whoever can change the keys on their
- *   way can sign any JWT.
+ * @param insecure `http://` is allowed for any host. Otherwise only for loopback: anyone who can change the keys on
+ *   their way can sign any JWT.
  */
 export function issuerUrlProblem(text: string, insecure: boolean): string | undefined {
   const url = URL.parse(text);
@@ -28,7 +28,7 @@ function isLoopback({ hostname }: URL): boolean {
 }
 
 /**
- * Where the issuer's discovery document is.
+ * The URL of the issuer's discovery document.
  *
  * Source: OpenID Connect Discovery 1.0, section 4.1: a `/` at the end is removed first.
  */

@@ -1,4 +1,4 @@
-/** One outside issuer of JWTs, and what makes a JWT of it good. */
+/** Checks the JWTs of one outside issuer. */
 import { createHash } from 'node:crypto';
 import { errors, type JWTPayload, jwtVerify } from 'jose';
 import type { Clock } from '../../clock.ts';
@@ -14,7 +14,7 @@ import { PublishedKeys } from './published-keys.ts';
 /** How far the clocks of issuer and mirror may be apart, in seconds. */
 const SKEW_SECONDS = 60;
 
-/** No HMAC: its key can sign, too, so a public key taken for one would let everybody make JWTs. */
+/** Excludes HMAC, whose key also signs: if a public key were used as an HMAC key, anyone could make JWTs. */
 type SignatureAlgorithm =
   | 'RS256'
   | 'RS384'
@@ -36,15 +36,15 @@ export interface IssuerSettings {
   /** One of the audiences of its JWTs, character for character. */
   audience: string;
   algorithms: readonly SignatureAlgorithm[];
-  /** Where its keys are; without it, its discovery document says so. */
+  /** The URL of its keys; without it, the discovery document names the URL. */
   jwksUrl?: string | undefined;
   /** A file with its keys. The issuer is not asked then. */
   jwks?: string | undefined;
-  /** A file with the Bearer token that the issuer wants of us, as Kubernetes does. */
+  /** A file with the Bearer token that the issuer requires, as Kubernetes does. */
   token?: { readonly file: string } | undefined;
   insecure: boolean;
   staleKeys: number;
-  /** How long the session lives that a JWT begins. */
+  /** How long a session lasts that begins with a JWT. */
   session: number;
   /** The claims that rules ask for; no others are kept, except `sub`. */
   claims: readonly string[];
@@ -58,7 +58,7 @@ export interface IssuerContext {
   logger: Logger;
 }
 
-/** Who a JWT has proved to be, and for how long. */
+/** The identity that a JWT has proved, and how long it lasts. */
 export interface OidcSession {
   readonly kind: 'oidc';
   /** The issuer's name in the configuration. */
@@ -103,7 +103,7 @@ export class Issuer {
    */
   async beginSession(jwt: string, header: JwtHeader): Promise<OidcSession> {
     const { algorithms, claims, session } = this.#settings;
-    // Before a key is looked for: a JWT that will be refused anyway must not make us ask the issuer.
+    // Checks this before the key: a JWT that will be refused anyway must not make us ask the issuer.
     if (!(algorithms as readonly unknown[]).includes(header.alg))
       throw new JwtError('algorithm', 'the JWT is signed by an algorithm that is not accepted');
     const payload = await this.#verify(jwt, header);
@@ -157,7 +157,7 @@ function publishedKeys(settings: IssuerSettings, context: IssuerContext): Publis
   );
 }
 
-/** Where the issuer says that its keys are. @throws {Error} */
+/** Asks the issuer for the URL of its keys. @throws {Error} */
 async function discover(issuer: string, http: IssuerHttp, signal: AbortSignal): Promise<URL> {
   const url = discoveryUrl(issuer);
   const document = await http.get(url, signal);

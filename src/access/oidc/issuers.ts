@@ -1,12 +1,12 @@
-/** The configured issuers: a JWT is sent to the one that it names. */
+/** The configured issuers. A JWT is checked by the one that it names. */
 import { decodeJwt, decodeProtectedHeader } from 'jose';
 import { JwtError } from './errors.ts';
 import type { Issuer, OidcSession } from './issuer.ts';
 import type { JwtHeader } from './key-set.ts';
 
-/** Those of GitHub, GitLab, Kubernetes, Google and Azure have 1 to 10 KiB, the latter with many groups. */
+/** JWTs of GitHub, GitLab, Kubernetes, Google and Azure have 1 to 10 KiB. The largest are Azure's with many groups. */
 const MAX_BYTES = 16 * 1024;
-/** A `kid` is compared with every key of an issuer; the longest that we know is a URL with a fingerprint. */
+/** Limits the `kid`, because it is compared with every key. The longest that we know is a URL with a fingerprint. */
 const MAX_KID_LENGTH = 256;
 
 export class Issuers {
@@ -41,7 +41,7 @@ export class Issuers {
   }
 }
 
-/** What a JWT says of itself; nothing of it is verified. */
+/** Reads the header and the issuer of a JWT. Nothing of it is verified. */
 function read(jwt: string): { header: JwtHeader; issuer: string } {
   if (jwt.length > MAX_BYTES) throw new JwtError('too-large', `the JWT is larger than ${MAX_BYTES} bytes`);
   let header: JwtHeader;

@@ -1,4 +1,4 @@
-/** Keys out of a file, for a mirror that can ask no issuer. */
+/** Reads keys from a file, for a mirror that cannot reach the issuer. */
 import { readFile, stat } from 'node:fs/promises';
 import type { CryptoKey } from 'jose';
 import { SingleFlight } from '../../single-flight.ts';
@@ -7,8 +7,8 @@ import { IssuerError, JwtError } from './errors.ts';
 import { type JwtHeader, type KeySet, type KeySource, readKeySet } from './key-set.ts';
 
 /**
- * A JWK set in a file. It is read again when it has changed; a new one that cannot be used is refused with a log line,
- * and the keys before it go on.
+ * A JWK set in a file. It is read again when it has changed. If the new content cannot be used, that is logged and the
+ * old keys stay in use.
  */
 export class KeyFile implements KeySource {
   readonly #issuer: string;
@@ -37,12 +37,12 @@ export class KeyFile implements KeySource {
   async #update(): Promise<void> {
     const version = await versionOf(this.#file);
     if (version === this.#version) return;
-    this.#version = version; // also of a bad file, so that it is told of once
+    this.#version = version; // also of a bad file, so that it is logged once
     try {
       this.#keys = readKeySet(parse(await readFile(this.#file, 'utf8')));
     } catch (error) {
       const line = { issuer: this.#issuer, file: this.#file, reason: (error as Error).message };
-      this.#logger.warn(line, 'the file with the keys of an issuer cannot be used; the keys before it go on');
+      this.#logger.warn(line, 'the file with the keys of an issuer cannot be used: the old keys stay in use');
     }
   }
 }
@@ -51,16 +51,16 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Error('it is not JSON'); // without a part of it: the path may be that of a secret, by mistake
+    throw new Error('it is not JSON'); // does not quote it: the path may lead to a secret by mistake
   }
 }
 
 async function versionOf(file: string): Promise<string> {
   try {
-    // Not mtime: tools set it back, and a chmod that makes the file readable leaves it.
+    // Uses ctime, not mtime: tools set mtime back, and a chmod that makes the file readable does not change it.
     const { ctimeNs, size, ino } = await stat(file, { bigint: true });
     return `${ctimeNs} ${size} ${ino}`;
   } catch {
-    return 'missing'; // why is told by reading it
+    return 'missing'; // reading the file then reports why
   }
 }

@@ -1,4 +1,4 @@
-/** The keys of one issuer, wherever they come from. */
+/** The keys of one issuer, from its server or from a file. */
 import {
   type CryptoKey,
   createLocalJWKSet,
@@ -7,10 +7,10 @@ import {
   type JWSHeaderParameters,
 } from 'jose';
 
-/** What a JWT says of its signature. Unverified. */
+/** The header of a JWT. Unverified. */
 export type JwtHeader = JWSHeaderParameters;
 
-/** The one key that a header means; undefined if there is none. */
+/** Finds the one key that a header names; undefined if there is none. */
 export type KeySet = (header: JwtHeader) => Promise<CryptoKey | undefined>;
 
 /** Where the keys of an issuer come from. */
@@ -19,7 +19,7 @@ export interface KeySource {
    * The key that checks a JWT with this header.
    *
    * @throws {JwtError} `unknown-key`
-   * @throws {IssuerError} the keys cannot be had
+   * @throws {IssuerError} the keys are not available
    */
   find(header: JwtHeader): Promise<CryptoKey>;
 }
@@ -31,8 +31,8 @@ export function readKeySet(document: unknown): KeySet {
     try {
       return await find(header);
     } catch (error) {
-      // Several keys that fit are as bad as none: where there are several, a JWT must name its key
-      // (OpenID Connect Core 1.0, section 10.1). A single key may also be damaged, which WebCrypto tells by a DataError.
+      // Treats several matching keys like none: if there are several, a JWT must name its key (OpenID Connect Core 1.0,
+      // section 10.1). A key may also be damaged: WebCrypto then throws a DataError.
       if (error instanceof errors.JOSEError || error instanceof DOMException) return undefined;
       throw error;
     }

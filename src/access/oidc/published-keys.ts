@@ -1,4 +1,4 @@
-/** Keys that an issuer publishes. It is asked often enough to follow its rotations, and no more often. */
+/** Fetches the keys that an issuer publishes, often enough to follow its rotations, and no more often. */
 import type { CryptoKey } from 'jose';
 import type { Clock } from '../../clock.ts';
 import { SingleFlight } from '../../single-flight.ts';
@@ -6,24 +6,24 @@ import type { Logger } from '../../telemetry/log.ts';
 import { IssuerError, JwtError } from './errors.ts';
 import { type JwtHeader, type KeySet, type KeySource, readKeySet } from './key-set.ts';
 
-/** After this a key that is gone is refused. */
+/** A key that the issuer has removed is refused after this time. */
 const ASK_AGAIN_AFTER_MS = 10 * 60_000;
-/** Anybody can send JWTs with keys that nobody knows, and each would be a request to the issuer. */
+/** Limits requests to the issuer: anyone can send JWTs with unknown keys, and each would cause one. */
 const ASK_AT_MOST_EVERY_MS = 30_000;
-/** For all requests of one round together. */
+/** Applies to all requests of one round together. */
 const TIMEOUT_MS = 5_000;
 
 export interface PublishedKeysSettings {
   /** The issuer's name in the configuration. */
   issuer: string;
-  /** How long the last keys hold while the issuer gives no others, in milliseconds. */
+  /** How long the last keys are used while the issuer sends no others, in milliseconds. */
   staleKeysMs: number;
 }
 
 export interface PublishedKeysContext {
-  /** Gets the JWK set. @throws {Error} it cannot be had */
+  /** Gets the JWK set. @throws {Error} it cannot be fetched */
   fetch: (signal: AbortSignal) => Promise<unknown>;
-  /** Whether nothing may be asked now. */
+  /** Whether the mirror is sealed, so that no issuer may be asked. */
   sealed: () => boolean;
   clock: Clock;
   logger: Logger;
@@ -47,7 +47,7 @@ export class PublishedKeys implements KeySource {
     if (this.#age() >= ASK_AGAIN_AFTER_MS) await this.#ask();
     const known = await this.#current()(header);
     if (known !== undefined) return known;
-    await this.#ask(); // it may be new
+    await this.#ask(); // the key may be new
     const found = await this.#current()(header);
     if (found !== undefined) return found;
     // Not the fault of the JWT: the key may be a new one, and the issuer cannot be asked.
@@ -73,7 +73,7 @@ export class PublishedKeys implements KeySource {
       : Math.abs(this.#context.clock.now() - this.#last.at);
   }
 
-  /** One round of requests, which all who need keys meanwhile wait for. No round so soon after the last one. */
+  /** Runs one round of requests for all callers at the same time. Skips it if the last round was too recent. */
   #ask(): Promise<void> {
     return this.#flight.run('keys', () => this.#round()).result;
   }

@@ -1,9 +1,9 @@
 /**
  * Decides who may do what. Rules only allow, and what no rule allows is refused.
  *
- * Which rules are about an identity, and which networks an address is in, is found out once and remembered. What is left
- * for each request is to match the name with the patterns of those few rules, and nothing is kept for each name: a
- * client that asks for a million names costs no memory.
+ * Remembers which rules name an identity, and which networks an address is in. So each request only matches its name
+ * with the patterns of those few rules. Keeps nothing for a name: a client that asks for a million names costs no
+ * memory.
  */
 import { LRUCache } from 'lru-cache';
 import { ANONYMOUS, type Asker, type Identity, type IdentityKind } from './identities.ts';
@@ -99,8 +99,8 @@ export class AccessRules {
   }
 
   /**
-   * Whether the asker has proved to be somebody whom a refusal concerns: by credentials, or by a certificate that some
-   * rule names. A certificate that no rule names is not enough: its holder may still log in, and is to be told so.
+   * Whether the asker is known, so that logging in would not help: by credentials, or by a certificate that some rule
+   * names. A certificate that no rule names is not enough: its holder can still log in, and must be told so.
    */
   isSomebody({ credentials, certificate }: Asker): boolean {
     if (credentials !== undefined) return true;
@@ -158,7 +158,7 @@ export class AccessRules {
   }
 }
 
-/** Anonymous comes last, so that a decision tells the more special reason. */
+/** Anonymous comes last, so that a decision names the more specific identity. */
 function identitiesOf({ credentials, certificate }: Asker): readonly Identity[] {
   if (credentials === undefined) return certificate === undefined ? NOBODY : [certificate, ANONYMOUS];
   return certificate === undefined ? [credentials, ANONYMOUS] : [credentials, certificate, ANONYMOUS];

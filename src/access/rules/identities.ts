@@ -1,4 +1,4 @@
-/** Who a request may come from, as the rules know it. */
+/** The identities that rules distinguish. */
 
 /** A user of the htpasswd file. */
 interface UserIdentity {
@@ -41,7 +41,7 @@ export type IdentityKind = Identity['kind'];
 export const ANONYMOUS: AnonymousIdentity = { kind: 'anonymous' };
 
 /**
- * The one who sends a request. Everybody is also anonymous: what a rule lets anonymous do, it lets everybody do.
+ * The sender of a request. Everybody is also anonymous: a rule that allows anonymous clients allows everybody.
  *
  * Hand in the same identity object for the requests of one session or connection: rules remember OIDC and
  * certificate identities by the object.

@@ -1,6 +1,6 @@
 /**
  * Issuers that give a token to everybody who has an account there. A rule that does not say whose tokens it means lets
- * in any workflow of any account, so what tells them apart is known here.
+ * in any workflow of any account. These are the claims that tell accounts apart.
  */
 
 export interface PublicIssuer {
@@ -8,7 +8,7 @@ export interface PublicIssuer {
   readonly matches: RegExp;
   /** The claims to use, as a message puts them: ids, because a name can be given up and taken by another. */
   readonly advice: string;
-  /** Claims of which each says whose the token is. */
+  /** Claims that each identify the owner of a token. */
   readonly owners: readonly string[];
   /** Claims that look like numbers and are strings in these tokens. */
   readonly digits: readonly string[];

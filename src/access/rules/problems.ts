@@ -1,4 +1,4 @@
-/** What `config check` says about rules: those that can never decide, and those that let in more than was meant. */
+/** Finds rules that can never decide, and rules that let in more than was meant. For `config check`. */
 import { parseNetwork } from '../network/networks.ts';
 import { asList, type ClaimPattern } from './claims.ts';
 import { type PublicIssuer, publicIssuer } from './issuers.ts';
@@ -17,11 +17,11 @@ export interface RuleProblem {
 interface Issuer {
   readonly name: string;
   readonly issuer: string;
-  /** Everybody who has a token of it is meant. */
+  /** Rules may mean everybody who has a token of this issuer. */
   readonly everyone?: boolean | undefined;
 }
 
-/** What else the configuration says that rules depend on. */
+/** The other parts of the configuration that rules depend on. */
 export interface Surroundings {
   readonly upstreams: UpstreamByHost;
   /** Whether there is an htpasswd file. */
@@ -79,12 +79,12 @@ function notConfigured(who: Who, text: string, surroundings: Surroundings): stri
   if (who.kind === 'anonymous') return undefined;
   if (who.kind === 'somebody') {
     if (Object.values(ways).some(({ is }) => is)) return undefined;
-    return `${text} is whoever logs in, and there is no way to: add access.users, access.tokens or access.oidc`;
+    return `${text} means anyone who logs in, but no login is configured: add access.users, access.tokens or access.oidc`;
   }
   const { is, add } = ways[who.kind];
-  if (!is) return `${text} is nobody, because there is no such login: add ${add}`;
+  if (!is) return `${text} matches nobody, because this kind of login is not configured: add ${add}`;
   if (who.kind === 'oidc' && !issuers.some(({ name }) => who.matches(name))) {
-    return `${text} is none of the issuers in access.oidc: ${issuers.map(({ name }) => name).join(', ')}`;
+    return `${text} is not one of the issuers in access.oidc: ${issuers.map(({ name }) => name).join(', ')}`;
   }
   return undefined;
 }
@@ -130,7 +130,8 @@ function claimProblems(rule: AccessRule, { issuers }: Surroundings): RuleProblem
 }
 
 function withoutClaims(name: string, known: PublicIssuer | undefined): string {
-  const whoever = known === undefined ? 'whoever gets a token there' : `everybody who has an account there`;
+  const whoever =
+    known === undefined ? 'anyone who gets a token there' : `everybody who has an account there`;
   const advice =
     known === undefined ? 'claims that say whose tokens you mean' : `claims with ${known.advice}`;
   const issuer = known === undefined ? `oidc:${name}` : `oidc:${name} (${known.name})`;

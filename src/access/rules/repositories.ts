@@ -1,6 +1,6 @@
 /**
- * Patterns of repositories, `registry/repository`, in rules. They hold no tag: a layer is asked for by its digest, and
- * nothing says of which tag it is, so that a rule about tags could not be kept.
+ * Patterns of repositories, `registry/repository`, in rules. They have no tag: clients ask for a layer by its digest
+ * and do not name a tag, so a rule about tags could not be enforced.
  */
 import { parseRepository } from '../../oci/reference.ts';
 import { compileGlob, type Glob } from './glob.ts';
@@ -38,14 +38,14 @@ export function patternProblem(pattern: string, upstreams: UpstreamByHost): stri
   if (upstream === DOCKER_HUB && /^[^/*]+$/.test(rest)) {
     return `${shown} matches nothing: on Docker Hub it is ${host}/library/${rest}`;
   }
-  // `*` can be any text; if no repository has this form with one letter in its place, none has it at all.
+  // Tries one letter for `*`, which can be any text: if that is not a valid repository, no other text is.
   if (parseRepository(rest.replaceAll('*', 'a')) === undefined) {
     return `${shown} matches no repository: names are lower-case letters and digits with . _ - between them`;
   }
   return undefined;
 }
 
-/** The registry, unless a `*` stands in it: that may be a piece of the repository as well. */
+/** The registry, unless it has a `*`, which may match a part of the repository as well. */
 function split(pattern: string): { host: string | undefined; rest: string } {
   const slash = pattern.indexOf('/');
   const host = pattern.slice(0, Math.max(slash, 0));

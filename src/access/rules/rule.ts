@@ -6,8 +6,8 @@ import { compileRepositoryPattern, type UpstreamByHost } from './repositories.ts
 import { isNamed, parseWho, type Who } from './who.ts';
 
 /**
- * What a request needs. `pull` is to have what is cached, `fetch` is to have it from upstream as well; `operate` is to
- * change the cache, `observe` is to look into it.
+ * What a request needs. `pull` allows what is cached, `fetch` also allows what must come from upstream. `operate`
+ * changes the cache, `observe` looks into it.
  */
 export type Right = 'pull' | 'fetch' | 'operate' | 'observe';
 
@@ -19,7 +19,7 @@ export interface Target {
 
 /** A rule as it is written. It only allows. */
 export interface AccessRule {
-  /** `anonymous`, `*` (whoever is not only anonymous), or `user:`, `token:`, `oidc:`, `certificate:` and a name with `*`. */
+  /** `anonymous`, `*` (anyone with an identity), or `user:`, `token:`, `oidc:`, `certificate:` and a name with `*`. */
   readonly who: string | readonly string[];
   /** Addresses and networks. The client's address must be in one of them. */
   readonly network?: string | readonly string[] | undefined;
@@ -65,7 +65,7 @@ export class Rule {
     return this.#who.some((one) => isNamed(one, identity));
   }
 
-  /** Whether the rule is about this identity: `who` names it, and its claims are those that are asked for. */
+  /** Whether the rule is about this identity: `who` names it, and its claims match. */
   covers(identity: Identity): boolean {
     return this.names(identity) && this.#failingClaim(identity) === undefined;
   }
@@ -75,7 +75,7 @@ export class Rule {
     return this.#scopes[right]?.(name) ?? false;
   }
 
-  /** Whether there is anything at all that it lets one pull. */
+  /** Whether it allows any pull. */
   get givesPull(): boolean {
     return this.#rule.pull !== undefined && asList(this.#rule.pull).length > 0;
   }
@@ -86,7 +86,7 @@ export class Rule {
     return this.names({ kind: 'oidc', name: issuer, claims: {} }) ? Object.keys(claims) : [];
   }
 
-  /** The first of its conditions that a request does not meet, for people; undefined when it allows the request. */
+  /** The first condition that a request does not meet, as text for people; undefined when it allows the request. */
   whyNot(
     identities: readonly Identity[],
     address: string | undefined,

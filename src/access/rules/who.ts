@@ -4,7 +4,7 @@ import type { Identity } from './identities.ts';
 
 export type NamedKind = 'user' | 'token' | 'oidc' | 'certificate';
 
-/** `somebody` is `*`: whoever is not only anonymous. */
+/** `somebody` is `*`: anyone who is not only anonymous. */
 export type Who =
   | { readonly kind: 'anonymous' }
   | { readonly kind: 'somebody' }
@@ -22,7 +22,7 @@ export function parseWho(text: string): Who | undefined {
   return { kind: kind as NamedKind, matches: compileGlob(name) };
 }
 
-/** Anonymous is named by its word only. No wildcard means it: `*` must not open a private image to everybody. */
+/** Only the word `anonymous` names anonymous clients. `*` does not: it must not open a private image to everybody. */
 export function isNamed(who: Who, identity: Identity): boolean {
   if (who.kind === 'anonymous') return identity.kind === 'anonymous';
   if (who.kind === 'somebody') return identity.kind !== 'anonymous';

@@ -1,6 +1,6 @@
 /**
  * The mirror's own tokens: access tokens, which clients show with every request, and refresh tokens, which clients
- * exchange for them. What a token allows is not in it: rules and revocation are looked at for every request.
+ * exchange for them. A token does not state what it allows: rules and revocation are checked for every request.
  */
 import { decodeJwt, errors, jwtVerify, SignJWT } from 'jose';
 import { LRUCache } from 'lru-cache';
@@ -13,11 +13,13 @@ import type { SigningKey } from './signing-key.ts';
 const ACCESS_LIFETIME_SECONDS = 3600;
 /** "A token should never be returned with less than 60 seconds to live" (distribution, token specification). */
 const MIN_LIFETIME_SECONDS = 60;
-/** Claims of 4 KiB and all the rest fit in; what is longer is not ours. */
+/** Has room for claims of 4 KiB and everything else. A longer token is not ours. */
 const MAX_LENGTH = 8 * 1024;
-/** Enough for 5000 tokens in use at a time. What is forgotten costs a signature check again, a tenth of a millisecond. */
+/**
+ * Enough for 5000 tokens in use at a time. A forgotten token costs another signature check, a tenth of a millisecond.
+ */
 const REMEMBERED_BYTES = 8 * 1024 * 1024;
-/** Of a token in memory, besides its text: the origin's objects, and the place in the cache. */
+/** Memory that a token takes besides its text: the objects of its origin, and the cache entry. */
 const ENTRY_BYTES = 512;
 
 type TokenKind = 'access' | 'refresh';
@@ -104,7 +106,7 @@ export class MirrorTokens {
     return this.#unrevoked(origin);
   }
 
-  /** Whether a JWT says that it is from this mirror. Nothing is verified: it tells which check it is for. */
+  /** Whether a JWT says that it is from this mirror. Nothing is verified: it only selects the check. */
   isOwn(jwt: string): boolean {
     try {
       return jwt.length <= MAX_LENGTH && decodeJwt(jwt).iss === this.#key.id;
@@ -118,9 +120,9 @@ export class MirrorTokens {
     const issuedAt = Math.floor(now / 1000);
     const end = origin.kind === 'oidc' ? Math.floor(origin.endsAt / 1000) : Number.POSITIVE_INFINITY;
     const expiresAt = Math.min(issuedAt + lifetimeSeconds, end);
-    // A shorter one would outlive the session at clients that take every lifetime for a minute at least.
+    // Clients take every lifetime for a minute at least, so a shorter token would outlive the session.
     if (expiresAt - now / 1000 < MIN_LIFETIME_SECONDS)
-      throw new TokenError('expired', 'the session has come to its end: log in again');
+      throw new TokenError('expired', 'the session has ended: log in again');
     const token = await new SignJWT({ origin })
       .setProtectedHeader({ alg: this.#key.algorithm, typ: typOf(kind) })
       .setIssuer(this.#key.id)

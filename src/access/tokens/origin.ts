@@ -1,17 +1,20 @@
-/** What a token of the mirror's came from, and with what it ends. */
+/** The credentials that one of the mirror's tokens was issued for. The token ends with them. */
 import type { OidcSession } from '../oidc/issuer.ts';
 
 export type TokenOrigin =
   | {
       readonly kind: 'anonymous';
-      /** Credentials were sent that nobody here knows. A later refusal says so. */
+      /** The client sent credentials that are unknown here. A later refusal says so. */
       readonly unknownCredentials: boolean;
     }
   | {
       /** A user of the htpasswd file, or a robot token. */
       readonly kind: 'user' | 'token';
       readonly name: string;
-      /** Of the line in its file: it changes when the password or the secret does. Not the secret itself. */
+      /**
+       * The fingerprint of the line in its file: it changes when the password or the secret does. Not the secret
+       * itself.
+       */
       readonly fingerprint: string;
     }
   | OidcSession;

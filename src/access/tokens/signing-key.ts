@@ -19,7 +19,7 @@ export interface SigningKey {
 
 export interface LoadedKey {
   readonly key: SigningKey;
-  /** For the log at start: others than owner and group may read or change the file. */
+  /** A warning for the log at start: users other than owner and group may read or change the file. */
   readonly warning?: string;
 }
 
@@ -85,7 +85,7 @@ async function signingKey(privateKey: KeyObject, file: string): Promise<SigningK
     throw new SigningKeyError(`the signing key ${file} must be an elliptic-curve key, P-256 or Ed25519`);
   const publicKey = createPublicKey(privateKey);
   const thumbprint = await calculateJwkThumbprint(await exportJWK(publicKey));
-  // 128 bits of it. Not a secret: it tells apart, the signature proves.
+  // 128 bits of it. Not a secret: it identifies the key, and the signature proves it.
   return { algorithm, privateKey, publicKey, id: `millpond:${thumbprint.slice(0, 22)}` };
 }
 

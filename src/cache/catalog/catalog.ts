@@ -1,32 +1,34 @@
 /**
- * What is held, who needs it now, and in which order it was used.
+ * Knows what is stored, what is in use, and in which order it was used.
  *
- * Eviction stands behind this port: callers say what they use and what they hold, never what goes.
+ * Eviction is behind this port: callers say what they use and hold, and never what is evicted.
  */
 import type { Digest } from '../../oci/digest.ts';
 import type { ContentOrigin, ContentRecord } from '../index/index-store.ts';
 
-/** Asynchronous, so that a catalog shared by several mirrors can stand behind it. The local one answers from memory. */
+/** Asynchronous, so that several mirrors can share a catalog. The local one answers from memory. */
 export interface Catalog {
-  /** What is known of `digest` if it is here. Asking is not a use. */
+  /** The record of `digest`; undefined if it is not stored. Does not count as a use. */
   get(digest: Digest): Promise<Readonly<ContentRecord> | undefined>;
-  /** Notes that it was asked for: that keeps it, and all that it lists. */
+  /** Notes a use of `digest` and of all that it lists, so that they are evicted later. */
   touch(digest: Digest): void;
-  /** Keeps `digest`, here or on its way, from being evicted until the function that it returns is called. Idempotent. */
+  /**
+   * Protects `digest`, stored or on its way, from eviction until the returned function is called. That is idempotent.
+   */
   hold(digest: Digest): () => void;
-  /** `digest` and all below it that is here. What lists others comes before them. */
+  /** `digest` and all stored content below it. A manifest comes before what it lists. */
   closure(digest: Digest): Promise<Digest[]>;
-  /** The manifests that list one of `digests`, for each of them. Looks at every manifest: for rare cases only. */
+  /** For each of `digests`, the manifests that list it. Looks at every manifest, so it is for rare cases only. */
   parentsOf(digests: Iterable<Digest>): Promise<Map<Digest, Digest[]>>;
-  /** The manifests that are here, from the least recently used on. */
+  /** All stored manifests, the least recently used first. */
   manifests(): AsyncIterable<[Digest, Readonly<ContentRecord>]>;
-  /** Notes where `digests` came from, if they are here. @throws {StorageError} */
+  /** Records where those of `digests` that are stored came from. @throws {StorageError} */
   setOrigin(digests: Iterable<Digest>, origin: ContentOrigin): Promise<void>;
   /**
-   * Removes content with everything that is known of it: tags that mean it, and who may serve it. What the disk refuses
-   * to remove is reported, and left for the next scrub.
+   * Removes content with its record, tags and permissions. A file that the disk fails to remove is reported, and left
+   * for the next scrub.
    *
-   * @returns bytes that have become free
+   * @returns bytes that were freed
    */
   remove(digests: readonly Digest[]): Promise<number>;
 }

@@ -1,8 +1,8 @@
 /**
- * The content that is held, as bytes: opened, read, committed and checked here.
+ * Opens, reads, commits and checks stored content.
  *
- * Content comes file first, record second, and goes record first, file second. A crash in between leaves a file that no
- * record knows, which the next start takes up again, and never a record that promises what is not there.
+ * Adding content writes its file first and its record second. Removing does the reverse. A crash in between leaves a
+ * file without a record, which the next start adopts. It never leaves a record without its file.
  */
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
@@ -19,7 +19,7 @@ import type { LocalCatalog } from './local-catalog.ts';
 
 export interface NewContent {
   digest: Digest;
-  /** A verified file, which is taken over. */
+  /** A verified file, which is moved into the store. */
   path: string;
   /** The block sums. A manifest has none: it is always read whole, and checked by its digest. */
   sums?: string;
@@ -38,8 +38,8 @@ export interface ContentCacheContext {
 }
 
 /**
- * For this long a blob that was read whole is not checked again, unless its file was written to: its bytes come from the
- * system's memory then, not from the disk that could have lost them. A check costs a third of a hit.
+ * A blob that was read whole is not checked again for this long, unless its file was written to. Its bytes then come
+ * from the system's memory and not from the disk, which may have lost them. A check takes a third of the cost of a hit.
  */
 const CHECK_LASTS_MS = 10 * 60_000;
 const REMEMBERED_CHECKS = 10_000;
@@ -47,7 +47,7 @@ const REMEMBERED_CHECKS = 10_000;
 export class ContentCache {
   readonly #context: ContentCacheContext;
   readonly #checks = new SingleFlight<string>();
-  /** When all of a blob was last seen to be right. */
+  /** When a whole blob was last checked. */
   readonly #checked = new LRUCache<Digest, { version: string; at: number }>({ max: REMEMBERED_CHECKS });
 
   constructor(context: ContentCacheContext) {
@@ -55,7 +55,7 @@ export class ContentCache {
   }
 
   /**
-   * Opens content for reading. Content that is damaged or lost is forgotten, and so not found. What is open is not
+   * Opens content for reading. Removes content that is damaged or lost, and then does not find it. Open content is not
    * evicted.
    *
    * @throws {StorageError}
@@ -91,7 +91,7 @@ export class ContentCache {
   }
 
   /**
-   * Reads all of it, checked by its digest; for manifests.
+   * Reads a whole manifest and checks its digest.
    *
    * @throws {StorageError}
    */
@@ -113,7 +113,7 @@ export class ContentCache {
   }
 
   /**
-   * Takes verified content in, and writes `changes` with its records.
+   * Stores verified content, and writes `changes` together with its records.
    *
    * @throws {StorageError}
    */
@@ -123,7 +123,7 @@ export class ContentCache {
     const release = catalog.hold(digest);
     try {
       await catalog.settled(digest);
-      // What somebody imported or pushed stays that, though a pull has brought it once more.
+      // Keeps the origin of imported or pushed content when a pull brings it again.
       const origin = kind.origin ?? (await catalog.get(digest))?.origin;
       const { size, allocated } = await store.commit(digest, path);
       const sumsChange: IndexChange[] = sums === undefined ? [] : [{ put: 'sums', digest, value: sums }];
@@ -140,16 +140,16 @@ export class ContentCache {
     }
   }
 
-  /** Takes up a file that is in the store without a record. @throws {StorageError} */
+  /** Adds the record of a file that is in the store without one. @throws {StorageError} */
   adopt(digest: Digest, record: ContentRecord): Promise<void> {
     return this.#context.catalog.add(digest, record, []);
   }
 
   /**
-   * Hashes all of it. Content that is damaged or lost is forgotten.
+   * Hashes all of it. Removes content that is damaged or lost.
    *
-   * @param onRead told how many bytes were read, and awaited
-   * @returns whether it is whole
+   * @param onRead called with the number of bytes that were read, and awaited
+   * @returns whether it is complete and undamaged
    * @throws {StorageError}
    */
   async verify(digest: Digest, onRead: (bytes: number) => Promise<void>): Promise<boolean> {
@@ -173,7 +173,7 @@ export class ContentCache {
     }
   }
 
-  /** @returns undefined if there is none, or not all of it is there, and then it is forgotten */
+  /** @returns undefined if the file is missing or too short. Its record is then removed */
   async #openWhole(digest: Digest): Promise<StoredReader | undefined> {
     const reader = await this.#context.store.open(digest);
     const expected = (await this.#context.catalog.get(digest))?.size;
@@ -184,13 +184,13 @@ export class ContentCache {
   }
 
   /**
-   * Removes content that is not what it was, and with a blob the image manifests that list it: they could not be
-   * completed. An index stays, for the sake of its other platforms.
+   * Removes damaged content. With a blob it also removes the image manifests that list it, because they are incomplete
+   * now. An index stays for its other platforms.
    */
   async #discardDamaged({ digest, message }: ContentError): Promise<void> {
     const { catalog, faults, logger } = this.#context;
     const record = await catalog.get(digest);
-    if (record === undefined) return; // somebody else has seen it too
+    if (record === undefined) return; // another reader has found it and removed it
     logger.error({ digest, reason: message }, 'stored content is damaged or lost, and was removed');
     faults.count('check', 'DAMAGED');
     const images = record.mediaType === undefined ? (await catalog.parentsOf([digest])).get(digest) : [];
@@ -203,7 +203,7 @@ export class ContentCache {
     return Math.abs(this.#context.clock.now() - checked.at) < CHECK_LASTS_MS;
   }
 
-  /** Content without sums, as after the loss of the index, is hashed before it is read for the first time. */
+  /** Hashes content without block sums before its first read. That is the case after the index was lost. */
   #check(digest: Digest, reader: ContentReader): Promise<string> {
     return this.#checks.run(digest, async () => {
       const value = await sumUp(reader, digest);

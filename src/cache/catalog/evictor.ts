@@ -1,4 +1,4 @@
-/** Removes the content that was least recently used, except what is held, pinned or not ours to lose. */
+/** Removes the least recently used content, except content that is held, pinned, or must not be lost. */
 import type { Digest } from '../../oci/digest.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { ContentRecord, IndexStore } from '../index/index-store.ts';
@@ -9,9 +9,9 @@ const VICTIMS_AT_A_TIME = 256;
 export interface EvictorSettings {
   /** Images by name, `upstream/repository:tag`, that are never evicted. */
   pin: readonly RegExp[];
-  /** Imported and pushed content may go, too: no upstream need have it. */
+  /** Evicts imported and pushed content, too. Perhaps no upstream has it. */
   evictImported: boolean;
-  /** While a mirror is sealed nothing is evicted: it could not be had again. */
+  /** False while the mirror is sealed: it could not fetch evicted content again. */
   evicts: () => boolean;
 }
 
@@ -23,7 +23,7 @@ export interface EvictorContext {
 
 export interface Evicted {
   objects: number;
-  /** Bytes that have become free. */
+  /** Bytes that were freed. */
   bytes: number;
 }
 
@@ -41,9 +41,9 @@ export class Evictor {
   }
 
   /**
-   * Evicts until nothing is in excess, or nothing may go any more.
+   * Evicts until there is no excess, or nothing more may be evicted.
    *
-   * @param excess bytes that are still too many; asked again after every round
+   * @param excess bytes above the goal; called again after every round
    * @throws {StorageError}
    */
   async evict(excess: () => number): Promise<Evicted> {
@@ -79,7 +79,7 @@ export class Evictor {
     return origin !== undefined && !this.#settings.evictImported;
   }
 
-  /** What the pinned images need. Looked up each time, because tags move. */
+  /** The content of the pinned images. Looked up each time, because tags move. */
   async #pinned(): Promise<ReadonlySet<Digest>> {
     const { catalog, index } = this.#context;
     const pinned = new Set<Digest>();

@@ -1,8 +1,8 @@
 /**
- * What is stored and in which order it was last used; all of it in memory, so that a hit asks no disk.
+ * Keeps the records of all content, in the order of its last use. They are in memory, so that a hit needs no disk.
  *
- * Invariant: what a manifest lists was used after the manifest itself. Removing the least recently used first therefore
- * removes a manifest before its blobs, and a manifest that is still here is complete.
+ * Invariant: content that a manifest lists counts as used after the manifest itself. Eviction therefore removes a
+ * manifest before its blobs, and a manifest that is stored is complete.
  */
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../oci/digest.ts';
@@ -10,7 +10,7 @@ import { MAX_MANIFEST_DEPTH } from '../../oci/manifest.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { ContentRecord } from '../index/index-store.ts';
 
-/** Uses that wait to be put in order. More are put in order at once, so that memory has a bound. */
+/** Limits the memory of pending uses: when there are more, they are put in order at once. */
 const MOST_PENDING = 4096;
 const HEIGHTS = 16;
 
@@ -21,22 +21,22 @@ interface Use {
   at: number;
 }
 
-/** What was recorded, in the order of the digests. In two arrays, because a million pairs would take 60 MB. */
+/** The recorded content, in the order of the digests. In two arrays, because a million pairs would take 60 MB. */
 export interface Contents {
   digests: Digest[];
-  /** That of `digests[n]` is `records[n]`. */
+  /** `records[n]` belongs to `digests[n]`. */
   records: ContentRecord[];
 }
 
 export class Inventory {
-  // The disk is the bound, not a number of records. A size for each lets lru-cache do without a maximum, and add them up.
+  // The disk limits the number of records. lru-cache needs no maximum if each has a size, and it adds the sizes up.
   readonly #records = new LRUCache<Digest, ContentRecord>({
     maxSize: Number.MAX_SAFE_INTEGER,
     sizeCalculation: ({ allocated }) => allocated + 1,
   });
   /**
-   * The last use of what was used since the order was last settled. A manifest with hundreds of blobs that is asked for
-   * thousands of times a second is put in order once, when somebody wants to know the order.
+   * The last uses that are not in order yet. They are put in order only when a caller needs the order. So a manifest with
+   * hundreds of blobs that is used thousands of times a second is put in order once.
    *
    * A use changes its entry in place. To delete it and add it again at the end costs 30 MiB of memory under hits.
    */
@@ -52,8 +52,8 @@ export class Inventory {
 
   load({ digests, records }: Contents): void {
     const heights = heightsOf(digests, records);
-    // Records of one use have one time: then what lists others comes first, for the invariant. We sort arrays of numbers,
-    // because sorting a million pairs takes longer than reading them.
+    // A manifest and what it lists may have the same time of use. The manifest must come first, for the invariant.
+    // Sorts arrays of numbers, because sorting a million pairs takes longer than reading them.
     const keys = Float64Array.from(records, ({ usedAt }, at) => (usedAt + 1) * HEIGHTS - (heights[at] ?? 0));
     const order = Uint32Array.from(records.keys()).sort((a, b) => (keys[a] ?? 0) - (keys[b] ?? 0));
     for (const at of order) {
@@ -63,7 +63,7 @@ export class Inventory {
     this.#publish();
   }
 
-  /** Bytes that are taken in the store. */
+  /** Bytes that stored content takes. */
   get bytes(): number {
     return this.#records.calculatedSize - this.#records.size;
   }
@@ -78,9 +78,9 @@ export class Inventory {
     return record;
   }
 
-  /** Adds what was stored just now, or replaces what was known of it. */
+  /** Adds or replaces a record. */
   add(digest: Digest, record: ContentRecord): void {
-    this.#settle(); // earlier uses were of what was known then
+    this.#settle(); // first, because earlier uses belong to the old record
     this.#records.set(digest, record);
     this.touch(digest, record.usedAt);
     this.#settle();
@@ -94,7 +94,7 @@ export class Inventory {
     this.#publish();
   }
 
-  /** Notes that `digest` is asked for, and with it all that it lists. */
+  /** Notes a use of `digest` and of all that it lists. */
   touch(digest: Digest, now: number): void {
     this.#uses += 1;
     const pending = this.#pending.get(digest);
@@ -107,7 +107,7 @@ export class Inventory {
     if (this.#pending.size > MOST_PENDING) this.#settle();
   }
 
-  /** The records whose use has changed since this was last called. */
+  /** Returns the records that were used since the last call. */
   takeUsed(): [Digest, ContentRecord][] {
     this.#settle();
     const taken = [...this.#used].flatMap((digest): [Digest, ContentRecord][] => {
@@ -118,13 +118,13 @@ export class Inventory {
     return taken;
   }
 
-  /** From the least recently used on. */
+  /** All records, the least recently used first. */
   *oldestFirst(): Iterable<[Digest, Readonly<ContentRecord>]> {
     this.#settle();
     yield* this.#records.rentries() as Iterable<[Digest, ContentRecord]>;
   }
 
-  /** `digest` and all below it that is here. What lists others comes before them. */
+  /** `digest` and all stored content below it. A manifest comes before what it lists. */
   closure(digest: Digest): Digest[] {
     const seen = new Set<Digest>();
     const childrenFirst: Digest[] = [];
@@ -139,7 +139,7 @@ export class Inventory {
     return childrenFirst.toReversed();
   }
 
-  /** The manifests that list one of `digests`, for each of them. Looks at every manifest: for rare cases only. */
+  /** For each of `digests`, the manifests that list it. Looks at every manifest, so it is for rare cases only. */
   parentsOf(digests: Iterable<Digest>): Map<Digest, Digest[]> {
     const parents = new Map<Digest, Digest[]>();
     for (const digest of digests) parents.set(digest, []);
@@ -149,7 +149,7 @@ export class Inventory {
     return parents;
   }
 
-  /** Puts the uses that are pending in order. */
+  /** Puts pending uses in order. */
   #settle(): void {
     if (this.#pending.size === 0) return;
     const inOrder = [...this.#pending].sort(([, a], [, b]) => a.order - b.order);
@@ -171,9 +171,10 @@ export class Inventory {
 }
 
 /**
- * How many levels of manifests each record stands on: 0 for a blob, 1 for an image, 2 for an index.
+ * Counts the levels below each record: 0 for a blob, 1 for an image, 2 for an index.
  *
- * On the way, digests in lists become the very strings that are the keys: a second copy of a million would be too much.
+ * Also replaces the digests in lists by the string objects of the keys, because a second copy of a million takes too
+ * much memory.
  */
 function heightsOf(digests: Contents['digests'], records: Contents['records']): Uint8Array {
   const heights = new Uint8Array(digests.length);

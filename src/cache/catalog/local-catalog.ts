@@ -27,7 +27,7 @@ const UNLINKS_AT_A_TIME = 16;
 export class LocalCatalog implements Catalog {
   readonly #context: LocalCatalogContext;
   readonly #holdersByDigest = new Map<Digest, number>();
-  /** Removals under way. */
+  /** Running removals. */
   readonly #leaving = new Map<Digest, Promise<void>>();
   #leavingBytes = 0;
   #flushing: Promise<void> = Promise.resolve();
@@ -36,7 +36,7 @@ export class LocalCatalog implements Catalog {
     this.#context = context;
   }
 
-  /** Bytes that are taken in the store, by what is just being removed too. */
+  /** Bytes that stored content takes, including content that is being removed. */
   get bytes(): number {
     return this.#context.inventory.bytes + this.#leavingBytes;
   }
@@ -78,7 +78,7 @@ export class LocalCatalog implements Catalog {
       if (record.mediaType !== undefined) yield [digest, record];
   }
 
-  /** All that is here, from the least recently used on. */
+  /** All records, the least recently used first. */
   oldestFirst(): Iterable<[Digest, Readonly<ContentRecord>]> {
     return this.#context.inventory.oldestFirst();
   }
@@ -96,7 +96,7 @@ export class LocalCatalog implements Catalog {
     await this.#context.index.write(changes);
   }
 
-  /** Resolves when no removal of `digest` runs: a file that is committed before that would be unlinked. */
+  /** Resolves when no removal of `digest` runs. Wait for it before a commit: the removal would delete the new file. */
   async settled(digest: Digest): Promise<void> {
     while (this.#leaving.has(digest)) await this.#leaving.get(digest);
   }
@@ -109,7 +109,8 @@ export class LocalCatalog implements Catalog {
   async add(digest: Digest, record: ContentRecord, changes: readonly IndexChange[]): Promise<void> {
     const { inventory, index } = this.#context;
     inventory.add(digest, record);
-    // With all that it lists, whose use is as new: else a crash could bring it back in the wrong order.
+    // Also writes the records of all that it lists, because they count as used now. Otherwise a crash could change the
+    // order.
     const records = inventory.closure(digest).flatMap((used): IndexChange[] => {
       const value = inventory.get(used);
       return value === undefined ? [] : [{ put: 'content', digest: used, value }];
@@ -136,7 +137,7 @@ export class LocalCatalog implements Catalog {
     return bytes;
   }
 
-  /** Records uses since the last time, in batches. Never rejects: what the disk refuses is reported. */
+  /** Writes the uses since the last flush to the index, in batches. Never rejects: a disk failure is reported. */
   flush(): Promise<void> {
     const { inventory, index, faults } = this.#context;
     this.#flushing = this.#flushing.then(async () => {
@@ -155,7 +156,7 @@ export class LocalCatalog implements Catalog {
   /** Removes records first and files second: a crash in between leaves a file without a record, never the reverse. */
   async #drop(records: ReadonlyMap<Digest, ContentRecord>): Promise<void> {
     const { store, index, faults } = this.#context;
-    await this.#flushing; // it may be writing just these records
+    await this.#flushing; // it may be writing these records
     await faults.tolerate(async () => index.write(await this.#changesOfRemoval(records)));
     const left = records.keys();
     const lane = async () => {
@@ -174,7 +175,7 @@ export class LocalCatalog implements Catalog {
         changes.push({ delete: 'permission', key, digest });
         if (mediaType === undefined) continue;
         repositories.set(`${key.upstream}/${key.repository}`, key);
-        // Permission for what is here stays: upstream gave it. Permission for what never came goes with its manifest.
+        // Keeps permissions for stored content, because upstream gave them. Removes those for content that never came.
         const absent = children.filter((child) => inventory.get(child) === undefined);
         changes.push(...absent.map((child): IndexChange => ({ delete: 'permission', key, digest: child })));
       }

@@ -1,11 +1,11 @@
 /**
- * Opens the cache directory and makes index and content agree, whatever became of them.
+ * Opens the cache directory and makes index and content agree, whatever happened to them.
  *
  *     format   the version of this layout; a newer one is not touched
  *     pid      the process that has the directory; if it is still there at a start, that process did not end in order
  *     index/   LevelDB; its lock keeps a second server out
  *     blobs/   the content (fs-store), the truth
- *     ingest/  what is on its way in (spool)
+ *     ingest/  content that is on its way in (spool)
  */
 import { join } from 'node:path';
 import { pid } from 'node:process';
@@ -26,9 +26,9 @@ const FILES_AT_A_TIME = 32;
 export interface CacheDirectory {
   index: IndexStore;
   contents: Contents;
-  /** Manifests were found without records: which tags mean them, and which repositories may serve them, is lost. */
+  /** Manifests were found without records, so their tags and permissions are lost. */
   manifestsWithoutOwner: boolean;
-  /** Closes the index and lets go of the directory. */
+  /** Closes the index and releases the directory. */
   close: () => Promise<void>;
 }
 
@@ -38,7 +38,7 @@ interface Surroundings {
   logger: Logger;
 }
 
-/** @throws {StorageError} it is of a newer format, another server has it, or the disk does not work */
+/** @throws {StorageError} its format is newer, another server uses it, or the disk fails */
 export async function openCacheDirectory(
   directory: string,
   surroundings: Surroundings,
@@ -78,7 +78,10 @@ export async function openCacheDirectory(
   }
 }
 
-/** @returns false if there is an index but no format: it is older than all formats. @throws {StorageError} the directory's format is newer */
+/**
+ * @returns false if there is an index without a format file, because it is older than all formats.
+ * @throws {StorageError} the directory's format is newer
+ */
 async function knowsFormat(directory: string, fs: FileSystem): Promise<boolean> {
   const text = await read(join(directory, 'format'), fs);
   if (text === undefined) return (await read(join(directory, 'index', 'CURRENT'), fs)) === undefined;
@@ -136,7 +139,7 @@ async function readContents(index: LevelIndex): Promise<Contents | undefined> {
   return contents;
 }
 
-/** Keeps the last useless index, in case somebody wants to look at it. */
+/** Keeps the damaged index, so that it can be examined. Replaces the last one that was kept. */
 async function setAside(directory: string, { fileSystem, logger }: Surroundings): Promise<void> {
   const aside = join(directory, 'index.damaged');
   await fileSystem.rm(aside, { recursive: true, force: true });
@@ -193,8 +196,8 @@ async function reconcile(
 }
 
 /**
- * Makes the record of content that has none. Content that looks like a manifest is read, and removed if it is not what
- * its digest says. Other content is checked when it is first opened.
+ * Makes the record of content that has none. Content that looks like a manifest is read, and removed if its digest does
+ * not match. Other content is checked when it is first opened.
  *
  * @throws {StorageError}
  */

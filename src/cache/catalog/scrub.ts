@@ -7,7 +7,7 @@ import type { ContentCache } from './content-cache.ts';
 import type { LocalCatalog } from './local-catalog.ts';
 import { recordOf } from './recovery.ts';
 
-/** Leaves more than half of a disk of 150 MiB/s, the slowest that is still sold, to the hits. */
+/** Leaves more than half of a disk of 150 MiB/s to pulls. That is the slowest disk that is still sold. */
 const BYTES_PER_SECOND = 64 * 1024 * 1024;
 const PROGRESS_EVERY_OBJECTS = 1000;
 
@@ -15,7 +15,7 @@ interface ScrubTotals {
   /** Objects that were read so far, and their bytes. */
   objects: number;
   bytes: number;
-  /** Objects that are not what their digest says, or lost. All were removed. */
+  /** Objects that were damaged or lost. All were removed. */
   damaged: number;
   /** Files that had no record, and have one now. */
   adopted: number;
@@ -43,7 +43,7 @@ export class Scrubber {
     this.#context = context;
   }
 
-  /** @returns undefined while another is running; else its events, which drive it */
+  /** @returns the events of a new scrub, which runs only while they are read; undefined while another one runs */
   begin(signal: AbortSignal): AsyncGenerator<ScrubEvent> | undefined {
     if (this.#abort !== undefined) return undefined;
     this.#abort = new AbortController();
@@ -57,7 +57,7 @@ export class Scrubber {
     this.#background = this.#drain(events);
   }
 
-  /** Breaks one off that runs. Idempotent. */
+  /** Stops a running scrub. Idempotent. */
   async close(): Promise<void> {
     this.#abort?.abort(new Error('the mirror is shutting down'));
     await this.#background;
@@ -78,12 +78,16 @@ export class Scrubber {
     try {
       for await (const _event of events);
     } catch (error) {
-      this.#context.logger.warn({ err: error }, 'scrub broken off');
+      this.#context.logger.warn({ err: error }, 'scrub stopped early');
     }
   }
 }
 
-/** Reads all that is here now. What is read is not evicted meanwhile; what comes later was hashed when it came. @throws {StorageError} */
+/**
+ * Reads all content that is stored now. It is not evicted while it is read. Later content was hashed when it came.
+ *
+ * @throws {StorageError}
+ */
 async function* scrub(context: ScrubContext, signal: AbortSignal): AsyncGenerator<ScrubEvent> {
   const { cache, store, catalog, clock } = context;
   const known = [...catalog.oldestFirst()].map(([digest, { size }]) => ({ digest, size }));

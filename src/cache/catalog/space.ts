@@ -1,9 +1,9 @@
 /**
- * Who may store how much: space is reserved before the first byte comes, and eviction makes room for it.
+ * Reserves space for content before its first byte comes. Eviction makes room for it.
  *
- * Two budgets count: that of the stored content (`maxBytes`), and that of the disk, which others use too. Eviction begins
- * above either and goes on in the background down to the low watermark. A little above `maxBytes`, or when the disk
- * would run full, nothing is stored until eviction has made room: pulls go on uncached.
+ * There are two budgets: one for stored content (`maxBytes`) and one for the disk, which others use too. Eviction
+ * begins above either of them and goes on in the background down to the low watermark. A little above `maxBytes`, or
+ * when the disk would run full, nothing is stored until eviction has made room. Pulls then go on uncached.
  */
 import type { Logger } from '../../telemetry/log.ts';
 import type { DiskBudget } from '../ingest/disk-budget.ts';
@@ -33,9 +33,11 @@ export interface SpaceContext {
   logger: Logger;
 }
 
-/** Space for what is on its way. What is stored in it counts by itself from then on. */
+/**
+ * Space for content that is on its way. Dispose of it when the content is stored, because that then counts by itself.
+ */
 export interface Reservation extends Disposable {
-  /** Takes more when it turns out to be needed. @throws {StorageError} there is no room */
+  /** Reserves up to `bytes` in all. @throws {StorageError} there is no room */
   grow(bytes: number): Promise<void>;
 }
 
@@ -43,7 +45,7 @@ export class Space {
   readonly #settings: SpaceSettings;
   readonly #context: SpaceContext;
   #reserved = 0;
-  /** One eviction after the other. Never rejects. */
+  /** Runs one eviction after another. Never rejects. */
   #evicting: Promise<void> = Promise.resolve();
 
   constructor(settings: SpaceSettings, context: SpaceContext) {
@@ -51,7 +53,7 @@ export class Space {
     this.#context = context;
   }
 
-  /** Bytes that are taken or reserved. */
+  /** Bytes that are stored or reserved. */
   get used(): number {
     return this.#stored + this.#reserved;
   }
@@ -70,7 +72,7 @@ export class Space {
     };
   }
 
-  /** Waits for an eviction under way. Idempotent. */
+  /** Waits for a running eviction. Idempotent. */
   async close(): Promise<void> {
     await this.#evicting;
   }
@@ -82,7 +84,7 @@ export class Space {
   async #take(wanted: number): Promise<number> {
     const bytes = Math.ceil(wanted / BLOCK_BYTES) * BLOCK_BYTES;
     let { hard } = await this.#limits();
-    // What could not have all of the room anyway is refused before anything is evicted for it.
+    // Evicts nothing for content that is larger than the whole limit.
     if (this.used + bytes > hard && bytes <= hard) {
       await this.#evict(bytes);
       ({ hard } = await this.#limits());
@@ -93,7 +95,7 @@ export class Space {
     return bytes;
   }
 
-  /** Above `soft` there is eviction, above `hard` nothing is stored. The scarcer budget counts. */
+  /** Eviction begins above `soft`, and nothing is stored above `hard`. The smaller budget counts. */
   async #limits(): Promise<{ soft: number; hard: number }> {
     const { maxBytes } = this.#settings;
     const onDisk = Math.max(0, this.#stored + (await this.#context.disk.left()));

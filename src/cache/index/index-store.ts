@@ -1,12 +1,12 @@
 /**
- * Records about content: what a tag means, what a repository holds, what lies in the content store.
+ * Records about content: what a tag means, what a repository may serve, what is in the content store.
  *
  * The content files are the truth: every record can be made again from them and from upstream.
  */
 import type { Digest } from '../../oci/digest.ts';
 import type { Repository, Tag } from '../../oci/reference.ts';
 
-/** A repository of one upstream: permission is given to it. */
+/** A repository of one upstream. Permissions are given to it. */
 export interface RepositoryKey {
   /** The upstream's name, such as `docker.io`. */
   upstream: string;
@@ -15,30 +15,30 @@ export interface RepositoryKey {
 
 export interface TagKey extends RepositoryKey {
   tag: Tag;
-  /** Manifest types that the client insists on, with commas between them. Empty: whatever upstream gives to everybody. */
+  /** The manifest types that the client accepts, separated by commas. Empty: what upstream sends by default. */
   accept: string;
 }
 
 export interface TagRecord {
-  /** What upstream last said the tag means. After a mere HEAD its manifest need not be stored yet. */
+  /** What the tag meant when upstream was last asked. After a HEAD its manifest may not be stored yet. */
   digest: Digest;
   mediaType: string;
   /** Bytes of the manifest. */
   size: number;
-  /** When upstream last said so; milliseconds since the epoch. */
+  /** When upstream last confirmed it; milliseconds since the epoch. */
   confirmedAt: number;
 }
 
 export interface ContentRecord {
   /** Bytes. */
   size: number;
-  /** Bytes as the store keeps it: whole blocks of its file system. */
+  /** Bytes on the disk: whole blocks of the file system. */
   allocated: number;
-  /** When it was last asked for; milliseconds since the epoch. */
+  /** When it was last used; milliseconds since the epoch. */
   usedAt: number;
   /** Present if this is a manifest. */
   mediaType?: string;
-  /** What a manifest lists, each once. */
+  /** The digests that a manifest lists, without duplicates. */
   children?: readonly Digest[];
   /** Absent: it was mirrored. */
   origin?: Exclude<ContentOrigin, 'mirrored'>;
@@ -54,7 +54,7 @@ export type ContentOrigin = 'mirrored' | 'imported' | 'pushed';
 export interface PermissionRecord {
   /** Bytes, as the listing manifest says; absent when only upstream confirmed it. */
   size?: number;
-  /** This is a manifest of the repository, and what it lists has permissions of its own. */
+  /** The digest is a manifest of the repository, and what it lists has permissions too. */
   expanded?: true;
 }
 
@@ -68,7 +68,7 @@ export type IndexChange =
   | { delete: 'content' | 'sums'; digest: Digest };
 
 /**
- * Asynchronous, so that an index shared by several mirrors can stand behind it.
+ * Asynchronous, so that several mirrors can share an index.
  *
  * All methods throw {StorageError}.
  */
@@ -83,7 +83,7 @@ export interface IndexStore {
   tags(within?: RepositoryKey, after?: TagKey): AsyncIterable<[TagKey, TagRecord]>;
   /** The repositories that may serve `digest`. */
   permissions(digest: Digest): AsyncIterable<[RepositoryKey, PermissionRecord]>;
-  /** All or nothing. */
+  /** Writes all changes, or none. */
   write(changes: readonly IndexChange[]): Promise<void>;
   /** Idempotent. */
   close(): Promise<void>;

@@ -1,7 +1,7 @@
 /**
  * The index store in LevelDB, with an lru-cache in front.
  *
- * Reads use `getSync`: a read costs 1.5 µs, and 46 µs by way of the thread pool (measured).
+ * Reads use `getSync`: a read costs 1.5 µs, or 46 µs through the thread pool (measured).
  */
 import { Level } from 'level';
 import { LRUCache } from 'lru-cache';
@@ -23,7 +23,10 @@ type Operation = { type: 'put'; key: string; value: StoredRecord } | { type: 'de
 
 const RECENT_RECORDS = 50_000;
 const RECENT_SUMS_BYTES = 8 * 1024 * 1024;
-/** Large: with a hop to the thread pool for every few records, a start with a million would take most of its time for hops. */
+/**
+ * Large, because every batch costs a trip to the thread pool. With small batches, a start with a million records would
+ * spend most of its time on these trips.
+ */
 const CONTENTS_BATCH = 1000;
 const CONTENTS_BATCH_BYTES = 1024 * 1024;
 // lru-cache cannot hold undefined, and a missing record is worth remembering too.
@@ -55,7 +58,7 @@ export class LevelIndex implements IndexStore {
   /** Saves what can be saved of a damaged index that is not open. @throws {StorageError} nothing could be saved */
   static async repair(directory: string): Promise<void> {
     try {
-      // In Node this is classic-level's class; the types of the two leave its static method out.
+      // In Node this is classic-level's class. The types omit its static method.
       await (Level as unknown as { repair(location: string): Promise<void> }).repair(directory);
     } catch (error) {
       throw new StorageError('index', error instanceof Error ? (error.cause ?? error) : error);
@@ -123,7 +126,7 @@ export class LevelIndex implements IndexStore {
     } catch (error) {
       throw new StorageError('index', error);
     } finally {
-      // Forgets the records after a failed batch too: nobody knows what the disk holds then.
+      // Forgets the records after a failed batch too: what the disk holds is then unknown.
       for (const { key } of operations) {
         this.#recent.delete(key);
         this.#recentSums.delete(key);
@@ -151,7 +154,7 @@ export class LevelIndex implements IndexStore {
     }
   }
 
-  /** @param after a key of the range; what comes before it, and the key itself, are left out */
+  /** @param after a key of the range; only keys after it are read */
   async *#range<R extends StoredRecord>(prefix: string, after?: string): AsyncIterable<[string, R]> {
     const from = after === undefined ? { gte: prefix } : { gt: after };
     try {
@@ -196,7 +199,9 @@ function tagKey({ tag, accept, ...repository }: TagKey): string {
   return `tag:${repositoryPath(repository)}:${tag}${accept === '' ? '' : ` ${accept}`}`;
 }
 
-/** The digest comes first, so that every repository that may serve it is found when it is forgotten. Format 1 calls it a link. */
+/**
+ * Puts the digest first, so that all its permissions are found when it is removed. Format 1 calls a permission a link.
+ */
 function permissionKey(key: RepositoryKey, digest: Digest): string {
   return `link:${digest}@${repositoryPath(key)}`;
 }
@@ -213,13 +218,13 @@ function repositoryPath({ upstream, repository }: RepositoryKey): string {
   return `${upstream}/${repository}`;
 }
 
-/** An upstream's name holds no slash. */
+/** An upstream's name has no slash. */
 function parseRepositoryPath(path: string): RepositoryKey {
   const slash = path.indexOf('/');
   return { upstream: path.slice(0, slash), repository: path.slice(slash + 1) as Repository };
 }
 
-/** An upstream's name may hold a colon, a repository does not. */
+/** An upstream's name may have a colon, a repository has none. */
 function parseTagKey(key: string): TagKey {
   const path = key.slice('tag:'.length);
   const colon = path.indexOf(':', path.indexOf('/'));

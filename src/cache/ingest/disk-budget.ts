@@ -1,11 +1,14 @@
-/** What the file system of the cache directory can still take, whatever the configured size of the cache is. */
+/**
+ * Measures what the file system of the cache directory can still take. The configured size of the cache does not
+ * matter.
+ */
 import { StorageError } from '../store/errors.ts';
 import type { FileSystem } from '../store/file-system.ts';
 import type { StorageFaults } from '../store/storage-faults.ts';
 
 export interface DiskBudgetSettings {
   directory: string;
-  /** Bytes that are left to others. */
+  /** Bytes to leave free for others. */
   keepFree: number;
 }
 
@@ -20,7 +23,9 @@ export class DiskBudget {
     this.#faults = context.faults;
   }
 
-  /** Bytes that may still be written. A disk that cannot be asked sets no limit: writing will tell. */
+  /**
+   * Bytes that may still be written. There is no limit if the disk does not answer: then writing fails when it is full.
+   */
   async left(): Promise<number> {
     const { directory, keepFree } = this.#settings;
     try {

@@ -15,12 +15,14 @@ interface Followed {
   leave(reader: FollowingReader): Promise<void>;
 }
 
-/** Bytes kept from every reader until the digest has matched. A shorter request gets nothing before that. */
+/**
+ * Bytes that are held back from every reader until the digest has matched. A shorter request gets nothing before that.
+ */
 const HOLD_BACK_BYTES = 64 * 1024;
 
 /**
- * How far a client that reads `position` to `end` may be served when the front has `front` bytes. All of them once the
- * whole blob is `verified`, else all but the last: a reply with wrong bytes is never complete.
+ * How far a client that reads `position` to `end` may be served when the front has `front` bytes. The last bytes are
+ * held back until the whole blob is `verified`, so that a reply with wrong bytes is never complete.
  */
 export function releasableEnd(position: number, end: number, front: number, verified: boolean): number {
   return verified ? end : Math.min(front, Math.max(position, end - HOLD_BACK_BYTES));
@@ -34,7 +36,7 @@ export class FollowingReader implements ContentReader {
   #progress: PromiseWithResolvers<void> | undefined;
 
   /**
-   * @param size bytes of the blob as far as this client knows. Every read fails once it turns out to be wrong
+   * @param size bytes of the blob that this client expects. Every read fails when the blob has another size
    * @param onClose called once
    */
   constructor(ingest: Followed, size: number, onClose: () => void) {
@@ -61,7 +63,7 @@ export class FollowingReader implements ContentReader {
     }
   }
 
-  /** Looks again: the ingest has got on, or has ended. */
+  /** Makes a waiting read look again, because the ingest has made progress or has ended. */
   wake(): void {
     this.#progress?.resolve();
     this.#progress = undefined;

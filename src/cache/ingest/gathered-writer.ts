@@ -5,9 +5,11 @@
 import { StorageError } from '../store/errors.ts';
 import type { FileHandle } from '../store/file-system.ts';
 
-/** Bytes that wait in memory while a write is under way. Above this the caller waits too. */
+/** Bytes that wait in memory while a write runs. Above this the caller waits too. */
 const GATHER_BYTES = 1024 * 1024;
-/** A smaller batch is held back while more comes in at once: a hop to the thread pool costs as much as copying 100 KB. */
+/**
+ * A smaller batch is held back while more comes in at once: a trip to the thread pool costs as much as copying 100 KB.
+ */
 const BATCH_BYTES = 512 * 1024;
 
 export class GatheredWriter {
@@ -35,12 +37,12 @@ export class GatheredWriter {
     this.#onWritten = onWritten;
   }
 
-  /** What lies before this position, from {@link start} on, is in the file. */
+  /** The file holds the bytes from {@link start} to this position. */
   get written(): number {
     return this.#written;
   }
 
-  /** Where the next byte that is appended will lie. */
+  /** The position of the next byte to append. */
   get end(): number {
     return this.#written + this.#writingBytes + this.#gatheredBytes;
   }
@@ -90,7 +92,7 @@ export class GatheredWriter {
     this.#makeRoom();
   }
 
-  /** Lets a batch grow for as long as every turn of the event loop brings more. */
+  /** Lets a batch grow while every turn of the event loop brings more. */
   async #gathering(): Promise<void> {
     for (let before = -1; before < this.#gatheredBytes && this.#gatheredBytes < BATCH_BYTES; ) {
       before = this.#gatheredBytes;
@@ -114,7 +116,7 @@ export class GatheredWriter {
   }
 }
 
-/** What is left of `buffers` after the first `bytes`. A write may be short: on a full disk, or over 2 GiB. */
+/** Removes the first `bytes` of `buffers`. A write may be short: on a full disk, or over 2 GiB. */
 function dropFront(buffers: Buffer[], bytes: number): Buffer[] {
   let skip = bytes;
   const rest: Buffer[] = [];

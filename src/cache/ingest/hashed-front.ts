@@ -4,11 +4,11 @@ import { type Digest, digestAlgorithm, digestFrom } from '../../oci/digest.ts';
 import { BlockSums } from '../store/block-sums.ts';
 import { ContentError } from '../store/errors.ts';
 
-/** A front for somebody who fetches the rest elsewhere. */
+/** The state of a front, for a reader that gets the rest elsewhere. */
 export interface FrontState {
   /** Bytes. */
   length: number;
-  /** Stands at the end of the front. */
+  /** The hash of the front, which can go on. */
   hash: Hash;
 }
 

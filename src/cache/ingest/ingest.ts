@@ -1,5 +1,5 @@
 /**
- * One blob on its way in: it is written to a file and hashed, and any number of followers read that file.
+ * Takes in one blob: writes it to a file and hashes it. Any number of followers read that file.
  *
  * Invariants: a follower sees only bytes of the front, which are in the file and hashed. No follower gets the last bytes
  * of what it asked for before the digest of the whole has matched. Nothing is buffered per follower, so a slow one
@@ -13,14 +13,14 @@ import { GatheredWriter } from './gathered-writer.ts';
 import type { FrontState, HashedFront } from './hashed-front.ts';
 import { free, RecentBytes } from './recent-bytes.ts';
 
-/** Read back at a time, of bytes that were written before their turn to be hashed came. */
+/** Bytes to read back at a time. They were written before it was their turn to be hashed. */
 const READ_BACK_BYTES = 1024 * 1024;
 
 /** Writes one part of a blob, front to back. */
 export interface IngestWriter {
   /**
-   * Adds the next bytes. Await the result: it is the back-pressure of the disk. The chunk is given away: its memory is
-   * freed when it is in the file.
+   * Adds the next bytes. Await the result: it is the back-pressure of the disk. Do not use the chunk afterwards: its
+   * memory is freed when it is in the file.
    *
    * @throws {ContentError} they are beyond the end of the blob
    * @throws {StorageError} they cannot be written; followers go on elsewhere from {@link Ingest.frontState}
@@ -44,7 +44,7 @@ export class Ingest {
   readonly #followers = new Set<FollowingReader>();
   #ended = false;
 
-  /** @param front what `file` already holds of this blob */
+  /** @param front the bytes of this blob that `file` already holds */
   constructor(
     front: HashedFront,
     { digest, path, file }: { digest: Digest; path: string; file: FileHandle },
@@ -53,7 +53,7 @@ export class Ingest {
     this.path = path;
     this.#file = file;
     this.#front = front;
-    this.#sized.promise.catch(() => undefined); // a failure before anybody has asked for the size
+    this.#sized.promise.catch(() => undefined); // it may fail before anybody waits for the size
   }
 
   /** Bytes of the whole blob, once known. */
@@ -61,17 +61,17 @@ export class Ingest {
     return this.#size;
   }
 
-  /** Bytes of the front: where a fetch begins that goes on. */
+  /** Bytes of the front. A resumed fetch begins here. */
   get front(): number {
     return this.#front.length;
   }
 
-  /** All bytes are here, and they are the right ones. */
+  /** All bytes have come, and the digest matches. */
   get verified(): boolean {
     return this.#verified;
   }
 
-  /** It can be followed no more: its file is closed, or about to be. */
+  /** It cannot be followed any more: its file is closed, or soon will be. */
   get ended(): boolean {
     return this.#ended;
   }
@@ -87,9 +87,9 @@ export class Ingest {
   }
 
   /**
-   * Says how long the blob is.
+   * Sets the size of the blob.
    *
-   * @throws {ContentError} it was said to be of another length before, or more bytes have come already
+   * @throws {ContentError} another size was set before, or more bytes have come already
    */
   setSize(size: number): void {
     if (this.#size !== undefined && this.#size !== size)
@@ -100,14 +100,14 @@ export class Ingest {
     this.#wake();
   }
 
-  /** Resolves when the size is known. @throws what {@link abort} was given */
+  /** Resolves when the size is known. @throws the cause that {@link abort} was given */
   sized(): Promise<void> {
     return this.#sized.promise;
   }
 
   /**
-   * Begins to write at `position`. Several writers may be at work, each on a part of its own. Parts are hashed in their
-   * order: one that came early is read back when its turn comes.
+   * Begins to write at `position`. Several writers may run, each on its own part. Parts are hashed in order: a part
+   * that comes early is read back when it is its turn.
    */
   writer(position: number): IngestWriter {
     const writer = new GatheredWriter(this.#file, position, (batch, at) => this.#written(batch, at));
@@ -146,14 +146,14 @@ export class Ingest {
     }
   }
 
-  /** Gives up; followers get `cause`. After {@link verify} has succeeded they no longer care. */
+  /** Gives up. Followers get `cause`, unless {@link verify} has succeeded. */
   abort(cause: Error): void {
     this.#failure ??= cause;
     this.#sized.reject(this.#failure);
     this.#wake();
   }
 
-  /** Cuts off what lies behind the front, so that a later attempt finds no holes. @throws the system's error */
+  /** Cuts off what is behind the front, so that a later attempt finds no holes. @throws the system's error */
   async truncate(): Promise<void> {
     await this.#settled();
     await this.#file.truncate(this.front);
@@ -173,9 +173,9 @@ export class Ingest {
   }
 
   /**
-   * Begins to read along. The caller must close the reader.
+   * Begins to follow. The caller must close the reader.
    *
-   * @param size bytes that this client expects; needed while nobody has said how long the blob is
+   * @param size bytes that this client expects; needed while the size is unknown
    * @param onClose called once, when the reader is closed
    * @throws {ContentError} the blob has another size
    */
@@ -188,7 +188,7 @@ export class Ingest {
     return follower;
   }
 
-  /** A follower is closed. */
+  /** Removes a follower that is closed. */
   async leave(follower: FollowingReader): Promise<void> {
     this.#followers.delete(follower);
     await this.#closeUnused();
@@ -216,7 +216,7 @@ export class Ingest {
     }
   }
 
-  /** Hashes what is in the file now, if its turn has come. */
+  /** Hashes a batch that is in the file now, if it is its turn. */
   #written(batch: readonly Buffer[], position: number): void {
     if (position === this.front && this.#readingBack === undefined) {
       for (const chunk of batch) this.#front.add(chunk);
@@ -226,16 +226,16 @@ export class Ingest {
     if (this.#writtenEnd() !== undefined) this.#readingBack ??= this.#readBack();
   }
 
-  /** Where the part of the file ends that goes on behind the front; undefined if nothing was written there yet. */
+  /** The end of the written part that continues the front; undefined if nothing was written there yet. */
   #writtenEnd(): number | undefined {
     const isNext = ({ start, written }: GatheredWriter) => start <= this.front && this.front < written;
     return this.#writers.find(isNext)?.written;
   }
 
-  /** Hashes what was written before its turn came. */
+  /** Hashes bytes that were written before it was their turn. */
   async #readBack(): Promise<void> {
     const buffer = Buffer.allocUnsafe(READ_BACK_BYTES);
-    this.#recent.clear(); // the front leaves it behind
+    this.#recent.clear(); // the front moves on past these bytes
     try {
       for (let end = this.#writtenEnd(); end !== undefined; end = this.#writtenEnd()) {
         this.#front.add(buffer.subarray(0, await this.#read(buffer, this.front, end)));

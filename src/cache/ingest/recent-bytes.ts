@@ -1,4 +1,4 @@
-/** The last bytes of the front, still in memory: a follower that keeps up need not wait for the disk. */
+/** Keeps the last bytes of the front in memory, so that a follower that keeps up need not wait for the disk. */
 
 export class RecentBytes {
   #start = 0;
@@ -11,7 +11,11 @@ export class RecentBytes {
     this.#start = start;
   }
 
-  /** Copies what is here of `position` to `end`. @returns bytes; 0 if they have to be read from the file */
+  /**
+   * Copies the bytes from `position` to `end` that are in memory.
+   *
+   * @returns how many; 0 if they must be read from the file
+   */
   copy(target: Buffer, position: number, end: number): number {
     let copied = 0;
     let at = this.#start;

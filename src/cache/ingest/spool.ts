@@ -1,7 +1,7 @@
 /**
- * `ingest/`: where content lies until it is verified and handed to the content store.
+ * Keeps content in `ingest/` until it is verified and moved into the content store.
  *
- * A file here is served to nobody but the followers of the ingest that writes it.
+ * Only the followers of the ingest that writes a file are served from it.
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
@@ -11,18 +11,18 @@ import type { FileHandle, FileSystem } from '../store/file-system.ts';
 import { HashedFront } from './hashed-front.ts';
 import { Ingest } from './ingest.ts';
 
-/** A shorter partial blob is fetched anew: that is cheaper than keeping it. */
+/** A shorter partial blob is fetched again from the start: that is cheaper than keeping it. */
 const RESUME_MIN_BYTES = 1024 * 1024;
-/** The name of a partial blob: its digest, and which origin it comes from. */
+/** The name of a partial blob: its digest, and a hash of its origin. */
 const PARTIAL = /^(sha256|sha512)-([a-f0-9]+)\.[a-f0-9]{16}$/;
-/** What the name of a note ends with; see {@link Spool.noteFront}. */
+/** The extension of a note; see {@link Spool.noteFront}. */
 const NOTE = '.front';
 const HASH_BUFFER_BYTES = 1024 * 1024;
 
 export class Spool {
   readonly #directory: string;
   readonly #fs: FileSystem;
-  /** Bytes of what earlier ingests left to be resumed, by path. */
+  /** Bytes of the partial blobs that can be resumed, by path. */
   readonly #partials = new Map<string, number>();
   #files = 0;
 
@@ -32,7 +32,7 @@ export class Spool {
   }
 
   /**
-   * Makes the directory and removes what earlier runs left, except large partial blobs, which are resumed.
+   * Makes the directory and removes what earlier runs left, except large partial blobs, which can be resumed.
    *
    * @throws {StorageError}
    */
@@ -60,8 +60,8 @@ export class Spool {
   }
 
   /**
-   * Begins an ingest behind what an earlier one of this digest and origin left in its file. The caller allows only one
-   * at a time for both. Bytes of another origin are not gone on from: they may be wrong ones.
+   * Begins an ingest. Resumes the file that an earlier ingest of this digest and origin left. The caller must not open
+   * two of these at a time. The bytes of another origin are not resumed, because they may be wrong.
    *
    * @throws {StorageError}
    */
@@ -112,8 +112,8 @@ export class Spool {
   }
 
   /**
-   * Notes how long the front is. Behind it there may be holes: a process that is killed while segments are written
-   * leaves some. Without a note, all that is in the file counts.
+   * Writes down the length of the front. If the process is killed while segments are written, there may be holes behind
+   * the front. Without a note, the whole file counts.
    *
    * @throws {StorageError}
    */
@@ -148,13 +148,13 @@ export class Spool {
     }
   }
 
-  /** Tries whether anything can be written at all. @throws {StorageError} */
+  /** Checks that the disk can be written to. @throws {StorageError} */
   async probe(): Promise<true> {
     await this.discard(await this.put(Buffer.from('probe')));
     return true;
   }
 
-  /** Removes a spooled file. One that cannot go now is left to the next {@link sweep}. */
+  /** Removes a spooled file. If that fails, the next {@link sweep} removes it. */
   async discard(path: string): Promise<void> {
     this.#partials.delete(path);
     await this.#fs.unlink(path).catch(() => undefined);
@@ -201,7 +201,7 @@ export class Spool {
   }
 }
 
-/** What the file holds already counts as front once it is hashed. */
+/** Hashes what the file already holds. It becomes the front. */
 async function hashFile(digest: Digest, file: FileHandle): Promise<HashedFront> {
   const front = new HashedFront(digest);
   const buffer = Buffer.allocUnsafe((await file.stat()).size === 0 ? 1 : HASH_BUFFER_BYTES);

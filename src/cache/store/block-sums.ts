@@ -1,9 +1,9 @@
 /**
- * Checksums of the blocks of a blob, so that every read of stored content can be checked, ranges too.
+ * Checksums of the blocks of a blob, so that every read of stored content can be checked, including ranges.
  *
- * Each is a Poly1305 tag under a fixed key. It guards against flipped bits and lost sectors, not against attackers: they
- * could write the index as well. Measured in CPU seconds a GiB: 0.09, where CRC-32 costs 0.22, SHA-256 0.61, and a whole
- * warm hit about 0.35. Node has no cheaper checksum.
+ * A checksum is a Poly1305 tag under a fixed key. It guards against flipped bits and lost sectors, not against
+ * attackers: they could write the index as well. Measured in CPU seconds a GiB: 0.09, where CRC-32 costs 0.22, SHA-256
+ * 0.61, and a whole warm hit about 0.35. Node has no cheaper checksum.
  */
 import { type CipherChaCha20Poly1305, createCipheriv, createSecretKey } from 'node:crypto';
 
@@ -30,7 +30,7 @@ export class BlockSum {
   }
 }
 
-/** Sums up a blob, from front to back. */
+/** Computes the sums of a blob, from front to back. */
 export class BlockSums {
   readonly #done: Buffer[] = [];
   #sum = new BlockSum();

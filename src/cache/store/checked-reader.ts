@@ -1,9 +1,9 @@
 /**
- * Reads stored content and checks every block on the way: files rot, and a power cut can leave one whose bytes never
- * reached the disk.
+ * Reads stored content and checks every block on the way: disks lose bits, and after a power cut a file may lack bytes
+ * that never reached the disk.
  *
- * Invariant: whoever gets all the bytes it asked for gets right ones. A block is checked when its end is reached, and the
- * last bytes of a range are handed out only after the block that they lie in.
+ * Invariant: a reader that gets all the bytes it asked for gets the right ones. A block is checked when its end is
+ * reached. The last bytes of a range are released only after their block was checked.
  */
 import type { Digest } from '../../oci/digest.ts';
 import { BLOCK_BYTES, BlockSum, blockSum } from './block-sums.ts';
@@ -15,7 +15,7 @@ const SCRATCH_BYTES = 64 * 1024;
 interface Listener {
   /** All of it has been read from front to back, and is right. */
   whole: () => void;
-  /** A block is not what it was. */
+  /** A block does not match its sum. */
   damaged: (error: ContentError) => Promise<void>;
   /** Called at least once. */
   closed: () => void;
@@ -30,10 +30,10 @@ export class CheckedReader implements ContentReader {
   readonly #sums: Buffer | undefined;
   readonly #listener: Listener;
   #sum = new BlockSum();
-  /** Where the block begins that {@link #sum} is of, and how far it has come. */
+  /** The start of the block that {@link #sum} is for, and the end of the bytes that it covers. */
   #block = 0;
   #summed = 0;
-  /** No block has been left out so far. */
+  /** No bytes were skipped so far. */
   #gapless = true;
 
   /** @param sums the block sums of this content. Without them it is known to be right, so a front server may send it */

@@ -9,7 +9,10 @@ import type { Digest } from '../../oci/digest.ts';
 export interface ContentReader {
   /** Bytes of the whole content. */
   readonly size: number;
-  /** Its file, below the store's own folder. Only present if all of it is known to be right, so that others may send it. */
+  /**
+   * Its file, below the store's own folder. Only present if all of it is known to be right, so that a front server may
+   * send it.
+   */
   readonly file?: string;
   /**
    * Reads into `target` from `position`, at most up to `end` (exclusive), and waits while nothing is there yet.
@@ -25,7 +28,7 @@ export interface ContentReader {
 
 /** Content that is read out of the store. Nothing has checked it. */
 export interface StoredReader extends ContentReader {
-  /** Differs when somebody has written to the file since. */
+  /** Differs after the file was written to. */
   readonly version: string;
   /** Its file, below the store's own folder. */
   readonly file?: string;

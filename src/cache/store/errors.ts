@@ -1,9 +1,9 @@
-/** What can be wrong with content and with the disk it lies on. */
+/** Errors of content, and of the disk that it is stored on. */
 import type { Digest } from '../../oci/digest.ts';
 
 export type ContentErrorCode = 'digest-mismatch' | 'size-mismatch' | 'truncated' | 'damaged';
 
-/** Bytes that are not what their digest or descriptor promises. */
+/** Bytes that do not match their digest or descriptor. */
 export class ContentError extends Error {
   override readonly name = 'ContentError';
   readonly code: ContentErrorCode;
@@ -16,10 +16,10 @@ export class ContentError extends Error {
   }
 }
 
-/** A failed operation on the cache directory. It never fails a pull: whoever meets it goes on uncached. */
+/** A failed operation on the cache directory. It never fails a pull, which goes on uncached. */
 export class StorageError extends Error {
   override readonly name = 'StorageError';
-  /** What was tried: `open`, `write`, `sync`, `rename`, `read`, `index`, `reserve`. */
+  /** The operation that failed: `open`, `write`, `sync`, `rename`, `read`, `index`, `reserve`. */
   readonly operation: string;
   /** The operating system's name for the fault, such as `ENOSPC`. */
   readonly errno: string;

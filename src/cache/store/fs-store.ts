@@ -122,7 +122,7 @@ class FileReader implements StoredReader {
     }
   }
 
-  // FileHandle.close() waits for the read under way and is idempotent.
+  // FileHandle.close() waits for a running read and is idempotent.
   close(): Promise<void> {
     return this.#file.close();
   }

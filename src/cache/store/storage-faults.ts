@@ -1,4 +1,4 @@
-/** Reports what the disk refuses. Every failure is counted; the log gets one line a minute for each kind. */
+/** Reports disk failures. Counts every failure, and logs at most one line a minute for each kind. */
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
@@ -22,7 +22,7 @@ export class StorageFaults {
   /**
    * Runs a step that the pull can do without.
    *
-   * @returns undefined if the disk refused it, which has been reported then
+   * @returns undefined if the disk failed, which is then reported
    */
   async tolerate<T>(step: () => Promise<T>): Promise<T | undefined> {
     try {

@@ -1,9 +1,9 @@
 /**
- * Opens blobs: from the content store when they are there, from a running fill, or from their origin.
+ * Opens blobs from the content store, from a running fill, or from their origin.
  *
- * Invariant: for one digest and origin at most one fill runs in this process. Whoever asks meanwhile follows it, so an
- * upstream sees one download however many clients ask on whatever route. Another upstream's running fill is not
- * followed, because nobody knows yet whether its bytes are right, or will come.
+ * Invariant: for one digest and origin at most one fill runs in this process. Other requests follow it, so upstream
+ * sees one download, however many clients ask by whatever route. A request does not follow a fill of another upstream:
+ * its bytes may be wrong, or may never come.
  */
 import type { FrontState } from '../../cache/ingest/hashed-front.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
@@ -43,12 +43,12 @@ export interface BlobStat {
 
 export interface BlobMirrorContext extends FillContext {
   permissions: Permissions;
-  /** Where the bytes of an upstream's blobs come from: for fills, and past the cache. */
+  /** Gives the origin of an upstream's blobs, for fills and for pulls that bypass the cache. */
   originOf: (upstream: Upstream) => BlobOrigin;
 }
 
 interface CachedBlob extends OpenBlob {
-  /** The fill that feeds it. */
+  /** The fill that its bytes come from. */
   fill?: Fill;
 }
 
@@ -61,7 +61,7 @@ export class BlobMirror {
   }
 
   /**
-   * @throws {UpstreamError | ContentError} no byte could be had. What fails later, fails in `content.read`
+   * @throws {UpstreamError | ContentError} no byte could be fetched. Later failures are thrown by `content.read`
    */
   async open(request: BlobRequest): Promise<OpenBlob> {
     try {
@@ -76,7 +76,7 @@ export class BlobMirror {
     }
   }
 
-  /** Answers a HEAD: nothing is fetched but headers. @throws {UpstreamError} */
+  /** Answers a HEAD. Fetches headers only. @throws {UpstreamError} */
   async stat(request: BlobRequest): Promise<BlobStat> {
     const { catalog, permissions } = this.#context;
     const stored = await catalog.get(request.digest);
@@ -91,19 +91,19 @@ export class BlobMirror {
     return { size, outcome: 'miss' };
   }
 
-  /** Resolves when no fill of the blob runs: what it brought is stored, if it can be. */
+  /** Resolves when no fill of the blob runs. The blob is then stored, unless the fill or the disk failed. */
   async settled(request: { upstream: Upstream; digest: Digest }): Promise<void> {
     await this.#fills.get(fillKey(request))?.ended;
   }
 
-  /** Breaks running fills off. Idempotent. */
+  /** Stops running fills. Idempotent. */
   async close(): Promise<void> {
     await Promise.all([...this.#fills.values()].map((fill) => fill.close()));
   }
 
   async #openCached(request: BlobRequest): Promise<CachedBlob> {
     const { catalog, cache, permissions } = this.#context;
-    let granted: GrantedBy | undefined; // asked for once, however often we have to look again
+    let granted: GrantedBy | undefined; // kept between rounds, so that upstream is asked once
     for (;;) {
       const content = await cache.open(request.digest);
       if (content !== undefined) return await this.#hit(content, request, granted);
@@ -111,7 +111,7 @@ export class BlobMirror {
       let fill = this.#fills.get(fillKey(request));
       let outcome: CacheOutcome = 'miss';
       if (fill === undefined) {
-        // A fill that ended while we looked has brought it. It is in the catalog before the fill is out of the map.
+        // Looks again: a fill may have ended meanwhile. Its blob enters the catalog before the fill leaves the map.
         if ((await catalog.get(request.digest)) !== undefined) continue;
         fill = this.#fills.get(fillKey(request));
       }
@@ -138,20 +138,23 @@ export class BlobMirror {
     }
   }
 
-  /** @returns undefined if the fill is over, or failed for a reason that need not concern this request: then look again */
+  /**
+   * @returns undefined if the fill has ended, or has failed for a reason that need not affect this request. Look again
+   *   then
+   */
   async #follow(
     fill: Fill,
     request: BlobRequest,
     expectedSize: number | undefined,
   ): Promise<ContentReader | undefined> {
     if (fill.failed) {
-      await fill.ended; // its file must be out of the way before another fill may have it
+      await fill.ended; // wait until its file is closed: the next fill may use the same file
       return undefined;
     }
     try {
       return await fill.follow(expectedSize);
     } catch (error) {
-      // Another repository's refusal or outage is not ours: we have permission, so we fetch it ourselves.
+      // Ignores a refusal or outage of another repository: this one has permission, so it fetches the blob itself.
       if (fill.request.key.repository === request.repository || !(error instanceof UpstreamError))
         throw error;
       await fill.ended;
@@ -159,7 +162,7 @@ export class BlobMirror {
     }
   }
 
-  /** The only place where a fill begins. */
+  /** Begins a fill. This is the only place that does. */
   #begin(request: BlobRequest, expectedSize: number | undefined): Fill {
     const { context, upstream, digest, segments } = request;
     const origin = this.#context.originOf(upstream);
@@ -170,7 +173,7 @@ export class BlobMirror {
     return fill;
   }
 
-  /** After the disk failed under an open blob whose reader had come to `position`. */
+  /** Goes on after the disk has failed under an open blob, whose reader has read up to `position`. */
   #recover(
     request: BlobRequest,
     fill: Fill | undefined,
@@ -179,7 +182,7 @@ export class BlobMirror {
   ): Promise<ContentReader> {
     if (error.operation === 'read') this.#context.faults.report(error); // a fill reports its own failures
     const front = fill?.frontState();
-    // A reader that is not there yet needs bytes of the front that can no longer be had: then all from the start.
+    // A reader behind the end of the front needs bytes that cannot be read any more, so it fetches all from the start.
     return this.#passthrough(request, front !== undefined && front.length <= position ? front : undefined);
   }
 

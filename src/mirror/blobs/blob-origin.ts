@@ -3,35 +3,37 @@ import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
 
-/** An upstream today. An object store or another node can stand here too: neither a fill nor a reader knows which. */
+/** An upstream today. It may also be an object store or another node: fills and readers see no difference. */
 export interface BlobOrigin {
-  /** A running fill is shared only among requests to the same origin: one that lies or crawls must not hurt another's. */
+  /**
+   * Only requests to the same origin share a fill: wrong bytes or a slow connection must not harm pulls from another.
+   */
   readonly name: string;
   /** @throws {UpstreamError} */
   open(request: BlobBytesRequest): Promise<BlobBytes>;
 }
 
 export interface BlobBytesRequest {
-  /** Its signal ends the bytes. */
+  /** Its signal stops the bytes. */
   context: RequestContext;
   repository: Repository;
   digest: Digest;
-  /** Bytes of the whole blob, where a manifest says so. It may be wrong: the origin's own word counts. */
+  /** Bytes of the whole blob, if a manifest states them. They may be wrong: what the origin states takes precedence. */
   expectedSize: number | undefined;
-  /** Where to begin. */
+  /** Position of the first byte. */
   from: number;
-  /** Where to end, exclusive. Absent: at the end of the blob. */
+  /** Position of the end, exclusive. Absent: the end of the blob. */
   to?: number;
 }
 
-/** Bytes that an origin says are those of the blob. Whether they are is for the reader to hash. */
+/** The bytes that an origin sends for a blob. The reader must hash them: they may be wrong. */
 export interface BlobBytes {
-  /** Bytes of the whole blob. Undefined: nobody says before the end. */
+  /** Bytes of the whole blob. Undefined: not known before the end. */
   readonly size: number | undefined;
-  /** Where {@link chunks} ends, exclusive: as asked for, or at the end of the blob where the origin ignores ranges. */
+  /** End of {@link chunks}, exclusive: as requested, or the end of the blob if the origin ignores ranges. */
   readonly end: number | undefined;
-  /** Call it once. @throws {UpstreamError} they broke off for good */
+  /** Call it once. @throws {UpstreamError} the bytes broke off and could not be resumed */
   chunks(): AsyncGenerator<Buffer, void, undefined>;
-  /** Lets go of bytes whose {@link chunks} nobody reads. */
+  /** Releases the connection if nobody reads {@link chunks}. */
   close(): void;
 }

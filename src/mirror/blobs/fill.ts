@@ -1,7 +1,7 @@
 /**
- * The one fetch of a cold blob: from its origin into an ingest, verified, then committed.
+ * Fetches a cold blob once: from its origin into an ingest, then verifies and commits it.
  *
- * It belongs to no request: clients come and go, it runs to its end.
+ * A fill does not belong to a request. Clients come and go, and it runs to its end.
  */
 import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
@@ -35,21 +35,21 @@ export interface FillContext {
 }
 
 export interface FillRequest {
-  /** Of the request that began it. */
+  /** The context of the request that began the fill. */
   context: RequestContext;
   origin: BlobOrigin;
   /** The repository that it is fetched from. */
   key: RepositoryKey;
   digest: Digest;
-  /** Bytes, where a manifest of the repository says so. */
+  /** Bytes, if a manifest of the repository states them. */
   expectedSize: number | undefined;
   /** Ranges of a large blob that are fetched at one time. */
   segments: number;
-  /** Settles that the repository may serve the blob, where no fetch settles it. @throws {UpstreamError} it may not */
+  /** Checks that the repository may serve a blob that needs no fetch. @throws {UpstreamError} it may not */
   permit: () => Promise<unknown>;
 }
 
-/** Reserved at a time for a blob of unknown length. */
+/** A blob of unknown length reserves this much at a time. */
 const UNKNOWN_LENGTH_STEP_BYTES = 16 * 1024 * 1024;
 
 export class Fill {
@@ -62,32 +62,33 @@ export class Fill {
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
   #failed = false;
-  /** What its followers expect at most: an origin that tells no length must not go on for ever. */
+  /** The largest size that a follower expects. Stops an origin that states no length and never ends. */
   #largestExpected: number;
 
-  /** @param onEnding called when the fill can be followed no more: its content is in the store, or it has failed */
+  /** @param onEnding called when the fill cannot be followed any more: its content is in the store, or it has failed */
   constructor(request: FillRequest, context: FillContext, onEnding: () => void) {
     this.request = request;
     this.#context = context;
     this.#onEnding = onEnding;
     this.#largestExpected = request.expectedSize ?? Number.POSITIVE_INFINITY;
-    // Whoever waits for it gets the error. A fill that nobody waits for must not end the process.
+    // Handles the rejection here too: the failure of a fill that nobody waits for must not end the process.
     this.#begun.promise.catch(() => undefined);
     this.#ended = this.#run();
   }
 
-  /** Resolves when the fill has succeeded or failed and its traces are removed. Never rejects. */
+  /** Resolves when the fill has succeeded or failed, and has cleaned up. Never rejects. */
   get ended(): Promise<void> {
     return this.#ended;
   }
 
   /**
-   * Begins to read along as soon as the size is known.
+   * Begins to follow the fill as soon as the size is known.
    *
-   * @param expectedSize bytes, as a manifest of the client's repository says. A wrong one fails this client only
+   * @param expectedSize bytes that a manifest of the client's repository states. If they are wrong, only this client
+   *   fails
    * @returns undefined if the fill has ended
-   * @throws {UpstreamError | ContentError} no byte could be had, or the blob has another size than expected
-   * @throws {StorageError} the disk refused it
+   * @throws {UpstreamError | ContentError} no byte could be fetched, or the blob has another size than expected
+   * @throws {StorageError} the disk failed
    */
   async follow(expectedSize: number | undefined): Promise<ContentReader | undefined> {
     this.#largestExpected = Math.max(this.#largestExpected, expectedSize ?? Number.POSITIVE_INFINITY);
@@ -102,22 +103,22 @@ export class Fill {
     return reader;
   }
 
-  /** It cannot be followed any more, only waited for: its file is being dealt with. */
+  /** The fill has failed. Wait for {@link ended}, because it may still use its file. */
   get failed(): boolean {
     return this.#failed;
   }
 
-  /** The whole blob is here, but not yet in the store. */
+  /** The whole blob has come and its digest matches. It may not be in the store yet. */
   get verified(): boolean {
     return this.#ingest?.verified ?? false;
   }
 
-  /** Where a reader goes on by itself after the disk has failed under the ingest. */
+  /** The front, for a reader that goes on by itself after the disk has failed. */
   frontState(): FrontState | undefined {
     return this.#ingest?.frontState();
   }
 
-  /** Breaks the fetch off. What has come is kept for the next one. */
+  /** Stops the fetch. Keeps the bytes that have come for the next one. */
   async close(): Promise<void> {
     this.#abort.abort(new Error('the mirror is shutting down'));
     await this.#ended;
@@ -139,7 +140,7 @@ export class Fill {
     } finally {
       reservation?.[Symbol.dispose]();
       metrics.ingestsInProgress.dec();
-      this.#onEnding(); // before the file may be closed under a new follower
+      this.#onEnding(); // first, so that no new follower finds its file closed
       await this.#ingest?.end();
     }
   }
@@ -157,8 +158,8 @@ export class Fill {
     }
     if (failure instanceof ContentError)
       metrics.contentRejected.inc({ upstream: origin.name, reason: failure.code });
-    // Wrong bytes are not a start for a resumed fetch, nor are more than the blob has: upstream would answer 416 to every
-    // further attempt. A disk in trouble wants its space back.
+    // Wrong bytes cannot be resumed. Nor can more bytes than the blob has: upstream would answer 416 to every attempt.
+    // A disk that fails needs the space.
     const isTooLong = failure instanceof UpstreamError && failure.status === 416;
     const resumable = !(failure instanceof ContentError || failure instanceof StorageError || isTooLong);
     if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
@@ -181,7 +182,7 @@ export class Fill {
         ingest.setSize(bytes.size);
       }
       this.#begun.resolve(ingest);
-      // An origin that ignores ranges has begun to send the whole: then that one reply is taken to its end.
+      // An origin that ignores ranges sends the whole blob. This one reply is then read to its end.
       if (first === undefined || bytes.end === undefined || bytes.end === bytes.size)
         await this.#write(ingest, bytes, from, reservation);
       else await this.#fillInSegments(ingest, bytes, { from, to: bytes.end });
@@ -236,18 +237,18 @@ export class Fill {
     }
   }
 
-  /** The followers have their bytes by now, so a disk that refuses costs only the caching. */
+  /** Stores the blob. The followers have their bytes by now, so a disk failure costs only the caching. */
   async #commit(ingest: Ingest): Promise<void> {
     const { catalog, cache, index, spool, faults } = this.#context;
     const { digest, key } = this.request;
     const { path, front: size } = ingest;
     await faults.tolerate(async () => {
       const permission = { put: 'permission', key, digest, value: { size } } as const;
-      // Another origin's fill may have brought it first.
+      // The fill of another origin may have stored it first.
       if ((await catalog.get(digest)) !== undefined) return index.write([permission]);
       await ingest.sync();
       return cache.commit({ digest, path, sums: ingest.sums() }, [permission]);
     });
-    await spool.discard(path); // what a refused commit, or the segments, have left there
+    await spool.discard(path); // a failed commit leaves the file, and segments leave a note
   }
 }

@@ -1,7 +1,7 @@
 /**
- * A blob that goes from its origin straight to one client, because the disk would not take it.
+ * Sends a blob from its origin directly to one client, because the disk failed or is full.
  *
- * The promise is the same as with the disk: the last bytes are held back until the digest of the whole has matched.
+ * As with the disk, the last bytes are held back until the digest of the whole blob has matched.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { releasableEnd } from '../../cache/ingest/following-reader.ts';
@@ -11,7 +11,7 @@ import { ContentError } from '../../cache/store/errors.ts';
 import { type Digest, digestAlgorithm } from '../../oci/digest.ts';
 import type { BlobBytes } from './blob-origin.ts';
 
-/** Reads front to back only: each read must begin where the one before it ended. */
+/** Reads in order only: each read must begin where the last one ended. */
 export class Passthrough implements ContentReader {
   readonly size: number;
   readonly #digest: Digest;
@@ -19,14 +19,14 @@ export class Passthrough implements ContentReader {
   readonly #hash: Hash;
   /** End of what has been hashed. */
   #front: number;
-  /** Hashed, wanted, not handed out yet: never more than the held-back bytes and one chunk. */
+  /** Bytes that are hashed and not read yet: at most the held-back bytes and one chunk. */
   #pending: Buffer[] = [];
   #verified = false;
   readonly #abort: AbortController;
 
   /**
    * @param bytes begin where `front` ends
-   * @param abort ends them
+   * @param abort stops them
    */
   constructor(digest: Digest, size: number, bytes: BlobBytes, abort: AbortController, front?: FrontState) {
     this.size = size;

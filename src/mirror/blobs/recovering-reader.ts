@@ -23,7 +23,7 @@ export class RecoveringReader implements ContentReader {
     try {
       return await this.#reader.read(target, position, end);
     } catch (error) {
-      // A file that was closed under a read, because the client left, is not a fault of the disk.
+      // Not a disk failure if the client left, which closes the file during a read.
       if (!(error instanceof StorageError) || this.#closed) throw error;
       const failed = this.#reader;
       this.#reader = await this.#recover(error, position);

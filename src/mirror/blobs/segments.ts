@@ -1,9 +1,9 @@
 /**
- * Which parts a large blob is fetched in, and how many at a time.
+ * Splits a large blob into parts, and decides how many are fetched at a time.
  *
- * The parts come in order, so that followers get on while later ones come. One lane fetches alone until one part has
- * been slow: parallel parts arrive out of order and are read back from the file to be hashed, which is worth it only
- * where a connection is slower than the line, as on content networks.
+ * Parts are fetched in order, so that followers make progress. One lane fetches alone until a part was slow, because
+ * parallel parts arrive out of order and must be read back from the file to be hashed. That pays off only if one
+ * connection is slower than the line, as with content delivery networks.
  */
 import type { Clock } from '../../clock.ts';
 
@@ -13,16 +13,16 @@ export interface Segment {
   to: number;
 }
 
-/** A smaller blob comes in one piece. */
+/** A smaller blob is fetched in one piece. */
 const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
 const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
 const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
-/** A connection that is this fast fetches alone. */
+/** Other lanes begin when a connection is slower than this. */
 const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
 
 /**
- * The parts of a blob from `from` on: several for each lane, so that the front grows steadily, and few enough not to
- * flood upstream with requests. None if it comes in one piece.
+ * Splits a blob from `from` on. Makes several parts for each lane, so that the front grows steadily, but few enough not
+ * to flood upstream with requests. Empty if the blob is fetched in one piece.
  *
  * @param size bytes of the whole blob
  * @param lanes parts that may be fetched at one time
@@ -42,8 +42,8 @@ export function segmentsOf(from: number, size: number | undefined, lanes: number
  * Fetches `first`, which has begun, and then the `rest`.
  *
  * @param fetch fetches one part to its end
- * @param abort ends every fetch that runs; called when one has failed
- * @throws what `fetch` throws first
+ * @param abort stops all running fetches; called when one has failed
+ * @throws the first error of `fetch`
  */
 export async function fetchInLanes(
   first: { segment: Segment; fetched: Promise<void> },

@@ -1,17 +1,19 @@
-/** An upstream as the origin of a blob: its bytes from some position on, however often the connection breaks. */
+/** Reads blobs from an upstream. Resumes each time the connection breaks. */
 import type { Clock } from '../../clock.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from '../../upstream/errors.ts';
 import type { FetchedBlob, Upstream } from '../../upstream/upstream.ts';
 import type { BlobBytes, BlobBytesRequest, BlobOrigin } from './blob-origin.ts';
 
-/** Attempts in a row that bring no byte before the fetch is given up. */
+/** The fetch fails after this many attempts in a row without a byte. */
 const MAX_FRUITLESS_ATTEMPTS = 4;
 const BACKOFF_MS = 200;
 
 export interface UpstreamOriginContext {
   metrics: Metrics;
   clock: Clock;
+  /** At least 0, below 1. Spreads attempts, so that fills that broke together do not resume together. */
+  random: () => number;
 }
 
 export class UpstreamOrigin implements BlobOrigin {
@@ -76,7 +78,7 @@ class UpstreamBytes implements BlobBytes {
       try {
         blob ??= await this.#resume();
         yield* this.#read(blob);
-        if (this.end === undefined) return; // the end of the body is the only end there is
+        if (this.end === undefined) return; // the size is unknown: the body ends with the blob
         if (this.#position !== this.end)
           throw new UpstreamError('unavailable', this.#upstream.name, 'the reply ended early');
       } catch (error) {
@@ -85,7 +87,7 @@ class UpstreamBytes implements BlobBytes {
         if (!isPassing(failure)) throw failure;
         fruitless = this.#position > before ? 0 : fruitless + 1;
         if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
-        await this.#context.clock.sleep(backoff(fruitless), signal);
+        await this.#context.clock.sleep(backoff(fruitless, this.#context.random), signal);
       } finally {
         if (blob !== undefined) abandon(blob);
         blob = undefined;
@@ -100,7 +102,7 @@ class UpstreamBytes implements BlobBytes {
   async #resume(): Promise<FetchedBlob> {
     const { context, repository, digest, to } = this.#request;
     this.#context.metrics.ingestResumes.inc({ upstream: this.#upstream.name });
-    // Asks the registry and not the redirect's target: the signature in that URL may have expired.
+    // Asks the registry again and not the target of its redirect: the signature in that URL may have expired.
     const range = rangeOptions(this.#position, to);
     const blob = await this.#upstream.fetchBlob(context, repository, digest, range);
     if (blob.size === undefined || this.size === undefined || blob.size === this.size) return blob;
@@ -113,7 +115,7 @@ class UpstreamBytes implements BlobBytes {
     let skip = this.#position - blob.start; // upstream may have ignored the Range
     for await (const chunk of blob.body as AsyncIterable<Buffer>) {
       const left = this.end === undefined ? Number.POSITIVE_INFINITY : this.end - this.#position;
-      if (left === 0) return; // more than was asked for, or than there should be: the hash will tell
+      if (left === 0) return; // ignores bytes after the end: the hash shows whether the others are right
       const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
       skip = Math.max(0, skip - chunk.length);
       if (wanted.length === 0) continue;
@@ -136,7 +138,7 @@ function rangeOptions(from: number, to: number | undefined) {
   return to === undefined ? { from } : { from, to };
 }
 
-/** Drops the connection of a reply that is not wanted to its end. */
+/** Drops the connection of a reply that is not read to its end. */
 function abandon(blob: FetchedBlob): void {
   blob.body.on('error', () => undefined).destroy();
 }
@@ -145,6 +147,6 @@ function isPassing(error: UpstreamError): boolean {
   return error.code === 'unavailable' || error.code === 'timeout' || error.code === 'rate-limited';
 }
 
-function backoff(fruitless: number): number {
-  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + Math.random());
+function backoff(fruitless: number, random: () => number): number {
+  return fruitless === 0 ? 0 : BACKOFF_MS * 2 ** (fruitless - 1) * (0.5 + random());
 }

@@ -1,4 +1,4 @@
-/** Tag lists and referrers: mutable lists that upstream alone can give. */
+/** Serves tag lists and referrers. These lists change, and only upstream has them. */
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
@@ -56,7 +56,11 @@ export class DiscoveryMirror {
     this.#logger = context.logger;
   }
 
-  /** Always asks: who lists tags wants to see the one that was pushed just now. @throws {UpstreamError} */
+  /**
+   * Always asks upstream: a client that lists tags wants to see the one that was pushed just now.
+   *
+   * @throws {UpstreamError}
+   */
   tags({ context, upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
     const key = `${upstream.name}/${repository}?${query}`;
     return this.#tagFetches.run(key, () => upstream.fetchTags(detached(context), repository, query)).result;

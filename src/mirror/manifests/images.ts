@@ -1,4 +1,4 @@
-/** The images that are held, by the names under which they were pulled: to be listed and to be forgotten. */
+/** Lists and removes cached images, by the names under which they were pulled. */
 import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
 import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
@@ -16,21 +16,21 @@ export interface CachedImage {
   repository: string;
   tag?: Tag;
   digest: Digest;
-  /** Those of which the manifest is here, such as `linux/amd64`. */
+  /** The platforms whose manifest is cached, such as `linux/amd64`. */
   platforms: string[];
-  /** Bytes of all of it that is here; images may share some. */
+  /** Bytes of its cached content. Images may share some of them. */
   size: number;
   /** Milliseconds since the epoch. */
   usedAt: number;
 }
 
-/** Where a listing goes on. */
+/** A position in a listing, from which it can go on. */
 export type ImagePosition = { tag: TagKey } | { digest: Digest; repository: RepositoryKey };
 
 export interface Removal {
-  /** Manifests and blobs that nothing needs any more, and that are gone. */
+  /** Manifests and blobs that were removed, because nothing needed them any more. */
   objects: number;
-  /** Bytes that have become free. */
+  /** Bytes that were freed. */
   bytes: number;
 }
 
@@ -49,10 +49,10 @@ export class Images {
   }
 
   /**
-   * Images with a tag by their names, then those that were pulled by digest only.
+   * Lists images with a tag in the order of their names, then those that were pulled by digest only.
    *
    * @param matching names must match it
-   * @param after only those behind this place
+   * @param after lists only images behind this position
    * @throws {StorageError}
    */
   async *list(matching: RegExp, after?: ImagePosition): AsyncIterable<[ImagePosition, CachedImage]> {
@@ -76,7 +76,7 @@ export class Images {
   }
 
   /**
-   * Forgets what a repository calls `reference`, and removes what nothing needs any more.
+   * Removes an image from a repository, and all content that nothing needs any more.
    *
    * @returns undefined if there is no such image
    * @throws {StorageError}
@@ -90,7 +90,7 @@ export class Images {
     const changes = meant.map(([tag]): IndexChange => ({ delete: 'tag', key: tag }));
 
     const unneeded = new Set<Digest>();
-    /** What this repository has no more reason to serve, needed or not. */
+    /** Content that this repository may not serve any more, even if others need it. */
     const gone = new Set<Digest>();
     const affected = await Promise.all([...digests].map((digest) => catalog.closure(digest)));
     const parents = await catalog.parentsOf(affected.flat());
@@ -119,7 +119,7 @@ export class Images {
   async *#positions(after?: ImagePosition): AsyncIterable<ImagePosition> {
     if (after === undefined || 'tag' in after) {
       for await (const [key] of this.#context.index.tags(undefined, after?.tag)) {
-        // What a client insists on is the same image once more.
+        // Skips tags for clients that accept only some types: they would list the image again.
         if (key.accept === '') yield { tag: key };
       }
     }
@@ -166,7 +166,7 @@ export class Images {
     if (held.length > 0) return held.flatMap(({ platform }) => platform ?? []);
     const [config] = parsed.blobs;
     const size = config === undefined ? undefined : (await catalog.get(config.digest))?.size;
-    // The config of an artifact may be anything, of any size.
+    // Limits the size, because the config of an artifact may be anything.
     if (config === undefined || (size ?? Number.POSITIVE_INFINITY) > MANIFEST_MAX_BYTES) return [];
     const bytes = await cache.read(config.digest);
     try {
@@ -177,7 +177,7 @@ export class Images {
     }
   }
 
-  /** The tags of a repository that are meant by `reference`, and what the others mean. */
+  /** Finds the tags of a repository that `reference` names, and the digests of its other tags. */
   async #tagsOf(key: RepositoryKey, reference: Reference): Promise<[[TagKey, Digest][], Set<Digest>]> {
     const meant: [TagKey, Digest][] = [];
     const others = new Set<Digest>();

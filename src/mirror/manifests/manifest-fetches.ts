@@ -1,6 +1,6 @@
 /**
- * Asks upstream for manifests, and stores what comes. For the same manifest it is asked once, however many clients ask
- * at the same time, and not again at once for one that it does not have.
+ * Fetches manifests from upstream and stores them. Clients that ask for the same manifest at the same time share one
+ * request. A manifest that upstream does not have is not asked for again for some time.
  */
 import { LRUCache } from 'lru-cache';
 import type { RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
@@ -18,7 +18,7 @@ import type { FreshnessPolicy } from '../freshness.ts';
 import { keyOf } from '../permissions.ts';
 import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
 
-/** The repository that is asked, for whom, and for how long its answers count. */
+/** The repository to ask, the request it is asked for, and how long its answers are valid. */
 export interface ManifestOrigin {
   context: RequestContext;
   upstream: Upstream;
@@ -35,9 +35,9 @@ export interface ManifestHeaders {
 
 export interface FetchedManifest {
   manifest: Manifest;
-  /** False if the disk did not take it. */
+  /** False if the disk failed. */
   stored: boolean;
-  /** Somebody else's fetch brought it. */
+  /** The fetch was already running for another request. */
   joined: boolean;
 }
 
@@ -63,8 +63,8 @@ export class ManifestFetches {
   }
 
   /**
-   * @param accept the media types that the answer is for; empty for whatever upstream prefers
-   * @returns undefined if upstream's reply to HEAD does not say all that ours must: then a GET has to do
+   * @param accept the media types to accept; empty: upstream chooses
+   * @returns undefined if upstream's reply to HEAD lacks a header that ours needs. Use GET then
    * @throws {UpstreamError}
    */
   head(origin: ManifestOrigin, reference: Reference, accept: string): Promise<ManifestHeaders | undefined> {
@@ -86,7 +86,7 @@ export class ManifestFetches {
   }
 
   /**
-   * @param tag is recorded with the manifest
+   * @param tag recorded together with the manifest
    * @param options as {@link Upstream.fetchManifest} takes them
    * @throws {UpstreamError}
    */
@@ -121,7 +121,7 @@ export class ManifestFetches {
     const parsed = parseManifest(fetched.bytes, fetched.mediaType);
     if (parsed === undefined) {
       metrics.contentRejected.inc({ upstream: upstream.name, reason: 'not-a-manifest' });
-      const what = `${repository}:${reference} is no manifest of a known type (${fetched.mediaType})`;
+      const what = `${repository}:${reference} is not a manifest of a known type (${fetched.mediaType})`;
       throw new UpstreamError('invalid-response', upstream.name, what);
     }
     const manifest = { digest: fetched.digest, mediaType: parsed.mediaType, bytes: fetched.bytes };
@@ -140,7 +140,7 @@ export class ManifestFetches {
     ask: () => Promise<T>,
   ): Promise<T> {
     const { clock } = this.#context;
-    // By `accept`, too: what one client will not take may be there for others.
+    // Includes `accept`: a manifest that is missing for one client may exist for clients that accept more types.
     const key = flightKey(keyOf(origin), reference, accept);
     const missing = this.#missing.get(key);
     if (missing !== undefined && clock.now() < missing.until) throw missing.error;
@@ -155,12 +155,12 @@ export class ManifestFetches {
   }
 }
 
-/** What two questions have in common that are one. */
+/** The key by which equal requests to upstream are one. */
 export function flightKey(key: RepositoryKey, reference: Reference, accept: string): string {
   return `${key.upstream}/${key.repository} ${reference} ${accept}`;
 }
 
-/** For a question to upstream. */
+/** The option of a request to upstream; empty if any type is accepted. */
 export function acceptOption(accept: string): { accept?: string } {
   return accept === '' ? {} : { accept };
 }

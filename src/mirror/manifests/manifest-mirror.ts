@@ -1,5 +1,5 @@
 /**
- * Opens manifests by tag and by digest: from the cache while it may, from upstream when it must.
+ * Opens manifests by tag and by digest: from the cache if that is allowed, otherwise from upstream.
  *
  * Invariants: a tag moves only after its new manifest is stored; a digest that is stored is never fetched again;
  * upstream is asked once, however many clients ask at the same time.
@@ -37,7 +37,7 @@ export interface ManifestRequest extends ManifestOrigin {
 }
 
 export interface OpenManifest extends ManifestHeaders {
-  /** Absent where a HEAD could be answered without having them. */
+  /** Absent if a HEAD was answered without them. */
   bytes?: Buffer;
   outcome: CacheOutcome;
   /** Why a stale manifest is served. */
@@ -54,7 +54,7 @@ const REMEMBERED_POSTPONED = 10_000;
 
 export interface ManifestMirrorContext extends ManifestFetchContext {
   catalog: Catalog;
-  /** Manifests are held whose tags are not known: an unknown tag may mean one of them. */
+  /** Some stored manifests have lost their tags. An unknown tag may mean one of them. */
   manifestsWithoutOwner: boolean;
   index: IndexStore;
   logger: Logger;
@@ -64,7 +64,7 @@ export class ManifestMirror {
   readonly #context: ManifestMirrorContext;
   readonly #fetches: ManifestFetches;
   readonly #revalidations = new SingleFlight<TagMeaning>();
-  /** What stale tags are served as until they are asked about again, while upstream limits us. */
+  /** Stale tags that are served without asking upstream, because it limits us. */
   readonly #postponed = new LRUCache<string, { meaning: TagMeaning; until: number }>({
     max: REMEMBERED_POSTPONED,
   });
@@ -77,12 +77,12 @@ export class ManifestMirror {
     this.#fetches = new ManifestFetches(context);
   }
 
-  /** Waits for what runs in the background. Idempotent. */
+  /** Waits for background revalidations. Idempotent. */
   async close(): Promise<void> {
     await Promise.all(this.#background);
   }
 
-  /** @throws {UpstreamError} it is not held, or must not be served, and upstream did not give it */
+  /** @throws {UpstreamError} the manifest is not cached or must not be served, and upstream did not send it */
   async open(request: ManifestRequest): Promise<OpenManifest> {
     try {
       return await this.#openCached(request);
@@ -100,7 +100,7 @@ export class ManifestMirror {
     const found = await this.#byTag(request, reference, '');
     const insistedOn = acceptedManifestTypes(request.accept);
     if (insistedOn.length === 0 || insistedOn.includes(found.mediaType)) return found;
-    // Upstream may negotiate something else for this client; that answer must not become everybody's.
+    // Keeps a separate record for such a client: upstream may send it another manifest, which others must not get.
     return this.#byTag(request, reference, insistedOn.join(', '));
   }
 
@@ -129,12 +129,12 @@ export class ManifestMirror {
     const revalidate = () => this.#revalidate(request, key, record, freshness);
     if (freshness === 'stale-while-revalidate') {
       this.#inBackground(request, this.#revalidations.run(flight, revalidate));
-      const warning = `past its TTL, and being asked about; served as it was ${since(record)}`;
+      const warning = `past its TTL and being revalidated; served as it was ${since(record)}`;
       return this.#serve(request, { record, outcome: 'stale', warning });
     }
     const postponed = this.#postponed.get(flight);
     const wait = (postponed?.until ?? 0) - this.#context.clock.now();
-    // The clock may have been turned back: no wait is longer than the TTL.
+    // A wait longer than the TTL does not count: the clock was turned back.
     if (postponed !== undefined && freshness === 'stale' && wait > 0 && wait <= request.freshness.tagTtlMs)
       return this.#serve(request, postponed.meaning);
     const meaning = await this.#revalidations.run(flight, revalidate).result;
@@ -151,7 +151,7 @@ export class ManifestMirror {
     if (!request.head && held === undefined) return this.#miss(request, key.tag, key);
     await this.#tolerate(async () => {
       if (held !== undefined) await manifests.permit(key, held);
-      // No older meaning is lost by recording this one before its manifest is here.
+      // May be recorded before its manifest is stored, because there is no older record that could be lost.
       const value = { digest, mediaType, size, confirmedAt: clock.now() };
       await index.write([{ put: 'tag', key, value }]);
     });
@@ -167,7 +167,7 @@ export class ManifestMirror {
     }
     const held = await this.#context.manifests.get(digest);
     if (held !== undefined) return { ...describe(held), ...how };
-    return this.#miss(request, digest); // known by a HEAD only
+    return this.#miss(request, digest); // a HEAD recorded the tag without its manifest
   }
 
   async #revalidate(
@@ -227,7 +227,7 @@ export class ManifestMirror {
     }
   }
 
-  /** Nobody waits for it, so its failure is only logged; a success is seen by the next who asks. */
+  /** Only logs a failure, because nobody waits for the result. The next request sees a success. */
   #inBackground(
     { context: { id: requestId } }: ManifestRequest,
     { result, joined }: { result: Promise<TagMeaning>; joined: boolean },
@@ -242,7 +242,7 @@ export class ManifestMirror {
     void ended.then(() => this.#background.delete(ended));
   }
 
-  /** An upstream that limits us is not to get a HEAD for each pull of a tag that moved: one a TTL does. */
+  /** Asks an upstream that limits us at most once a TTL, and not for each pull of a stale tag. */
   #postpone({ freshness }: ManifestRequest, key: TagKey, meaning: TagMeaning, retryAfterMs: number): void {
     const until = this.#context.clock.now() + Math.min(freshness.tagTtlMs, retryAfterMs);
     this.#postponed.set(flightKey(key, key.tag, key.accept), { meaning, until });

@@ -1,7 +1,7 @@
 /**
- * Manifests that we hold: in the content store as they came, the recent ones also in memory.
+ * Keeps manifests in the content store exactly as they came, recent ones also in memory.
  *
- * Storing one records what it lists, which gives its repository permission to serve those digests.
+ * Storing a manifest records what it lists. That gives its repository permission to serve those digests.
  */
 import { LRUCache } from 'lru-cache';
 import type { Catalog } from '../../cache/catalog/catalog.ts';
@@ -47,7 +47,7 @@ export class ManifestStore {
     return manifest;
   }
 
-  /** The same, but it does not count as a use. @throws {StorageError} */
+  /** Like {@link get}, but does not count as a use. @throws {StorageError} */
   async peek(digest: Digest): Promise<Manifest | undefined> {
     const { catalog, cache } = this.#context;
     const mediaType = (await catalog.get(digest))?.mediaType;
@@ -62,8 +62,7 @@ export class ManifestStore {
   }
 
   /**
-   * Stores a verified manifest, and the tag that was asked for in the same step: a tag never moves before its
-   * manifest is here.
+   * Stores a verified manifest and its tag in one step, so that a tag never moves before its manifest is stored.
    *
    * @throws {StorageError}
    */
@@ -83,7 +82,25 @@ export class ManifestStore {
     this.#recent.set(digest, manifest);
   }
 
-  /** Gives a repository permission for a manifest that is here and for what it lists, and a tag. @throws {StorageError} */
+  /**
+   * Stores a verified manifest unless it is stored already. Gives the repository permission for it and for what it
+   * lists, and records `tag`.
+   *
+   * @throws {StorageError}
+   */
+  async putIfAbsent(
+    key: RepositoryKey,
+    manifest: Manifest,
+    parsed: ParsedManifest,
+    tag?: TagChange,
+  ): Promise<void> {
+    // An import first stores manifests like blobs, without a media type. These are stored once more.
+    const isStored = (await this.#context.catalog.get(manifest.digest))?.mediaType !== undefined;
+    if (isStored) await this.permit(key, manifest, tag);
+    else await this.put(key, manifest, parsed, tag);
+  }
+
+  /** Gives a repository permission for a stored manifest and what it lists. Records `tag`. @throws {StorageError} */
   async permit(key: RepositoryKey, manifest: Manifest, tag?: TagChange): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
     if (parsed !== undefined) await this.#context.index.write(changesOf(key, manifest, parsed, tag));
@@ -92,7 +109,7 @@ export class ManifestStore {
 
 export interface TagChange {
   key: TagKey;
-  /** When upstream said what the tag means; milliseconds since the epoch. */
+  /** When upstream confirmed the tag; milliseconds since the epoch. */
   confirmedAt: number;
 }
 

@@ -152,7 +152,7 @@ export const accessRules: readonly Mutation[] = [
     file: 'src/access/network/addresses.ts',
     replace: 'all.slice(0, 4)',
     by: 'all',
-    promise: 'whoever has a /64 is slowed down as one client',
+    promise: 'a client that has a /64 is slowed down as one client',
     tests: NETWORKS,
   },
   {

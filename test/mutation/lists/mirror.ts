@@ -179,7 +179,7 @@ export const mirror: readonly Mutation[] = [
   },
   {
     file: 'src/mirror/freshness.ts',
-    replace: "if (age < 0) return 'stale'; // the machine's clock went back: how old it is, nobody knows",
+    replace: "if (age < 0) return 'stale';",
     by: '',
     promise: 'a clock that went back makes nothing fresh',
     tests: ['test/unit/mirror/freshness.test.ts'],

@@ -106,15 +106,15 @@ suite('a rule that can never decide is an error', () => {
       /certificate:CN=…/,
     ],
     ['a wildcard of kinds', { who: 'u*', pull: '*' }, /must be anonymous/],
-    ['users without a file', { who: 'user:*', pull: '*' }, /user:\* is nobody.*access\.users/, NONE],
-    ['tokens without a file', { who: 'token:x', pull: '*' }, /token:x is nobody.*access\.tokens/, NONE],
+    ['users without a file', { who: 'user:*', pull: '*' }, /user:\* matches nobody.*access\.users/, NONE],
+    ['tokens without a file', { who: 'token:x', pull: '*' }, /token:x matches nobody.*access\.tokens/, NONE],
     ['certificates that nobody asks for', { who: 'certificate:CN=x', pull: '*' }, /clientCa/, NONE],
     ['tokens without an issuer', { who: 'oidc:x', claims: { sub: 'a' }, pull: '*' }, /access\.oidc/, NONE],
-    ['anybody known, where nobody can be', { who: '*', pull: '*' }, /there is no way to/, NONE],
+    ['anybody known, where nobody can be', { who: '*', pull: '*' }, /no login is configured/, NONE],
     [
       'another issuer',
       { who: 'oidc:circle', claims: { sub: 'a' }, pull: '*' },
-      /none of the issuers.*: github, gitlab/,
+      /is not one of the issuers.*: github, gitlab/,
     ],
     [
       'claims of a user',
@@ -149,7 +149,7 @@ suite('a rule for an issuer without claims is an error', () => {
     ['gitlab', /GitLab\.com\) without claims lets in everybody.*project_id or namespace_id/],
     ['google', /Google\) without claims lets in everybody.* sub,/],
     ['azure', /Azure\) without claims lets in everybody.*tid together with sub/],
-    ['k8s', /oidc:k8s without claims lets in whoever gets a token there/],
+    ['k8s', /oidc:k8s without claims lets in anyone who gets a token there/],
   ] as const) {
     const error = new RegExp(`^error \\w+: .*${message.source}.* or everyone: true to the issuer`);
     const who = `oidc:${name}`;
@@ -185,7 +185,7 @@ suite('a rule for an issuer without claims is an error', () => {
     const issuers = [{ name: 'acme', issuer: `${ISSUERS.github}/acme` }];
     assertOne(problems({ who: 'oidc:acme', pull: '*' }, { issuers }), /GitHub Actions/);
     const other = [{ name: 'acme', issuer: `${ISSUERS.github}.evil.example` }];
-    assertOne(problems({ who: 'oidc:acme', pull: '*' }, { issuers: other }), /whoever gets a token there/);
+    assertOne(problems({ who: 'oidc:acme', pull: '*' }, { issuers: other }), /anyone who gets a token there/);
   });
 });
 

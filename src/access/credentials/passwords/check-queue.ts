@@ -1,13 +1,13 @@
 /**
- * Password checks, a few at a time: each takes a processor for a tenth of a second or more, and a thread that file reads
- * need as well.
+ * Runs password checks, a few at a time: each takes a processor for a tenth of a second or more, and a thread that file
+ * reads need as well.
  *
  * The queue is fair between clients, not between requests. Each client has its own line and they take turns, so the
  * first login of one client waits for one check of each other client and not for a flood of one.
  */
 import { TooManyAttemptsError } from '../../errors.ts';
 
-/** Of the places in the queue, for one client. */
+/** The share of the places in the queue that one client may take. */
 const LARGEST_SHARE = 1 / 4;
 const RETRY_AFTER_MS = 2_000;
 
@@ -52,7 +52,7 @@ export class CheckQueue {
     return promise;
   }
 
-  /** Gives the place of a check that has ended to the next. */
+  /** Begins the next check after one has ended. */
   #passOn(): void {
     for (const [client, [next, ...rest]] of this.#waitingByClient) {
       this.#waitingByClient.delete(client);

@@ -1,10 +1,10 @@
 /**
- * What failed logins cost: the next attempts have to wait.
+ * Slows logins down after failures: the next attempts must wait.
  *
  * Attempts of one user from one client are spaced further and further apart: after 3 failures by 250 ms, then by twice
- * as much each time, at most by 10 s. So are all attempts of one client, whatever user they name, after 20 failures and
- * at most by 1 s. It is a pace and not a delay of each request, because a thousand requests that all wait 10 s at the
- * same time would still be a hundred guesses a second.
+ * as much each time, at most by 10 s. All attempts of one client, for any user, are spaced in the same way after 20
+ * failures, at most by 1 s. Attempts take turns. A delay of each request would not help: a thousand requests that all
+ * wait 10 s at the same time are still a hundred guesses a second.
  *
  * An attempt that would wait for more than 10 s is refused at once. Failures are forgotten one by one, with time.
  */
@@ -16,7 +16,7 @@ import { TooManyAttemptsError } from '../../errors.ts';
 
 const FIRST_SPACING_MS = 250;
 const LONGEST_WAIT_MS = 10_000;
-/** Each holds a connection. */
+/** Attempts that wait. Each holds a connection. */
 const MOST_HELD = 1_000;
 const MOST_REMEMBERED = 10_000;
 
@@ -24,7 +24,7 @@ interface PaceRule {
   /** Failures that cost nothing: people mistype. */
   free: number;
   longestMs: number;
-  /** One failure is forgotten every so often. */
+  /** One failure is forgotten each time this long has passed. */
   forgetMs: number;
 }
 
@@ -106,7 +106,7 @@ export class FailedLogins {
 class Pace {
   readonly #rule: PaceRule;
   #failures = 0;
-  /** Until when what is to be forgotten has been forgotten. */
+  /** Failures were forgotten up to this time. */
   #countedAt = 0;
   #next = 0;
 
@@ -114,7 +114,7 @@ class Pace {
     this.#rule = rule;
   }
 
-  /** The earliest turn that nobody has. */
+  /** The earliest free turn. */
   next(now: number): number {
     // The clock may have been turned back: the last turn is 10 s ahead at most, and the next one 10 s after it.
     return this.#next - now > 2 * LONGEST_WAIT_MS ? now : this.#next;
@@ -143,7 +143,7 @@ class Pace {
     this.#countedAt = now;
   }
 
-  /** More would not be felt while it goes on, but for long after. */
+  /** Limits the count: more failures would not slow an attack down further, but would be remembered for long after. */
   get #mostFailures(): number {
     return this.#rule.free + 1 + Math.ceil(Math.log2(this.#rule.longestMs / FIRST_SPACING_MS));
   }

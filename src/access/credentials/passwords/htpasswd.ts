@@ -16,13 +16,13 @@ export interface PasswordLine {
 
 export interface Htpasswd {
   readonly lineByName: ReadonlyMap<string, PasswordLine>;
-  /** Stands in for the hash of an unknown user, so that a check takes the same time. No password is accepted by it. */
+  /** Stands in for the hash of an unknown user, so that a check takes the same time. No password matches it. */
   readonly dummyHash: string;
 }
 
 /**
  * Bcrypt encodes 16 bytes of salt and 23 bytes of hash, 6 bits a character, so the last character of each has few
- * possible values. The library never accepts a password for any other, so such a line would shut its user out.
+ * possible values. The library matches no password to any other hash, so such a line would shut its user out.
  */
 const BCRYPT = /^\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$/;
 /** Below 4 bcrypt is not defined. One check of cost 14 takes a second, and each more doubles it. */

@@ -3,7 +3,7 @@
  * a right password for 5 minutes, a wrong one for one minute.
  *
  * A remembered password never waits. Any other attempt waits for its turn (`failed-logins.ts`), then in the queue of
- * checks. An unknown user takes the same way and the same time as a wrong password.
+ * checks. An unknown user is handled in the same way and in the same time as a wrong password.
  */
 import { createHmac, randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
@@ -15,7 +15,7 @@ import type { CheckQueue } from './check-queue.ts';
 import type { FailedLogins } from './failed-logins.ts';
 import { type Htpasswd, LONGEST_NAME_BYTES, type PasswordLine } from './htpasswd.ts';
 
-/** Bcrypt looks at no more, so a longer password would be accepted for what it begins with. */
+/** Bcrypt ignores further bytes, so a longer password would be accepted by its beginning alone. */
 const LONGEST_PASSWORD_BYTES = 72;
 const REMEMBER_RIGHT_MS = 5 * 60_000;
 const REMEMBER_WRONG_MS = 60_000;
@@ -43,7 +43,7 @@ export interface UsersContext {
 
 /** What is known of a name and a password without a check. */
 interface Recalled {
-  /** Stands for name, password and the user's line. What is remembered under it ends when the line changes. */
+  /** Made from name, password and the user's line, so that a changed line makes a remembered result useless. */
   key: string;
   line: PasswordLine | undefined;
   dummyHash: string;
@@ -53,7 +53,7 @@ interface Recalled {
 export class Users {
   readonly #context: UsersContext;
   readonly #secret = randomBytes(32);
-  /** Apart from wrong ones: a flood of those must not make us forget these. */
+  /** Kept apart from wrong passwords: a flood of those must not push out the right ones. */
   readonly #right: LRUCache<string, true>;
   readonly #wrong: LRUCache<string, true>;
   readonly #checks = new SingleFlight<boolean>();

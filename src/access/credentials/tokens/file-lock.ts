@@ -2,8 +2,8 @@
  * One process at a time changes a file. The lock is a second file, `FILE.lock`, which only one process can create.
  *
  * A process that was killed leaves its lock behind. A lock that stays the same for 10 s is broken: no change takes that
- * long. Time is counted in looks, so no clock of another machine matters. A process that was merely slow notices by
- * `isHeld`, before its change takes effect.
+ * long. Time is counted in looks, because the clocks of machines differ. A process that was only slow notices a broken
+ * lock by `isHeld`, before its change takes effect.
  */
 import { randomUUID } from 'node:crypto';
 import { readFile, unlink, writeFile } from 'node:fs/promises';
@@ -18,7 +18,7 @@ const MOST_LOOKS = 600;
 
 /**
  * @param file absolute path @param work is asked to look at `isHeld` just before its change takes effect
- * @throws {AccessFileError} the lock cannot be had
+ * @throws {AccessFileError} the lock cannot be taken
  */
 export async function withFileLock<T>(
   file: string,

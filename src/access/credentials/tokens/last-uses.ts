@@ -34,7 +34,7 @@ export class LastUses {
     this.#timer = context.clock.every(WRITE_EVERY_MS, () => this.#write());
   }
 
-  /** Goes on from what the file says. A damaged file is no reason not to start. */
+  /** Reads the file. A damaged file does not keep the mirror from starting. */
   static async open(path: string, context: { clock: Clock; logger: Logger }): Promise<LastUses> {
     let timeByName = new Map<string, number>();
     try {

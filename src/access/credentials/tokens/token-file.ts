@@ -72,7 +72,7 @@ export async function listTokens(path: string, lastUses: string | undefined): Pr
   const timeByName = lastUses === undefined ? new Map<string, number>() : await readLastUses(lastUses);
   return parseTokens(found.text, path).map((token) => {
     const time = timeByName.get(token.name);
-    // An older use was that of another token which had this name.
+    // Ignores an older use: that was another token with this name.
     return { ...token, lastUsed: time !== undefined && time >= token.created ? time : undefined };
   });
 }
@@ -130,14 +130,14 @@ async function write(path: string, text: string, like: ReadFile | undefined): Pr
   await file.sync();
 }
 
-/** A file that the server may read must not become one of root's because root has changed it. */
+/** Keeps owner and mode: when root changes the file, the server must still be able to read it. */
 async function becomeLike(file: FileHandle, { mode, uid, gid }: ReadFile): Promise<void> {
   const now = await file.stat();
   if (now.uid !== uid || now.gid !== gid) await file.chown(uid, gid);
   await file.chmod(mode); // after the owner, because a change of owner takes bits away
 }
 
-/** Without it, a power failure could bring a revoked token back. */
+/** Syncs a folder: without that, a power failure could bring a revoked token back. */
 async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, 'r');
   try {

@@ -3,8 +3,8 @@
  *
  *     ci-team sha256:<64 hex digits> 2026-11-25T10:00:00Z 2027-02-23T10:00:00Z
  *
- * Name, SHA-256 of the whole secret (`printf %s mpt_… | sha256sum`), when it was made, when it expires; in between spaces
- * or tabs. Empty lines and lines that begin with `#` are skipped, any other line is an error.
+ * Name, SHA-256 of the whole secret (`printf %s mpt_… | sha256sum`), when it was made, when it expires; separated by
+ * spaces or tabs. Empty lines and lines that begin with `#` are skipped, any other line is an error.
  *
  * A fast hash is enough: the secret is 256 random bits, and nobody can try that many.
  */
@@ -23,7 +23,9 @@ export interface TokenLine {
   readonly fingerprint: string;
 }
 
-/** What `parseTokens` reads from; Latin-1 brings back every byte of a comment as it was. The format itself is ASCII. */
+/**
+ * The encoding that `parseTokens` reads. Latin-1 keeps every byte of a comment as it is. The format itself is ASCII.
+ */
 export const TOKENS_ENCODING = 'latin1';
 
 export const NEW_FILE_HEADER = `# Robot tokens of Millpond, one a line: name, SHA-256 of the secret, when it was made, when it expires (UTC).
@@ -42,7 +44,7 @@ export function isTokenName(text: string): boolean {
   return NAME.test(text);
 }
 
-/** Whether `text` is meant as the secret of a robot token. Then it is nothing else, even if no token has it. */
+/** Whether `text` has the form of a robot token's secret. It is then not tried as anything else. */
 export function isTokenSecret(text: string): boolean {
   return text.startsWith(SECRET_PREFIX);
 }
@@ -52,7 +54,7 @@ export function hashOfSecret(secret: string): string {
 }
 
 /**
- * A new secret, and the line that lets it in. The secret is not kept anywhere.
+ * Makes a new secret, and the line that admits it. The secret is not kept anywhere.
  *
  * @param times milliseconds since the epoch; parts of a second are dropped
  * @throws {RangeError} the name or the times cannot be written in a line
@@ -105,7 +107,7 @@ function formatTime(ms: number): string {
   return seconds;
 }
 
-/** `Date.parse` takes the 30th of February for the 2nd of March, so it is written again and compared. */
+/** Writes the time again and compares, because `Date.parse` takes 30 February for 2 March. */
 function parseTime(text: string): number | undefined {
   if (!TIME.test(text)) return undefined;
   const ms = Date.parse(text);
