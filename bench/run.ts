@@ -28,6 +28,7 @@ import { isOnPath } from './lib/processes.ts';
 import { type Report, renderReport, report, type Samples } from './lib/report.ts';
 import type { Lab, Scenario } from './lib/scenario.ts';
 import { Upstream } from './lib/upstream-control.ts';
+import { foreignUpstream } from './scenarios/foreign-upstream.ts';
 import { herd } from './scenarios/herd.ts';
 import { hitBlobCrowd, hitBlobLarge } from './scenarios/hit-blob-large.ts';
 import { hitBlobSmall } from './scenarios/hit-blob-small.ts';
@@ -49,6 +50,7 @@ const SCENARIOS: readonly Scenario[] = [
   missThrottledTotal,
   missThrottledConnection,
   herd,
+  foreignUpstream,
   slowClient,
   imagePull,
   scale10k,
@@ -142,7 +144,7 @@ async function runScenario(scenario: Scenario): Promise<Samples> {
     directory,
     servers: {},
     startAnother: ({ checkout = here }, at, cache) =>
-      startMillpond({ directory: at, upstreamPort: upstream.port }, checkout, cache),
+      startMillpond({ directory: at, ...portsOf(upstream) }, checkout, cache),
   };
   try {
     if (other === undefined) {
@@ -170,7 +172,7 @@ async function startPeer(lab: Lab, peer: PeerName): Promise<void> {
     skipped.add(`${peer}: ${missing} is not installed (apt-get install ${missing})`);
     return;
   }
-  const surroundings = { directory: join(lab.directory, peer), upstreamPort: lab.upstream.port };
+  const surroundings = { directory: join(lab.directory, peer), ...portsOf(lab.upstream) };
   await mkdir(surroundings.directory);
   const start: Partial<Record<PeerName, () => Server | Promise<Server>>> = {
     millpond: () => startMillpond(surroundings, here),
@@ -183,8 +185,12 @@ async function startPeer(lab: Lab, peer: PeerName): Promise<void> {
   if (server !== undefined) lab.servers[peer] = server;
 }
 
+function portsOf({ port, foreignPort }: Upstream): { upstreamPort: number; foreignPort: number } {
+  return { upstreamPort: port, foreignPort };
+}
+
 async function startVersion(lab: Lab, name: VersionName, checkout: Checkout): Promise<void> {
-  const surroundings = { directory: join(lab.directory, name), upstreamPort: lab.upstream.port };
+  const surroundings = { directory: join(lab.directory, name), ...portsOf(lab.upstream) };
   await mkdir(surroundings.directory);
   lab.servers[name] = { ...(await startMillpond(surroundings, checkout)), name };
 }
@@ -192,7 +198,7 @@ async function startVersion(lab: Lab, name: VersionName, checkout: Checkout): Pr
 async function startCeiling(lab: Lab, path: string): Promise<void> {
   const { millpond } = lab.servers;
   if (millpond === undefined) return;
-  const surroundings = { directory: lab.directory, upstreamPort: lab.upstream.port };
+  const surroundings = { directory: lab.directory, ...portsOf(lab.upstream) };
   lab.servers.bare = await startBare(surroundings, await exampleOf(millpond, path));
 }
 

@@ -64,6 +64,7 @@ export interface Surroundings {
   /** Empty; removed by the caller. */
   directory: string;
   upstreamPort: number;
+  foreignPort: number;
 }
 
 /**
@@ -71,7 +72,7 @@ export interface Surroundings {
  * @param more settings of its registry side besides the address
  */
 export async function startMillpond(
-  { directory, upstreamPort }: Surroundings,
+  { directory, upstreamPort, foreignPort }: Surroundings,
   checkout: Checkout,
   cache: Record<string, unknown> = {},
   more: Record<string, unknown> = {},
@@ -82,7 +83,10 @@ export async function startMillpond(
     operations: { listen: `127.0.0.1:${operationsPort}` },
     cache: { directory: join(directory, 'cache'), ...cache },
     defaultUpstream: 'upstream.test',
-    upstreams: { 'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` } },
+    upstreams: {
+      'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` },
+      'foreign.test': { url: `http://127.0.0.1:${foreignPort}` },
+    },
   };
   const file = join(directory, 'millpond.yaml');
   await writeFile(file, stringify(config));

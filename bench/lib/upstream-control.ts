@@ -2,16 +2,25 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RunningProcess, startProcess, until } from './processes.ts';
-import type { Throttle, UpstreamStats } from './upstream.ts';
+import type { Foreign, Throttle, UpstreamStats } from './upstream.ts';
+
+interface Ports {
+  port: number;
+  foreignPort: number;
+  control: number;
+}
 
 export class Upstream {
   readonly port: number;
+  /** Of the registry that sends wrong bytes. */
+  readonly foreignPort: number;
   readonly #control: number;
   readonly #running: RunningProcess;
   #seed = 0;
 
-  private constructor(ports: { port: number; control: number }, running: RunningProcess) {
+  private constructor(ports: Ports, running: RunningProcess) {
     this.port = ports.port;
+    this.foreignPort = ports.foreignPort;
     this.#control = ports.control;
     this.#running = running;
   }
@@ -21,7 +30,7 @@ export class Upstream {
     const running = startProcess(process.execPath, [join(import.meta.dirname, 'upstream.ts')], logFile);
     const said = () => readFileSync(logFile, 'utf8');
     await until('the upstream', running, async () => said().includes('\n'));
-    return new Upstream(JSON.parse(said()) as { port: number; control: number }, running);
+    return new Upstream(JSON.parse(said()) as Ports, running);
   }
 
   get url(): string {
@@ -46,6 +55,11 @@ export class Upstream {
 
   throttle(throttle: Throttle): Promise<unknown> {
     return this.#command('throttle', throttle);
+  }
+
+  /** How the foreign registry sends its wrong bytes from now on. */
+  setForeign(manner: Foreign): Promise<unknown> {
+    return this.#command('foreign', manner);
   }
 
   reset(): Promise<unknown> {

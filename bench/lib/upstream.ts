@@ -1,13 +1,17 @@
 /**
  * A program: the registry that all servers under test fetch from. Content lies in memory and is made out of a seed.
  *
- * Prints `{"port","control"}` and serves until SIGTERM. On the control port:
+ * Prints `{"port","foreignPort","control"}` and serves until SIGTERM. On the control port:
  *   POST /noise {size, seed}                      → {digest}   a blob
  *   POST /content {base64, mediaType?, name?, tag?} → {digest}   a blob, or a manifest
  *   POST /throttle {@link Throttle}               left out: unlimited
+ *   POST /foreign {@link Foreign}
  *   POST /reset, POST /stats                      → {@link UpstreamStats}
+ *
+ * `foreignPort` is another registry, which answers every blob of the first one with wrong bytes.
  */
 import { createCipheriv, createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
@@ -19,11 +23,20 @@ export interface Throttle {
   total?: number;
 }
 
+/** How the foreign registry sends its wrong bytes. */
+export interface Foreign {
+  bytesPerSecond: number;
+  /** Sends no more than this share of a blob, and keeps the connection open. 1: all of it. */
+  share: number;
+}
+
 export interface UpstreamStats {
   /** By method and kind: `GET blobs`. */
   requests: Record<string, number>;
   /** Of bodies. */
   bytes: number;
+  /** Of the bodies of the foreign registry. */
+  foreignBytes: number;
   /** When the first byte of a body was sent, in ms since the epoch. */
   firstByteAt: number;
 }
@@ -61,24 +74,27 @@ class Pace {
 
 const contents = new Map<string, Content>();
 let noise = Buffer.alloc(0);
-let stats: UpstreamStats = { requests: {}, bytes: 0, firstByteAt: 0 };
+let stats: UpstreamStats = { requests: {}, bytes: 0, foreignBytes: 0, firstByteAt: 0 };
 let perConnection: number | undefined;
 let total: Pace | undefined;
+let foreignManner: Foreign = { bytesPerSecond: MIB, share: 1 };
 let paceBySocket = new WeakMap<Socket, Pace>();
 
 const registry = createServer((request, response) => void serve(request, response));
+const foreign = createServer((request, response) => void serveForeign(request, response));
 const control = createServer((request, response) => {
   command(request)
     .then((answer) => response.end(JSON.stringify(answer)))
     .catch((error: unknown) => response.writeHead(500).end(String(error)));
 });
-registry.keepAliveTimeout = 600_000;
-registry.listen(0, '127.0.0.1', () => {
-  control.listen(0, '127.0.0.1', () => {
-    const port = (registry.address() as AddressInfo).port;
-    process.stdout.write(`${JSON.stringify({ port, control: (control.address() as AddressInfo).port })}\n`);
-  });
-});
+for (const server of [registry, foreign, control]) {
+  server.keepAliveTimeout = 600_000;
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+}
+const portOf = (server: typeof registry) => (server.address() as AddressInfo).port;
+const ports = { port: portOf(registry), foreignPort: portOf(foreign), control: portOf(control) };
+process.stdout.write(`${JSON.stringify(ports)}\n`);
 process.once('SIGTERM', () => process.exit(0));
 
 async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -106,6 +122,21 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
   });
   if (request.method === 'HEAD') return void response.end();
   await send(request.socket, response, content, start, end);
+}
+
+async function serveForeign(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const content = contents.get(/\/blobs\/(.+)$/.exec(request.url ?? '')?.[1] ?? '');
+  if (content === undefined) return void response.end('{}');
+  const { bytesPerSecond, share } = foreignManner;
+  const chunk = Buffer.alloc(Math.min(LIMITED_CHUNK_BYTES, bytesPerSecond), 'wrong');
+  const pace = new Pace(bytesPerSecond);
+  response.writeHead(200, { 'content-length': content.size });
+  for (let at = 0; at < content.size * share && !response.destroyed; at += chunk.length) {
+    const piece = chunk.subarray(0, content.size - at);
+    await pace.take(piece.length);
+    stats.foreignBytes += piece.length;
+    await write(response, piece);
+  }
 }
 
 async function send(
@@ -177,8 +208,11 @@ async function command(request: IncomingMessage): Promise<unknown> {
       total = body['total'] === undefined ? undefined : new Pace(Number(body['total']));
       paceBySocket = new WeakMap();
       return {};
+    case '/foreign':
+      foreignManner = { bytesPerSecond: Number(body['bytesPerSecond']), share: Number(body['share']) };
+      return {};
     case '/reset':
-      stats = { requests: {}, bytes: 0, firstByteAt: 0 };
+      stats = { requests: {}, bytes: 0, foreignBytes: 0, firstByteAt: 0 };
       return {};
     case '/stats':
       return stats;
