@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { LevelIndex } from '../../src/cache/index/level-index.ts';
 import { StorageError } from '../../src/cache/store/errors.ts';
+import { digestOf } from '../../src/oci/digest.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { indexStoreSuite } from './index-store.suite.ts';
@@ -19,4 +20,15 @@ test('LevelIndex: a second owner of one directory is refused', async (t) => {
     open(directory),
     (error: unknown) => error instanceof StorageError && error.errno === 'LEVEL_LOCKED',
   );
+});
+
+test('LevelIndex: what cannot be written is told, and not remembered', async (t) => {
+  const index = await open(await tempDir(t));
+  await index.close();
+  const digest = digestOf(Buffer.from('a'));
+  await assert.rejects(index.write([{ put: 'sums', digest, value: 'abc=' }]), {
+    name: 'StorageError',
+    operation: 'index',
+  });
+  await assert.rejects(index.sums(digest), { name: 'StorageError' });
 });

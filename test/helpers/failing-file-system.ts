@@ -10,6 +10,8 @@ export class FailingFileSystem {
   readonly errnoByOperation = new Map<Operation, string>();
   /** Only writes that would take a file beyond this many bytes fail. */
   failWritesBeyond = 0;
+  /** A write takes at most so many bytes, as on a disk that is nearly full: it is short, and no error. */
+  mostWritten = Number.POSITIVE_INFINITY;
   /** One bit is wrong at this position of every file that is read, as on a disk that rots. */
   rotAt: number | undefined;
   /** What is written begins to be only when this resolves, as on a disk that is slow. */
@@ -87,6 +89,8 @@ export class FailingFileSystem {
     const end = position + buffers.reduce((sum, buffer) => sum + buffer.length, 0);
     if (end > this.failWritesBeyond) this.#check('write');
     await this.slowWrites;
-    return file.writev(buffers, position);
+    if (end - position <= this.mostWritten) return file.writev(buffers, position);
+    const { bytesWritten } = await file.write(Buffer.concat(buffers), 0, this.mostWritten, position);
+    return { bytesWritten, buffers };
   }
 }

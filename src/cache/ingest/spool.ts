@@ -40,9 +40,12 @@ export class Spool {
     try {
       await this.#fs.mkdir(this.#directory, { recursive: true });
       for await (const entry of await this.#fs.opendir(this.#directory)) {
-        const path = join(this.#directory, entry.name);
-        if (!(await this.#isResumable(entry.name))) await this.discard(path);
-        else if (!entry.name.endsWith(NOTE)) this.#partials.set(path, (await this.#fs.stat(path)).size);
+        // A note goes with its file, whichever is listed first: without its note, all that is in the file would count.
+        const isNote = entry.name.endsWith(NOTE);
+        const name = isNote ? entry.name.slice(0, -NOTE.length) : entry.name;
+        const path = join(this.#directory, name);
+        if (!(await this.#isResumable(name))) await this.discard(path);
+        else if (!isNote) this.#partials.set(path, (await this.#fs.stat(path)).size);
       }
     } catch (error) {
       throw new StorageError('sweep', error);
@@ -167,10 +170,9 @@ export class Spool {
   }
 
   async #isResumable(name: string): Promise<boolean> {
-    const partial = name.endsWith(NOTE) ? name.slice(0, -NOTE.length) : name;
-    const [, algorithm, hex] = PARTIAL.exec(partial) ?? [];
+    const [, algorithm, hex] = PARTIAL.exec(name) ?? [];
     if (parseDigest(`${algorithm}:${hex}`) === undefined) return false;
-    const path = join(this.#directory, partial);
+    const path = join(this.#directory, name);
     try {
       const { size } = await this.#fs.stat(path);
       return Math.min(size, (await this.#readNote(path)) ?? size) >= RESUME_MIN_BYTES;

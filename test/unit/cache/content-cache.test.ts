@@ -6,6 +6,8 @@ import { ContentCache } from '../../../src/cache/catalog/content-cache.ts';
 import { Inventory } from '../../../src/cache/catalog/inventory.ts';
 import { LocalCatalog } from '../../../src/cache/catalog/local-catalog.ts';
 import { LevelIndex } from '../../../src/cache/index/level-index.ts';
+import { BlockSums } from '../../../src/cache/store/block-sums.ts';
+import type { StoredReader } from '../../../src/cache/store/content-store.ts';
 import { StorageFaults } from '../../../src/cache/store/storage-faults.ts';
 import { type Digest, digestOf } from '../../../src/oci/digest.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
@@ -18,10 +20,28 @@ import { silentLogger } from '../../helpers/test-transport.ts';
 const BYTES = Buffer.from('content');
 const DIGEST = digestOf(BYTES);
 
-/** A store that takes its time to delete, and tells when it commits. */
+/** A store that takes its time to delete, tells when it commits, and rots on command. */
 class SlowStore extends MemoryStore {
   gate = Promise.resolve();
   onCommit = (): void => undefined;
+  #opened = (reader: StoredReader): StoredReader => reader;
+
+  /** Flips a bit of what is stored. */
+  rot(): void {
+    this.#opened = (reader) => ({
+      ...reader,
+      read: async (target, position, end) => {
+        const length = await reader.read(target, position, end);
+        target[0] = (target[0] ?? 0) ^ 1;
+        return length;
+      },
+    });
+  }
+
+  override async open(digest: Digest): Promise<StoredReader | undefined> {
+    const reader = await super.open(digest);
+    return reader && this.#opened(reader);
+  }
 
   override commit(digest: Digest, path: string) {
     this.onCommit();
@@ -98,3 +118,38 @@ test('content whose file is gone is forgotten when it is opened', async (t) => {
   assert.equal(await cache.open(DIGEST), undefined);
   assert.equal(await catalog.get(DIGEST), undefined);
 });
+
+test('what is being read is held, until its last reader is done', async (t) => {
+  const { catalog, cache, commit } = await setUp(t);
+  await commit();
+  const [first, second] = [await cache.open(DIGEST), await cache.open(DIGEST)];
+  assert.ok(first !== undefined && second !== undefined);
+  await first.close();
+  assert.ok(catalog.isHeld(DIGEST));
+  await second.close();
+  assert.equal(catalog.isHeld(DIGEST), false);
+});
+
+for (const [how, look] of [
+  ['opened', async (cache: ContentCache) => (await cache.open(DIGEST))?.close()],
+  ['scrubbed', (cache: ContentCache) => cache.verify(DIGEST, async () => undefined)],
+] as const) {
+  test(`content without sums has them once it was ${how}: it is hashed as a whole only once`, async (t) => {
+    const { index, cache, commit } = await setUp(t);
+    await commit();
+    assert.equal(await index.sums(DIGEST), undefined);
+    await look(cache);
+    const sums = new BlockSums();
+    sums.update(BYTES);
+    assert.equal(await index.sums(DIGEST), sums.value());
+  });
+
+  test(`content without sums that is not what its digest says is forgotten when it is ${how}`, async (t) => {
+    const { store, catalog, cache, index, commit } = await setUp(t);
+    await commit();
+    store.rot();
+    await look(cache);
+    assert.deepEqual([await catalog.get(DIGEST), await index.sums(DIGEST)], [undefined, undefined]);
+    assert.equal(catalog.isHeld(DIGEST), false);
+  });
+}

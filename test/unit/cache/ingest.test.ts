@@ -96,6 +96,7 @@ test('wrong bytes reach no follower as a whole', async (t) => {
   assert.ok(failure instanceof ContentError);
   assert.equal(failure.code, 'digest-mismatch');
   ingest.abort(failure);
+  assert.equal(await isPending(all), false);
   await assert.rejects(all, failure);
   await follower.close();
   await ingest.end();
@@ -117,6 +118,128 @@ test('a size that contradicts an earlier one is refused', async (t) => {
   await ingest.end();
 });
 
+test('a size smaller than what has come already is refused, and the blob with it', async (t) => {
+  const { ingest, bytes, writer } = await setUp(t);
+  const follower = ingest.follow(bytes.length);
+  await writer.append(bytes);
+  assert.ok((await follower.read(Buffer.alloc(1), 0, bytes.length)) > 0); // now it is in the file
+  assert.throws(() => ingest.setSize(ingest.front - 1), { code: 'size-mismatch' });
+  assert.equal(ingest.size, undefined);
+  await follower.close();
+  await ingest.end();
+});
+
+test('a client that waits for the size goes on when it is known', async (t) => {
+  const { ingest, bytes } = await setUp(t);
+  const sized = ingest.sized();
+  assert.ok(await isPending(sized));
+  ingest.setSize(bytes.length);
+  assert.equal(await isPending(sized), false);
+  await ingest.end();
+});
+
+test('a client that waits for the size is told why it never comes', async (t) => {
+  const { ingest } = await setUp(t);
+  const sized = ingest.sized();
+  const cause = new Error('upstream is gone');
+  ingest.abort(cause);
+  assert.equal(await isPending(sized), false);
+  await assert.rejects(sized, cause);
+  await assert.rejects(ingest.verify(), cause);
+  await ingest.end();
+});
+
+test('a fill that fails before anybody has asked for the size ends no process', async (t) => {
+  const { ingest } = await setUp(t);
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown) => void unhandled.push(reason);
+  process.on('unhandledRejection', note);
+  ingest.abort(new Error('upstream is gone'));
+  assert.ok(await isPending(new Promise(() => undefined)));
+  process.off('unhandledRejection', note);
+  assert.deepEqual(unhandled, []);
+  await ingest.end();
+});
+
+test('bytes that were given up are not verified, though they are the right ones', async (t) => {
+  const { ingest, bytes, writer } = await setUp(t);
+  await writer.append(bytes);
+  const cause = new Error('the mirror is shutting down');
+  ingest.abort(cause);
+  await assert.rejects(ingest.verify(), cause);
+  assert.equal(ingest.verified, false);
+  await ingest.end();
+});
+
+test('a follower that expects another size than the fill states is refused at once', async (t) => {
+  const { ingest, bytes } = await setUp(t);
+  ingest.setSize(bytes.length);
+  for (const size of [bytes.length - 1, bytes.length + 1])
+    assert.throws(() => ingest.follow(size), { code: 'size-mismatch' });
+  await ingest.end();
+});
+
+test('a follower whose size turns out to be wrong gets no more bytes, and the others all of them', async (t) => {
+  const { ingest, bytes, writer } = await setUp(t);
+  const [wrong, right] = [ingest.follow(bytes.length + 1), ingest.follow(bytes.length)];
+  const [refused, whole] = [readRange(wrong, 0, wrong.size), readRange(right, 0, right.size)];
+  await writer.append(bytes.subarray(0, 100));
+  ingest.setSize(bytes.length);
+  assert.equal(await isPending(refused), false);
+  await assert.rejects(refused, { code: 'size-mismatch' });
+  await writer.append(bytes.subarray(100));
+  await ingest.verify();
+  assert.ok((await whole).equals(bytes));
+  await assert.rejects(wrong.read(Buffer.alloc(1), 0, wrong.size), { code: 'size-mismatch' });
+  await Promise.all([wrong.close(), right.close()]);
+  await ingest.end();
+});
+
+test('each follower that leaves says so, once', async (t) => {
+  const { ingest, bytes } = await setUp(t);
+  ingest.setSize(bytes.length);
+  let count = 0;
+  const followers = Array.from({ length: 3 }, () => {
+    count += 1;
+    return ingest.follow(bytes.length, () => {
+      count -= 1;
+    });
+  });
+  for (const [at, follower] of followers.entries()) {
+    await follower.close();
+    await follower.close();
+    assert.equal(count, 2 - at);
+  }
+  await ingest.end();
+});
+
+test('a disk that takes less than it is given loses no bytes, wherever a write breaks off', async (t) => {
+  for (const mostWritten of [1000, 65_536, 70_000, 131_072, 299_999]) {
+    const { ingest, bytes, disk, writer } = await setUp(t);
+    disk.mostWritten = mostWritten;
+    const appended: Promise<void>[] = [];
+    for (let at = 0; at < bytes.length; at += 65_536)
+      appended.push(writer.append(bytes.subarray(at, at + 65_536)));
+    await Promise.all(appended);
+    await ingest.verify();
+    await ingest.end();
+    assert.ok((await readFile(ingest.path)).equals(bytes), `${mostWritten} bytes at a time`);
+  }
+});
+
+test('a writer waits for the disk while a MiB waits in memory', async (t) => {
+  const { ingest, bytes, disk, writer } = await setUp(t, 3 * MIB);
+  const gate = Promise.withResolvers<void>();
+  disk.slowWrites = gate.promise;
+  assert.equal(await isPending(writer.append(bytes.subarray(0, 1000))), false);
+  const more = writer.append(bytes.subarray(1000));
+  assert.ok(await isPending(more), 'nothing is appended without bound');
+  gate.resolve();
+  await more;
+  await ingest.verify();
+  await ingest.end();
+});
+
 test('every follower gets the cause of a failed fill', async (t) => {
   const { ingest, bytes } = await setUp(t);
   ingest.setSize(bytes.length);
@@ -124,7 +247,9 @@ test('every follower gets the cause of a failed fill', async (t) => {
   const reads = followers.map((follower) => readRange(follower, 0, bytes.length));
   const cause = new Error('upstream is gone');
   ingest.abort(cause);
-  for (const read of reads) await assert.rejects(read, cause);
+  const outcomes = Promise.allSettled(reads);
+  assert.equal(await isPending(outcomes), false);
+  for (const outcome of await outcomes) assert.deepEqual(outcome, { status: 'rejected', reason: cause });
   await Promise.all(followers.map((follower) => follower.close()));
   await ingest.end();
 });
@@ -174,6 +299,39 @@ test('the memory of what is in the file is freed at once, but of what is being w
   assert.ok(isFreed(first));
   await ingest.end();
   assert.equal(isFreed(second), false);
+});
+
+/** A copy with memory of its own, as what comes from a socket. */
+function own(bytes: Buffer): Buffer {
+  return Buffer.from(new Uint8Array(bytes).buffer);
+}
+
+test('the memory of every batch is freed, of one that came before its turn too', async (t) => {
+  const { ingest, bytes, writer } = await setUp(t);
+  const parts = [0, 100_000, 200_000].map((at) => own(bytes.subarray(at, at + 100_000)));
+  const [first, second, third] = parts as [Buffer, Buffer, Buffer];
+  const follower = ingest.follow(bytes.length);
+  await ingest.writer(200_000).append(third);
+  await writer.append(first);
+  assert.ok((await readFirst(follower, 100_000)).equals(bytes.subarray(0, 100_000)));
+  const rest = readRange(follower, 100_000, bytes.length);
+  await writer.append(second);
+  await ingest.verify();
+  // The third was read back behind them, out of the file.
+  assert.deepEqual([first, second, third].map(isFreed), [true, true, true]);
+  assert.ok((await rest).equals(bytes.subarray(100_000)));
+  await follower.close();
+  await ingest.end();
+});
+
+test('the memory of the last batch is freed at the end', async (t) => {
+  const { ingest, bytes, writer } = await setUp(t);
+  const only = own(bytes);
+  await writer.append(only);
+  await ingest.verify();
+  assert.equal(isFreed(only), false);
+  await ingest.end();
+  assert.ok(isFreed(only));
 });
 
 test('when the disk fails in the middle, what is in the file is a hashed front to go on from', async (t) => {
