@@ -62,7 +62,7 @@ async function startMirror(upstreamUrl: string): Promise<App> {
     config: {
       ...defaults,
       server: { ...defaults.server, listen: anyPort },
-      operations: { listen: anyPort },
+      operations: { ...defaults.operations, listen: anyPort },
       upstreams: new Map([['docker.io', { ...hub, url: upstreamUrl }]]),
       log: { level: 'warn', format: 'json' },
     },

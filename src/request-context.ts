@@ -7,13 +7,17 @@ export interface RequestContext {
   readonly identity: Identity;
   /** Aborts when nobody waits for the answer any more. Absent: the work goes on to its end. */
   readonly signal?: AbortSignal | undefined;
+  /** True: only what is cached may be served, and no upstream is asked. */
+  readonly cachedOnly?: boolean | undefined;
   /** The position in a trace. Absent: the request is not traced. */
   readonly span?: Span | undefined;
 }
 
 export interface Identity {
-  /** A client without credentials, a client of the operations side, or the mirror itself on schedule. */
-  readonly kind: 'anonymous' | 'operator' | 'mirror';
+  /** `operator`: a client of the operations side that is not known by name. `mirror`: the mirror itself on schedule. */
+  readonly kind: 'anonymous' | 'user' | 'token' | 'oidc' | 'certificate' | 'operator' | 'mirror';
+  /** Of the user, the token, the issuer or the certificate. */
+  readonly name?: string;
 }
 
 /** The identifiers of W3C Trace Context, in hexadecimal digits. */
@@ -29,6 +33,9 @@ export const ANONYMOUS: Identity = { kind: 'anonymous' };
  *
  * @param signal stops the work
  */
-export function detached({ id, identity, span }: RequestContext, signal?: AbortSignal): RequestContext {
-  return { id, identity, span, signal };
+export function detached(
+  { id, identity, span, cachedOnly }: RequestContext,
+  signal?: AbortSignal,
+): RequestContext {
+  return { id, identity, span, cachedOnly, signal };
 }

@@ -8,10 +8,10 @@ const SRC = resolve(import.meta.dirname, '../src');
 /** Which layers each layer may import; a layer may always import itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
-  app: ['config', 'http', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
+  app: ['config', 'access', 'http', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
   cli: ['config', 'transfer', 'oci'],
-  config: ['telemetry', 'oci'],
-  http: ['transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock', 'request-context'],
+  config: ['access', 'telemetry', 'oci'],
+  http: ['access', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock', 'request-context'],
   transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry', 'request-context'],
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],

@@ -150,7 +150,12 @@ export async function startNginx({ directory, upstreamPort }: Surroundings): Pro
 /** As the README says. */
 export async function startAccelerated(surroundings: Surroundings, checkout: Checkout): Promise<Server> {
   const { directory } = surroundings;
-  const millpond = await startMillpond(surroundings, checkout, {}, { accelRedirect: '/blobs/' });
+  const millpond = await startMillpond(
+    surroundings,
+    checkout,
+    {},
+    { accelRedirect: '/blobs/', trustedProxies: ['127.0.0.1'] },
+  );
   await mkdir(join(directory, 'front'));
   const front = await runNginx(
     join(directory, 'front'),

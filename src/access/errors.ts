@@ -26,6 +26,11 @@ export class TooManyAttemptsError extends Error {
   }
 }
 
+/** The credentials of a request are refused. The message may be shown to the client: it repeats nothing of them. */
+export class AuthenticationError extends Error {
+  override readonly name = 'AuthenticationError';
+}
+
 /** The operating system's name for a failure, such as `ENOENT`. */
 export function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined;

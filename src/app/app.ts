@@ -13,6 +13,7 @@ import type { Config } from '../config/schema.ts';
 import type { Environment } from '../config/secrets.ts';
 import { createLogger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
+import type { AccessSurroundings } from './access.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
 import { openRegistrySide, routingTable } from './registry-side.ts';
@@ -58,6 +59,8 @@ export async function startApp(options: AppOptions): Promise<App> {
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
 
+  const access = await openAccessControl(config, { ...options, ...identity, sealed, logger });
+  if (access !== undefined) stack.use(access);
   const table = routingTable(config);
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);
   const shared = { mirrors, upstreamByName, logger, metrics, clock };
@@ -69,7 +72,7 @@ export async function startApp(options: AppOptions): Promise<App> {
     }),
   );
   const registry = await openRegistrySide(config.server, {
-    ...{ ...shared, table, via: identity.via, logDestination },
+    ...{ ...shared, table, access, via: identity.via, logDestination },
   });
   stack.defer(() => {
     draining = true;
@@ -94,4 +97,22 @@ export async function startApp(options: AppOptions): Promise<App> {
       logger.info({}, 'shut down');
     },
   };
+}
+
+/** Undefined: everybody may pull everything. */
+async function openAccessControl(config: Config, surroundings: AccessSurroundings) {
+  const { access, server } = config;
+  if (access !== undefined) return (await import('./access.ts')).openAccess(config, access, surroundings);
+  if (!isLoopback(server.listen.host)) {
+    const { host } = server.listen;
+    surroundings.logger.warn(
+      { listener: 'registry', host },
+      'there is no access control: everybody who reaches this address may pull everything; add access to the configuration',
+    );
+  }
+  return undefined;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
 import { readStatus } from '../http/operations/status.ts';
-import { Listener } from '../http/server/listener.ts';
+import { type ListenAddress, Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -76,10 +76,14 @@ export async function openOperationsSide(
       logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
     },
   });
-  const listener = await Listener.open(config.operations.listen, app.callback(), {
+  const listener = await Listener.open(addressOf(config.operations), app.callback(), {
     requestTimeoutMs: 0, // no limit: a large archive takes long to import
   });
   stack.defer(() => listener.drain(0));
   const open = stack.move();
   return { address: listener.address, warmer, [Symbol.asyncDispose]: () => open.disposeAsync() };
+}
+
+function addressOf({ listen, socketMode }: Config['operations']): ListenAddress {
+  return 'socket' in listen ? { ...listen, mode: socketMode } : listen;
 }

@@ -1,14 +1,18 @@
 /** Opens the registry side: the listener that clients pull from. */
-import { BlockList, isIP, isIPv6 } from 'node:net';
 import Koa from 'koa';
 import type { DestinationStream } from 'pino';
+import type { AccessControl } from '../access/control/access-control.ts';
+import { NetworkList } from '../access/network/networks.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
+import { upstreamByHost } from '../config/upstream-names.ts';
 import { accessLog } from '../http/registry/access-log.ts';
+import { type ClientOf, directClient } from '../http/registry/client-request.ts';
 import { answerErrors } from '../http/registry/errors.ts';
 import type { PullState } from '../http/registry/pull-state.ts';
 import { answerPulls } from '../http/registry/pulls.ts';
 import type { RoutingTable } from '../http/registry/routes.ts';
+import type { ServerCertificate } from '../http/server/certificate.ts';
 import { ContentSender } from '../http/server/content-sender.ts';
 import { Listener } from '../http/server/listener.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
@@ -20,6 +24,8 @@ export interface RegistrySideContext {
   mirrors: Mirrors;
   upstreamByName: ReadonlyMap<string, MirroredUpstream>;
   table: RoutingTable;
+  /** Absent: everybody may pull everything. */
+  access: AccessControl | undefined;
   /** Our own entry in `Via`. */
   via: string;
   logger: Logger;
@@ -28,14 +34,31 @@ export interface RegistrySideContext {
   clock: Clock;
 }
 
-/** @throws the system's error if the address cannot be bound */
-export function openRegistrySide(config: Config['server'], context: RegistrySideContext): Promise<Listener> {
-  const { mirrors, upstreamByName, table, via, logger, logDestination, metrics, clock } = context;
+export interface RegistrySide {
+  /** `host:port` as bound. */
+  address: string;
+  /** Lets running replies finish for `timeoutMs`, then cuts them. */
+  drain(timeoutMs: number): Promise<void>;
+}
+
+/** @throws the system's error when the address cannot be had; an error of the files that `tls` names */
+export async function openRegistrySide(
+  config: Config['server'],
+  context: RegistrySideContext,
+): Promise<RegistrySide> {
+  const { mirrors, upstreamByName, table, access, via, logger, logDestination, metrics, clock } = context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
+  await using stack = new AsyncDisposableStack();
+  const certificate = await openCertificate(config.tls, context);
+  if (certificate !== undefined) stack.use(certificate);
+  const clientOf = await clientFinder(config);
+  const door = access === undefined ? undefined : await openDoor(access, certificate, config, metrics);
+
   const app = new Koa<PullState>();
   app.silent = true; // every error ends in answerErrors
-  app.use(accessLog({ logger, metrics, clock, destination: logDestination }));
+  app.use(accessLog({ logger, metrics, clock, clientOf, destination: logDestination }));
   app.use(answerErrors());
+  if (door !== undefined) app.use(door.tokenEndpoint);
   app.use(
     answerPulls({
       ...mirrors,
@@ -45,32 +68,77 @@ export function openRegistrySide(config: Config['server'], context: RegistrySide
       sender: new ContentSender({ clientTimeoutMs: clientTimeout }),
       ...(accelRedirect === null ? {} : { accelRedirect }),
       ...(revalidateFrom.length === 0 ? {} : { mayRevalidate: isIn(revalidateFrom) }),
+      ...(door === undefined ? {} : { authorizer: door.authorizer }),
     }),
   );
-  return Listener.open(listen, app.callback());
+  const options = certificate === undefined ? {} : { tls: certificate.tls };
+  const listener = await Listener.open(listen, app.callback(), options);
+  certificate?.watch((changed) => listener.setSecureContext(changed));
+  const open = stack.move();
+  return {
+    address: listener.address,
+    drain: async (timeoutMs) => {
+      await listener.drain(timeoutMs);
+      await open.disposeAsync();
+    },
+  };
+}
+
+/** The certificate of a listener. Undefined: it speaks plain HTTP. */
+async function openCertificate(
+  tls: Config['server']['tls'],
+  context: { clock: Clock; logger: Logger },
+): Promise<ServerCertificate | undefined> {
+  if (tls === undefined) return undefined;
+  const { ServerCertificate } = await import('../http/server/certificate.ts');
+  return ServerCertificate.open(tls, context);
+}
+
+async function clientFinder({ trustedProxies, forwardedHeader }: Config['server']): Promise<ClientOf> {
+  if (trustedProxies.length === 0) return directClient;
+  const { TrustedProxies } = await import('../access/network/client-address.ts');
+  const proxies = new TrustedProxies(trustedProxies, forwardedHeader);
+  return ({ socket, headers }) =>
+    proxies.clientOf({
+      address: socket.remoteAddress,
+      encrypted: 'encrypted' in socket,
+      host: headers.host,
+      headers,
+    });
+}
+
+async function openDoor(
+  access: AccessControl,
+  certificate: ServerCertificate | undefined,
+  { externalUrl }: Config['server'],
+  metrics: Metrics,
+) {
+  const [{ Gate }, { RuleAuthorizer }, { Challenger }, { answerTokenRequests }] = await Promise.all([
+    import('../http/gate/gate.ts'),
+    import('../http/gate/rule-authorizer.ts'),
+    import('../http/gate/challenge.ts'),
+    import('../http/gate/token-endpoint.ts'),
+  ]);
+  const gate = new Gate(access, (socket) => certificate?.identityOf(socket));
+  const challenger = new Challenger(externalUrl);
+  return {
+    authorizer: new RuleAuthorizer({ gate, challenger, metrics }),
+    tokenEndpoint: answerTokenRequests(gate),
+  };
 }
 
 export function routingTable(config: Config): RoutingTable {
-  const upstreamByHost = new Map<string, string>();
   const upstreamByVirtualHost = new Map<string, string>();
-  for (const [name, { aliases, hosts }] of config.upstreams) {
-    for (const host of [name, ...aliases]) upstreamByHost.set(host.toLowerCase(), name);
+  for (const [name, { hosts }] of config.upstreams) {
     for (const host of hosts) upstreamByVirtualHost.set(host.toLowerCase(), name);
   }
-  const defaultUpstream = upstreamByHost.get(config.defaultUpstream.toLowerCase()) ?? config.defaultUpstream;
-  return { defaultUpstream, upstreamByHost, upstreamByVirtualHost };
+  const byHost = upstreamByHost(config);
+  const defaultUpstream = byHost.get(config.defaultUpstream.toLowerCase()) ?? config.defaultUpstream;
+  return { defaultUpstream, upstreamByHost: byHost, upstreamByVirtualHost };
 }
 
+/** @param networks valid ones */
 function isIn(networks: readonly string[]): (address: string | undefined) => boolean {
-  const list = new BlockList();
-  for (const network of networks) {
-    const [address = '', bits] = network.split('/');
-    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
-    list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family);
-  }
-  // Handles IPv4-mapped IPv6: a listener on :: reports IPv4 clients as ::ffff:10.0.0.1.
-  return (address) => {
-    const bare = address?.replace(/^::ffff:(?=\d+\.)/i, '') ?? '';
-    return isIP(bare) !== 0 && list.check(bare, isIPv6(bare) ? 'ipv6' : 'ipv4');
-  };
+  const list = new NetworkList(networks);
+  return (address) => list.has(address);
 }

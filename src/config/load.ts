@@ -7,6 +7,7 @@ import { withPresets } from './file/presets.ts';
 import type { Issue } from './file/raw.ts';
 import { schemaIssues } from './file/schema-issues.ts';
 import { YamlSource } from './file/source.ts';
+import { listenerIssues } from './listener-issues.ts';
 import { makePathsAbsolute, referenceIssues } from './references.ts';
 import { type Config, configSchema } from './schema.ts';
 import { type Environment, whyUnreadable } from './secrets.ts';
@@ -46,6 +47,15 @@ export async function loadConfig({ file, cwd, environment }: LoadOptions): Promi
   problems.push(
     ...issues.map(({ path, part, message }) => problemAt(source.locate(path, part), path, message)),
   );
+  if (parsed.success) {
+    const related = listenerIssues(parsed.data);
+    // Loaded only where there is access control.
+    if (parsed.data.access !== undefined)
+      related.push(...(await import('./access-issues.ts')).accessIssues(parsed.data).errors);
+    problems.push(
+      ...related.map(({ path, part, message }) => problemAt(source.locate(path, part), path, message)),
+    );
+  }
   if (!parsed.success || problems.length > 0) throw new ConfigError('invalid', problems.sort(byPosition));
   const { cache } = parsed.data;
   return { ...parsed.data, cache: { ...cache, directory: resolve(cwd, cache.directory) } };

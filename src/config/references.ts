@@ -2,11 +2,18 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { SecretError } from './errors.ts';
-import { type Issue, isRaw, upstreamEntries } from './file/raw.ts';
+import { type Issue, isRaw } from './file/raw.ts';
 import { type Environment, Secret, whyUnreadable } from './secrets.ts';
 
-/** The keys of an upstream that name a file or a variable. */
-const REFERENCES = [
+type Kind = 'file' | 'secret file' | 'secret variable';
+
+interface Reference {
+  /** `*` stands for each entry of a list or map. */
+  path: readonly string[];
+  kind: Kind;
+}
+
+const UPSTREAM_REFERENCES: readonly Reference[] = [
   { path: ['credentials', 'username', 'env'], kind: 'secret variable' },
   { path: ['credentials', 'username', 'file'], kind: 'secret file' },
   { path: ['credentials', 'password', 'env'], kind: 'secret variable' },
@@ -19,9 +26,25 @@ const REFERENCES = [
   { path: ['ca'], kind: 'file' },
   { path: ['clientCertificate', 'cert'], kind: 'file' },
   { path: ['clientCertificate', 'key'], kind: 'file' },
-] as const;
+];
 
-/** Makes the paths in upstreams absolute. Changes `data`. */
+const TLS_FILES = ['certificate', 'key', 'clientCa', 'clientCrl'];
+
+/** All keys that name a file or a variable. */
+const REFERENCES: readonly Reference[] = [
+  ...UPSTREAM_REFERENCES.map(({ path, kind }) => ({ path: ['upstreams', '*', ...path], kind })),
+  ...['server', 'operations'].flatMap((side) =>
+    TLS_FILES.map((key): Reference => ({ path: [side, 'tls', key], kind: 'file' })),
+  ),
+  { path: ['access', 'users', 'htpasswd'], kind: 'file' },
+  { path: ['access', 'tokens'], kind: 'file' },
+  { path: ['access', 'signingKey', 'file'], kind: 'file' },
+  { path: ['access', 'oidc', '*', 'jwks'], kind: 'file' },
+  { path: ['access', 'oidc', '*', 'ca'], kind: 'file' },
+  { path: ['access', 'oidc', '*', 'token', 'file'], kind: 'file' },
+];
+
+/** Makes the paths absolute, except that of the cache directory. Changes `data`. */
 export function makePathsAbsolute(data: unknown, cwd: string): void {
   for (const { kind, holder, key, name } of references(data)) {
     // Leaves an empty path to the schema, which refuses it: made absolute, it would be `cwd`.
@@ -46,14 +69,29 @@ export async function referenceIssues(data: unknown, environment: Environment): 
 }
 
 function* references(data: unknown) {
-  for (const [host, entry] of upstreamEntries(data)) {
-    for (const { path, kind } of REFERENCES) {
-      const key = path.at(-1) ?? '';
-      let holder: unknown = entry;
-      for (const step of path.slice(0, -1)) holder = isRaw(holder) ? holder[step] : undefined;
+  for (const { path, kind } of REFERENCES) {
+    const key = path.at(-1) ?? '';
+    for (const { at, value: holder } of places(data, path.slice(0, -1))) {
       const name = isRaw(holder) ? holder[key] : undefined;
-      if (!isRaw(holder) || typeof name !== 'string') continue;
-      yield { path: ['upstreams', host, ...path], kind, holder, key, name };
+      if (isRaw(holder) && typeof name === 'string') yield { path: [...at, key], kind, holder, key, name };
     }
   }
+}
+
+/** All places that `path` leads to. */
+function places(data: unknown, path: readonly string[]): { at: PropertyKey[]; value: unknown }[] {
+  let found: { at: PropertyKey[]; value: unknown }[] = [{ at: [], value: data }];
+  for (const step of path) {
+    found = found.flatMap(({ at, value }) => {
+      const entries: [PropertyKey, unknown][] = Array.isArray(value)
+        ? [...value.entries()]
+        : isRaw(value)
+          ? Object.entries(value)
+          : [];
+      return entries
+        .filter(([key]) => step === '*' || key === step)
+        .map(([key, inner]) => ({ at: [...at, key], value: inner }));
+    });
+  }
+  return found;
 }

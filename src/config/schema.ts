@@ -4,6 +4,7 @@ import { referenceHost } from './fields/addresses.ts';
 import { wrongType } from './fields/codec.ts';
 import { flag, section } from './fields/plain.ts';
 import { DEFAULT_UPSTREAM } from './file/presets.ts';
+import { accessSchema } from './sections/access.ts';
 import { cacheSchema } from './sections/cache.ts';
 import { logSchema } from './sections/log.ts';
 import { operationsSchema, serverSchema } from './sections/server.ts';
@@ -16,6 +17,7 @@ export type UpstreamConfig = z.output<typeof upstreamSchema>;
 export const configSchema = section({
   server: serverSchema,
   operations: operationsSchema,
+  access: accessSchema,
   cache: cacheSchema,
   defaultUpstream: referenceHost()
     .prefault(DEFAULT_UPSTREAM)

@@ -9,6 +9,7 @@ import type { Repository } from '../oci/reference.ts';
 import { detached, type RequestContext } from '../request-context.ts';
 import { SingleFlight } from '../single-flight.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import { requireFetch } from './cached-only.ts';
 
 /** A digest that is asked for in a repository of an upstream. */
 export interface AskedDigest {
@@ -48,7 +49,8 @@ export class Permissions {
   }
 
   /** Asks upstream by HEAD, once for all requests at the same time. @throws {UpstreamError} */
-  confirmBlob({ context, upstream, repository, digest }: AskedDigest): Promise<{ size?: number }> {
+  async confirmBlob({ context, upstream, repository, digest }: AskedDigest): Promise<{ size?: number }> {
+    requireFetch(context, upstream);
     const flight = `${upstream.name}/${repository}@${digest}`;
     const ask = async () => {
       const { size } = await upstream.headBlob(detached(context), repository, digest);

@@ -89,6 +89,11 @@ export class Metrics {
     'Upstream content refused because it did not match its digest or descriptor.',
     ['upstream', 'reason'],
   );
+  readonly accessDecisions = this.#counter(
+    'millpond_access_decisions_total',
+    'Requests that access control allowed or refused.',
+    ['identity_kind', 'decision'],
+  );
   readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
   readonly storeCapacity = this.#gauge('millpond_store_capacity_bytes', 'The configured cache.maxSize.', []);
   readonly storeObjects = this.#gauge('millpond_store_objects', 'Stored manifests and blobs.', []);

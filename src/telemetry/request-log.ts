@@ -11,6 +11,10 @@ import { isoTime, type Logger } from './log.ts';
 export interface RequestLine {
   requestId: string;
   client: string | undefined;
+  /** Who asks, such as `user:ops`, where there is access control. May hold any characters. */
+  identity?: string | undefined;
+  /** The rule that allows it, from 0. */
+  rule?: number | undefined;
   method: string;
   kind: string | undefined;
   upstream: string | undefined;
@@ -41,10 +45,12 @@ export class RequestLog {
 
   write(line: RequestLine): void {
     if (!this.#logger.isLevelEnabled('info')) return;
-    const { path, err } = line;
+    const { path, err, identity, rule } = line;
     this.#destination.write(
       `{"level":"info"${isoTime(this.#now())}` +
-        `,"requestId":"${line.requestId}"${plain('client', line.client)},"method":"${line.method}"` +
+        `,"requestId":"${line.requestId}"${plain('client', line.client)}` +
+        (identity === undefined ? '' : `,"identity":${JSON.stringify(identity)}`) +
+        `${rule === undefined ? '' : `,"rule":${rule}`},"method":"${line.method}"` +
         `${plain('kind', line.kind)}${plain('upstream', line.upstream)}` +
         `${plain('repository', line.repository)}${plain('reference', line.reference)}` +
         `,"status":${line.status}${plain('cache', line.cache)},"bytes":${line.bytes}` +

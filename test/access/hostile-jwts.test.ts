@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import type { JwtErrorCode } from '../../src/access/oidc/errors.ts';
 import { Issuers } from '../../src/access/oidc/issuers.ts';
 import { MirrorTokens } from '../../src/access/tokens/mirror-tokens.ts';
+import type { NamedOrigin } from '../../src/access/tokens/origin.ts';
 import { ownSigningKey } from '../../src/access/tokens/signing-key.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
@@ -26,8 +27,8 @@ async function setUp(t: TestContext): Promise<Setup> {
   const clock = new FakeClock();
   const issuers = new Issuers([configuredIssuer(t, { issuer: issuer.url }, { clock })]);
   const { key } = await ownSigningKey(await tempDir(t));
-  const currentFingerprint = (_kind: string, name: string) => issuers.fingerprint(name);
-  const tokens = new MirrorTokens(key, { clock, currentFingerprint });
+  const isCurrent = async (origin: NamedOrigin) => issuers.fingerprint(origin.name) === origin.fingerprint;
+  const tokens = new MirrorTokens(key, { clock, isCurrent });
   return {
     issuer,
     issuers,

@@ -4,6 +4,7 @@ import { type TestContext, test } from 'node:test';
 import type { IssuerSettings } from '../../src/access/oidc/issuer.ts';
 import { Issuers } from '../../src/access/oidc/issuers.ts';
 import { MirrorTokens } from '../../src/access/tokens/mirror-tokens.ts';
+import type { NamedOrigin } from '../../src/access/tokens/origin.ts';
 import { ownSigningKey } from '../../src/access/tokens/signing-key.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { JWT_LIFETIME, OidcProvider } from '../helpers/oidc-provider.ts';
@@ -29,8 +30,8 @@ async function setUp(t: TestContext, settings: Partial<IssuerSettings> = {}) {
     );
     const issuers = new Issuers([issuer]);
     const { key } = await ownSigningKey(directory);
-    const currentFingerprint = (_kind: string, name: string) => issuers.fingerprint(name);
-    return { issuers, tokens: new MirrorTokens(key, { clock, currentFingerprint }) };
+    const isCurrent = async (origin: NamedOrigin) => issuers.fingerprint(origin.name) === origin.fingerprint;
+    return { issuers, tokens: new MirrorTokens(key, { clock, isCurrent }) };
   };
   return { provider, clock, start, ...(await start()) };
 }

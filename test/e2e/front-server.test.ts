@@ -44,7 +44,7 @@ test('nginx as the README configures it sends warm blobs itself: whole, by range
   const digest = upstream.addContent(BYTES);
   const directory = await tempDir(t);
   const mirror = await startRealMirror(t, directory, {
-    server: { listen: '127.0.0.1:0', accelRedirect: '/blobs/' },
+    server: { listen: '127.0.0.1:0', accelRedirect: '/blobs/', trustedProxies: ['127.0.0.1'] },
     upstreams: { 'docker.io': { url: upstream.url } },
   });
   const front = await startFront(t, directory, mirror.port);

@@ -29,7 +29,7 @@ export async function setUpTokens(t: TestContext): Promise<TokenSetup> {
   ]);
   const tokens = new MirrorTokens(key, {
     clock,
-    currentFingerprint: (kind, name) => fingerprints.get(`${kind} ${name}`),
+    isCurrent: async ({ kind, name, fingerprint }) => fingerprints.get(`${kind} ${name}`) === fingerprint,
   });
   const session = (lifetimeMs: number): OidcSession => ({
     kind: 'oidc',

@@ -3,6 +3,7 @@ import type { TestContext } from 'node:test';
 import Koa from 'koa';
 import { Agent } from 'undici';
 import { accessLog } from '../../src/http/registry/access-log.ts';
+import { directClient } from '../../src/http/registry/client-request.ts';
 import { answerErrors } from '../../src/http/registry/errors.ts';
 import type { PullState } from '../../src/http/registry/pull-state.ts';
 import { answerPulls, type PullContext } from '../../src/http/registry/pulls.ts';
@@ -72,7 +73,7 @@ export async function startRegistrySide(
   const metrics = new Metrics({ version: 'test', processMetrics: false });
   const app = new Koa<PullState>();
   app.silent = true;
-  app.use(accessLog({ logger, metrics, clock: new FakeClock(), destination }));
+  app.use(accessLog({ logger, metrics, clock: new FakeClock(), clientOf: directClient, destination }));
   app.use(answerErrors());
   app.use(
     answerPulls({

@@ -21,6 +21,8 @@ export interface MirrorOptions {
   sealed?: boolean;
   warm?: Record<string, unknown>[];
   server?: Record<string, unknown>;
+  operations?: Record<string, unknown>;
+  access?: Record<string, unknown>;
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -67,7 +69,8 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     file,
     stringify({
       server: { listen: '127.0.0.1:0', drainTimeout: '1s', ...options.server },
-      operations: { listen: '127.0.0.1:0' },
+      operations: { listen: '127.0.0.1:0', ...options.operations },
+      ...(options.access === undefined ? {} : { access: options.access }),
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,

@@ -10,7 +10,10 @@ const FROM_FRONT = { 'x-sendfile-type': 'X-Accel-Redirect' };
 const BYTES = noise(2_000_000, 'accelerated');
 const TEN_MINUTES_MS = 600_000;
 
-async function setUp(t: TestContext, server: Record<string, unknown> = { accelRedirect: '/sent/' }) {
+async function setUp(
+  t: TestContext,
+  server: Record<string, unknown> = { accelRedirect: '/sent/', trustedProxies: ['127.0.0.1'] },
+) {
   const upstream = await ScriptedUpstream.start(t);
   const digest = upstream.addContent(BYTES);
   const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url }, server });
@@ -64,6 +67,16 @@ test('a client that reaches the mirror directly gets its blobs from the mirror',
   const { mirror, path } = await setUp(t);
   for (let pull = 0; pull < 3; pull += 1) {
     const reply = await mirror.get(path);
+    await mirror.idle();
+    assert.ok(reply.body.equals(BYTES));
+    assert.equal(reply.headers['x-accel-redirect'], undefined);
+  }
+});
+
+test('a client that is not a trusted proxy cannot ask for the hand-over: it would get an empty body', async (t) => {
+  const { mirror, path } = await setUp(t, { accelRedirect: '/sent/', trustedProxies: ['192.0.2.1'] });
+  for (let pull = 0; pull < 3; pull += 1) {
+    const reply = await mirror.get(path, FROM_FRONT);
     await mirror.idle();
     assert.ok(reply.body.equals(BYTES));
     assert.equal(reply.headers['x-accel-redirect'], undefined);

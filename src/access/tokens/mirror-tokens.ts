@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { OidcSession } from '../oidc/issuer.ts';
 import { TokenError } from './errors.ts';
-import type { CurrentFingerprint, TokenOrigin } from './origin.ts';
+import type { IsCurrent, TokenOrigin } from './origin.ts';
 import type { SigningKey } from './signing-key.ts';
 
 const ACCESS_LIFETIME_SECONDS = 3600;
@@ -40,7 +40,7 @@ interface Verified {
 
 export interface MirrorTokensContext {
   clock: Clock;
-  currentFingerprint: CurrentFingerprint;
+  isCurrent: IsCurrent;
 }
 
 export class MirrorTokens {
@@ -151,10 +151,8 @@ export class MirrorTokens {
     }
   }
 
-  #unrevoked<T extends TokenOrigin>(origin: T): T {
-    if (origin.kind === 'anonymous') return origin;
-    const current = this.#context.currentFingerprint(origin.kind, origin.name);
-    if (current !== origin.fingerprint)
+  async #unrevoked<T extends TokenOrigin>(origin: T): Promise<T> {
+    if (origin.kind !== 'anonymous' && !(await this.#context.isCurrent(origin)))
       throw new TokenError('revoked', 'the credentials that the token was given for are no longer valid');
     return origin;
   }

@@ -22,5 +22,5 @@ export type TokenOrigin =
 /** An origin that can change or go. */
 export type NamedOrigin = Exclude<TokenOrigin, { kind: 'anonymous' }>;
 
-/** The fingerprint that the origin of this name has now; undefined if it is gone. Asked for every request. */
-export type CurrentFingerprint = (kind: NamedOrigin['kind'], name: string) => string | undefined;
+/** Whether the origin is still there, with the same fingerprint. Asked for every request. */
+export type IsCurrent = (origin: NamedOrigin) => Promise<boolean>;

@@ -16,6 +16,18 @@ export function listenAddress() {
   return written(what, parseListen, formatListen, z.custom<ListenAddress>());
 }
 
+/** A {@link ListenAddress}, or the path of a Unix socket. */
+export function socketOrAddress() {
+  const what = 'a host and a port, such as 127.0.0.1:5001, or unix: and the path of a socket';
+  const parse = (text: string): ListenAddress | { socket: string } | undefined => {
+    const [, socket] = /^unix:([^\0]+)$/.exec(text) ?? [];
+    return socket === undefined ? parseListen(text) : { socket };
+  };
+  const format = (address: ListenAddress | { socket: string }) =>
+    'socket' in address ? `unix:${address.socket}` : formatListen(address);
+  return written(what, parse, format, z.custom<ListenAddress | { socket: string }>());
+}
+
 function parseListen(text: string): ListenAddress | undefined {
   const [, address, name, digits] = /^(?:\[(.+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text) ?? [];
   const host = address !== undefined && isIPv6(address) ? address : name;
@@ -29,8 +41,16 @@ function formatListen({ host, port }: ListenAddress): string {
 
 /** The base URL of a registry. The value has no slash at its end. */
 export function registryUrl() {
-  const what =
-    'an http:// or https:// URL without user name, password, query or fragment, such as https://registry.corp.example';
+  return baseUrl('https://registry.corp.example');
+}
+
+/** The URL by which clients reach this mirror. The value has no slash at its end. */
+export function externalUrl() {
+  return baseUrl('https://mirror.corp.example');
+}
+
+function baseUrl(example: string) {
+  const what = `an http:// or https:// URL without user name, password, query or fragment, such as ${example}`;
   return httpUrl(what, ({ username, password, origin, pathname }) =>
     username === '' && password === '' ? `${origin}${pathname.replace(/\/+$/, '')}` : undefined,
   );

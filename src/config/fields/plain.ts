@@ -1,6 +1,6 @@
 /** Values that YAML writes as they are, and the maps and lists that hold them. */
 import * as z from 'zod';
-import { shown, wrongType } from './codec.ts';
+import { shown, written, wrongType } from './codec.ts';
 
 export function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
   return z.enum(values, { error: wrongType(`one of ${values.join(', ')}`) });
@@ -8,6 +8,17 @@ export function oneOf<const T extends readonly [string, ...string[]]>(values: T)
 
 export function flag() {
   return z.boolean({ error: wrongType('true or false') });
+}
+
+/** The mode of a file: three or four octal digits. YAML reads them as a number unless they are quoted. */
+export function fileMode() {
+  const what = "the mode of a file in quotes, such as '0660'";
+  return written(
+    what,
+    (digits) => (/^0?[0-7]{3}$/.test(digits) ? Number.parseInt(digits, 8) : undefined),
+    (mode) => mode.toString(8).padStart(4, '0'),
+    z.number(),
+  );
 }
 
 /** A whole number, 0 or more. */
@@ -46,6 +57,17 @@ export function pattern() {
     },
     encode: (regExp) => regExp.source,
   });
+}
+
+/** A text that is not empty. @param form if given, what it must look like */
+export function text(what: string, form = /./) {
+  const error = wrongType(what);
+  return z.string({ error }).regex(form, { error });
+}
+
+/** One value, or a list of several. */
+export function oneOrMore<T extends z.ZodType>(item: T) {
+  return z.union([item, z.array(item)]);
 }
 
 /** A map with these keys and no others. */

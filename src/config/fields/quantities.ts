@@ -18,6 +18,21 @@ export function timeout() {
   return written(what, parseTimer, formatDuration, z.number());
 }
 
+/** A duration in milliseconds, both ends included. */
+export function durationBetween(shortest: string, longest: string) {
+  const [least = 0, most = 0] = [parseDuration(shortest), parseDuration(longest)];
+  const parse = (written: string) => {
+    const ms = parseDuration(written);
+    return ms !== undefined && ms >= least && ms <= most ? ms : undefined;
+  };
+  return written(
+    `a duration from ${shortest} to ${longest}, such as ${longest}`,
+    parse,
+    formatDuration,
+    z.number(),
+  );
+}
+
 /** As {@link timeout}; `none` is `null`. */
 export function interval() {
   const what = 'none, or a duration from 1ms to 24d with its unit, such as 7d';

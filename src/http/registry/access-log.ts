@@ -4,21 +4,23 @@ import type { Middleware } from 'koa';
 import type { DestinationStream } from 'pino';
 import { errnoOf } from '../../cache/store/errors.ts';
 import type { Clock } from '../../clock.ts';
+import type { Identity } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { type RequestLine, RequestLog } from '../../telemetry/request-log.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
-import { ClientRequest } from './client-request.ts';
+import { type ClientOf, ClientRequest } from './client-request.ts';
 import type { PullReply, PullState } from './pull-state.ts';
 
 export function accessLog(options: {
   logger: Logger;
   metrics: Metrics;
   clock: Clock;
+  clientOf: ClientOf;
   /** Where `logger` writes, too. */
   destination: DestinationStream;
 }): Middleware<PullState> {
-  const { logger, metrics, clock } = options;
+  const { logger, metrics, clock, clientOf } = options;
   const lines = new RequestLog({ logger, destination: options.destination, now: () => clock.now() });
   // Random once, then counted: an id must differ from all others and need not be hard to guess. A random id for each
   // request is longer in every line and costs a hit 1.04 times the CPU.
@@ -27,7 +29,7 @@ export function accessLog(options: {
   return async (ctx, next) => {
     const startedAt = clock.now();
     requests += 1;
-    ctx.state.context = new ClientRequest(`${prefix}-${requests}`, ctx.res);
+    ctx.state.context = new ClientRequest(`${prefix}-${requests}`, ctx.res, clientOf);
     ctx.state.bytes = 0;
     let repliedAt: number | undefined;
     ctx.state.onHeaders = () => {
@@ -58,10 +60,10 @@ function writeLine(
   seconds: number,
   firstByte: number,
 ): void {
-  const { context, kind, upstream, repository, reference, outcome, bytes, error } = ctx.state;
+  const { context, kind, upstream, repository, reference, outcome, bytes, error, rule } = ctx.state;
   const line: RequestLine = {
     requestId: context.id,
-    client: ctx.req.socket.remoteAddress,
+    client: context.client.address,
     method: ctx.method,
     kind,
     upstream,
@@ -72,13 +74,18 @@ function writeLine(
     bytes,
     durationMs: Math.round(seconds * 1000),
     firstByteMs: Math.round(firstByte * 1000),
-    path: kind === undefined ? ctx.req.url?.slice(0, 300) : undefined,
+    path: kind === undefined ? (ctx.state.path ?? ctx.req.url?.slice(0, 300)) : undefined,
+    ...(ctx.state.guarded === undefined ? {} : { identity: identityText(context.identity), rule }),
     // The reply was cut, by the client or by us: the client got less than its Content-Length.
     aborted: ctx.res.writableFinished ? undefined : true,
     err: error instanceof Error && !(error instanceof ClientGoneError) ? error.message : undefined,
   };
   if (isOurFault(error)) logger.error({ ...line, err: error }, 'request failed');
   else lines.write(line);
+}
+
+function identityText({ kind, name }: Identity): string {
+  return name === undefined ? kind : `${kind}:${name}`;
 }
 
 /** An error without a type of ours is a defect. Only for a defect is the stack worth logging. */

@@ -74,9 +74,9 @@ export async function answerBlob(
 }
 
 /**
- * A front server says so in the header that Rack and Rails use for it. A client that reaches us directly gets its blobs
- * from us.
+ * A front server says so in the header that Rack and Rails use for it. It counts only from a trusted proxy: any client can
+ * send it, and would get an empty body.
  */
 function comesFromFrontServer(ctx: PullReply): boolean {
-  return ctx.get('X-Sendfile-Type').toLowerCase() === 'x-accel-redirect';
+  return ctx.state.context.client.viaProxy && ctx.get('X-Sendfile-Type').toLowerCase() === 'x-accel-redirect';
 }

@@ -1,17 +1,31 @@
 /** The context of a client's request. */
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { canonicalAddress } from '../../access/network/addresses.ts';
+import type { Client } from '../../access/network/client-address.ts';
 import { ANONYMOUS, type Identity, type RequestContext } from '../../request-context.ts';
+
+/** Finds the client of a request: the other end of its connection, or who a trusted proxy says it is. */
+export type ClientOf = (message: IncomingMessage) => Client;
 
 export class ClientRequest implements RequestContext {
   readonly id: string;
   /** Anonymous until an authorizer says who it is. */
   identity: Identity = ANONYMOUS;
+  cachedOnly = false;
   readonly #response: ServerResponse;
+  readonly #clientOf: ClientOf;
+  #client: Client | undefined;
   #abort: AbortController | undefined;
 
-  constructor(id: string, response: ServerResponse) {
+  constructor(id: string, response: ServerResponse, clientOf: ClientOf) {
     this.id = id;
     this.#response = response;
+    this.#clientOf = clientOf;
+  }
+
+  get client(): Client {
+    this.#client ??= this.#clientOf(this.#response.req);
+    return this.#client;
   }
 
   /** Aborts when the client leaves. Created on first use: a hit does not need it, and would cost 1.27 times the CPU. */
@@ -25,4 +39,14 @@ export class ClientRequest implements RequestContext {
     }
     return this.#abort.signal;
   }
+}
+
+/** The client where there are no trusted proxies: the other end of the connection. */
+export function directClient({ socket, headers }: IncomingMessage): Client {
+  return {
+    address: canonicalAddress(socket.remoteAddress ?? ''),
+    secure: 'encrypted' in socket,
+    host: headers.host,
+    viaProxy: false,
+  };
 }

@@ -8,6 +8,9 @@ import { ClientGoneError } from '../server/content-sender.ts';
 import { errorHeaders, setHeaders } from './headers.ts';
 import type { PullReply, PullState } from './pull-state.ts';
 
+/** Replies that are about the one who asks, and about now. */
+const REFUSALS: readonly number[] = [401, 403, 429];
+
 const UNKNOWN_BY_KIND: Record<RequestKind, OciErrorCode> = {
   // Not NAME_UNKNOWN: containers/image understands only MANIFEST_UNKNOWN as "this image has no signature".
   manifest: 'MANIFEST_UNKNOWN',
@@ -78,6 +81,7 @@ function sendError(ctx: PullReply, error: RegistryError): void {
   // Headers that describe the content do not describe the error.
   for (const name of ctx.res.getHeaderNames()) ctx.res.removeHeader(name);
   ctx.status = status;
+  if (ctx.state.guarded !== undefined && REFUSALS.includes(status)) ctx.state.guarded = 'no-store';
   ctx.body = JSON.stringify({
     errors: [{ code, message, detail: { ...detail, requestId: ctx.state.context.id } }],
   });

@@ -24,7 +24,14 @@ export function commonHeaders(ctx: PullReply): Headers {
   const headers = ['Docker-Distribution-Api-Version', 'registry/2.0'];
   if (namespace !== undefined) headers.push('OCI-Namespace', namespace);
   if (outcome !== undefined) headers.push('Cache-Status', cacheStatus(outcome, ctx.req.method));
+  addPrivacy(headers, ctx);
   return headers;
+}
+
+/** Keeps shared caches in between from handing private content to anybody (RFC 9111, 3.5 and 4.1). */
+function addPrivacy(headers: Headers, { state }: PullReply): void {
+  if (state.guarded === undefined) return;
+  headers.push('Cache-Control', state.guarded, 'Vary', 'Authorization');
 }
 
 /** Of a manifest, without its type and length, which a 304 does not have. */
@@ -32,7 +39,8 @@ export function manifestHeaders(ctx: PullReply, digest: string, warning: string 
   const headers = commonHeaders(ctx);
   addWarning(headers, warning);
   addContent(headers, digest);
-  headers.push('Vary', 'Accept'); // the manifest that a tag means can depend on it
+  // The manifest that a tag means can depend on it.
+  merge(headers, 'Vary', 'Accept');
   return headers;
 }
 
@@ -41,7 +49,7 @@ export function blobHeaders(ctx: PullReply, digest: string): Headers {
   const headers = commonHeaders(ctx);
   addContent(headers, digest);
   headers.push('Content-Type', 'application/octet-stream', 'Accept-Ranges', 'bytes');
-  headers.push('Cache-Control', `max-age=${ONE_YEAR_SECONDS}, immutable`);
+  merge(headers, 'Cache-Control', `max-age=${ONE_YEAR_SECONDS}, immutable`);
   return headers;
 }
 
@@ -91,6 +99,13 @@ export function isRead(method: string | undefined): boolean {
 /** RFC 9211. A HEAD that went upstream stored nothing. */
 function cacheStatus(outcome: CacheOutcome, method: string | undefined): string {
   return outcome === 'miss' && method === 'HEAD' ? 'millpond; fwd=uri-miss' : CACHE_STATUS[outcome];
+}
+
+/** Adds a value to a list that may have begun: a second header of the same name would be lost where Koa sets headers. */
+function merge(headers: Headers, name: string, value: string): void {
+  const at = headers.lastIndexOf(name);
+  if (at < 0) headers.push(name, value);
+  else headers[at + 1] = `${headers[at + 1]}, ${value}`;
 }
 
 function addContent(headers: Headers, digest: string): void {

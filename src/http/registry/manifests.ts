@@ -29,7 +29,7 @@ export async function answerManifest(
   const revalidates =
     mayRevalidate !== undefined &&
     NO_CACHE.test(req.headers['cache-control'] ?? '') &&
-    mayRevalidate(req.socket.remoteAddress);
+    mayRevalidate(state.context.client.address);
   const { digest, mediaType, bytes, size, outcome, warning } = await manifests.open({
     context: state.context,
     upstream: client,

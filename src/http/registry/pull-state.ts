@@ -18,6 +18,12 @@ export interface PullState {
   reference?: string;
   /** Absent if the request did not reach the cache, or failed there. */
   outcome?: CacheOutcome;
+  /** The rule that allows the request, from 0. */
+  rule?: number | undefined;
+  /** Says that no shared cache may keep the reply; `no-store`: no cache at all. Absent: everybody may have it. */
+  guarded?: 'private' | 'no-store';
+  /** The path to log instead of the URL, which holds more than the log may. */
+  path?: string;
   /** Bytes of the body that were sent. */
   bytes: number;
   error?: unknown;

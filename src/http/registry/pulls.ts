@@ -35,6 +35,7 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
   const parser = new RequestParser(pulls.table);
   return async (ctx) => {
     const { req, state } = ctx;
+    if (pulls.authorizer !== undefined) state.guarded = 'private';
     const request = parser.parse(req.url ?? '/', req.headers.host);
     if (!isRead(req.method)) {
       throw new RegistryError('UNSUPPORTED', {
@@ -50,7 +51,10 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
       });
     }
     if (pulls.authorizer !== undefined) {
-      state.context.identity = await pulls.authorizer.authorize(request, req);
+      const { identity, cachedOnly, rule } = await pulls.authorizer.authorize(request, req, state.context);
+      state.context.identity = identity;
+      state.context.cachedOnly = cachedOnly;
+      state.rule = rule;
     }
     if (request.kind === 'ping') answerPing(ctx);
     else await answerPull(ctx, request, pulls);

@@ -1,4 +1,5 @@
 /** A listening HTTP or HTTPS server that can be drained. */
+import { chmod, lstat, rm } from 'node:fs/promises';
 import {
   createServer,
   type IncomingMessage,
@@ -7,9 +8,9 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { TlsOptions } from 'node:tls';
+import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 
 /** Longer than the idle timeouts of the usual load balancers (60 s), so that we never close under a request of theirs. */
 const KEEP_ALIVE_MS = 75_000;
@@ -20,6 +21,11 @@ const REQUEST_TIMEOUT_MS = 60_000;
 const TIMEOUT_CHECK_MS = 5_000;
 /** How often a server that drains looks for connections whose last reply has ended. */
 const DRAIN_CHECK_MS = 50;
+
+export type ListenAddress =
+  | { host: string; port: number }
+  /** A Unix socket. Its mode says who can connect. */
+  | { socket: string; mode: number };
 
 export interface ListenerOptions {
   /** For the whole of a request, including its body; 0: no limit. Default: 60 s. */
@@ -41,16 +47,17 @@ export class Listener {
       connection.once('close', () => this.#connections.delete(connection));
     });
     server.on('connect', refuseConnect);
+    server.on('tlsClientError', refusePlainHttp);
   }
 
   /**
    * Starts to listen.
    *
-   * @param address port 0 takes any free port
+   * @param address port 0 takes any free port; a socket that a server has left behind is replaced
    * @throws the system's error if the address cannot be bound, or Node's error for wrong TLS options
    */
   static async open(
-    address: { host: string; port: number },
+    address: ListenAddress,
     handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
     { requestTimeoutMs = REQUEST_TIMEOUT_MS, tls }: ListenerOptions = {},
   ): Promise<Listener> {
@@ -69,19 +76,31 @@ export class Listener {
         ? createServer(options, onRequest)
         : createTlsServer({ handshakeTimeout: HEADERS_TIMEOUT_MS, ...tls, ...options }, onRequest);
     const listener = new Listener(server);
+    if ('socket' in address) await removeLeftover(address.socket);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      server.listen(address.port, address.host, () => {
+      const listening = () => {
         server.off('error', reject);
         resolve();
-      });
+      };
+      if ('socket' in address) server.listen(address.socket, listening);
+      else server.listen(address.port, address.host, listening);
     });
+    // Nobody can connect in between with more rights than the umask leaves: the folder decides who gets this far.
+    if ('socket' in address) await chmod(address.socket, address.mode);
     return listener;
   }
 
-  /** `host:port` as bound. */
+  /** Uses another certificate for connections that are opened from now on. Only for a TLS listener. */
+  setSecureContext(context: SecureContextOptions): void {
+    if ('setSecureContext' in this.#server) this.#server.setSecureContext(context);
+  }
+
+  /** `host:port` as bound, or the path of the socket. */
   get address(): string {
-    const { address, port, family } = this.#server.address() as AddressInfo;
+    const bound = this.#server.address();
+    if (typeof bound === 'string') return `unix:${bound}`;
+    const { address, port, family } = bound as AddressInfo;
     return family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
   }
 
@@ -104,6 +123,35 @@ export class Listener {
   }
 }
 
+/** Removes a socket that nobody listens on any more. A file that is not a socket stays: then listening fails. */
+async function removeLeftover(path: string): Promise<void> {
+  try {
+    if ((await lstat(path)).isSocket() && !(await answers(path))) await rm(path);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+  }
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    probe.once('close', () => probe.destroy());
+    probe.once('connect', () => probe.destroy());
+  });
+}
+
+/** Tells a client that speaks plain HTTP to a TLS listener. Node closes the connection without a reply. */
+function refusePlainHttp(error: Error & { code?: string }, socket: TLSSocket): void {
+  if (error.code !== 'ERR_SSL_HTTP_REQUEST') return;
+  // The TLS socket is destroyed already. What it was made of is still open, and has no public name.
+  const connection = (socket as TLSSocket & { _parent?: Duplex })._parent;
+  if (connection?.writable !== true) return;
+  const message =
+    'this address speaks HTTPS: write https:// in the client, or remove insecure from its settings';
+  sendLast(connection, '400 Bad Request', message);
+}
+
 /**
  * Tells a client what is wrong that uses this server as a proxy. Without a listener for CONNECT, Node closes the
  * connection without a reply.
@@ -113,10 +161,15 @@ export class Listener {
 function refuseConnect(_request: IncomingMessage, connection: Duplex): void {
   const message =
     'this is a registry mirror and not a proxy: set it as the mirror of a registry in the client, not as HTTPS_PROXY';
+  sendLast(connection, '405 Method Not Allowed', message, 'Allow: GET, HEAD');
+}
+
+/** Writes an error reply on a connection that `node:http` does not know, and closes it. */
+function sendLast(connection: Duplex, status: string, message: string, ...headers: string[]): void {
   const body = JSON.stringify({ errors: [{ code: 'UNSUPPORTED', message, detail: {} }] });
   const head = [
-    'HTTP/1.1 405 Method Not Allowed',
-    'Allow: GET, HEAD',
+    `HTTP/1.1 ${status}`,
+    ...headers,
     'Content-Type: application/json',
     `Content-Length: ${Buffer.byteLength(body)}`,
     'Connection: close',

@@ -5,6 +5,7 @@
  * sees one download, however many clients ask by whatever route. A request does not follow a fill of another upstream:
  * its bytes may be wrong, or may never come.
  */
+
 import type { FrontState } from '../../cache/ingest/hashed-front.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import { StorageError } from '../../cache/store/errors.ts';
@@ -13,6 +14,7 @@ import type { Repository } from '../../oci/reference.ts';
 import { detached, type RequestContext } from '../../request-context.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { Upstream } from '../../upstream/upstream.ts';
+import { requireFetch } from '../cached-only.ts';
 import type { CacheOutcome } from '../outcome.ts';
 import { type GrantedBy, keyOf, type Permissions } from '../permissions.ts';
 import type { BlobOrigin } from './blob-origin.ts';
@@ -107,6 +109,7 @@ export class BlobMirror {
     for (;;) {
       const content = await cache.open(request.digest);
       if (content !== undefined) return await this.#hit(content, request, granted);
+      requireFetch(request.context, request.upstream);
       const expectedSize = (await permissions.recorded(request))?.size;
       let fill = this.#fills.get(fillKey(request));
       let outcome: CacheOutcome = 'miss';
@@ -188,6 +191,7 @@ export class BlobMirror {
 
   async #passthrough(request: BlobRequest, front?: FrontState): Promise<ContentReader> {
     const { context, upstream, repository, digest } = request;
+    requireFetch(context, upstream);
     const abort = new AbortController();
     const expectedSize = (await this.#context.permissions.recorded(request))?.size;
     const bytes = await this.#context.originOf(upstream).open({

@@ -1,4 +1,5 @@
 /** Serves tag lists and referrers. These lists change, and only upstream has them. */
+
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
@@ -8,6 +9,7 @@ import { SingleFlight } from '../../single-flight.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { FetchedReferrers, FetchedTags, Upstream } from '../../upstream/upstream.ts';
+import { requireFetch } from '../cached-only.ts';
 import type { FreshnessPolicy } from '../freshness.ts';
 import type { CacheOutcome } from '../outcome.ts';
 
@@ -61,7 +63,8 @@ export class DiscoveryMirror {
    *
    * @throws {UpstreamError}
    */
-  tags({ context, upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
+  async tags({ context, upstream, repository, query }: TagsRequest): Promise<FetchedTags> {
+    requireFetch(context, upstream);
     const key = `${upstream.name}/${repository}?${query}`;
     return this.#tagFetches.run(key, () => upstream.fetchTags(detached(context), repository, query)).result;
   }
@@ -81,6 +84,7 @@ export class DiscoveryMirror {
       return { referrers: known.referrers, outcome: 'hit' };
     }
     try {
+      requireFetch(context, upstream);
       const { result, joined } = this.#referrersFetches.run(key, async () => {
         const confirmedAt = this.#clock.now();
         const referrers = await upstream.fetchReferrers(detached(context), repository, digest, query);

@@ -2,6 +2,7 @@
  * Fetches manifests from upstream and stores them. Clients that ask for the same manifest at the same time share one
  * request. A manifest that upstream does not have is not asked for again for some time.
  */
+
 import { LRUCache } from 'lru-cache';
 import type { RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
 import type { StorageFaults } from '../../cache/store/storage-faults.ts';
@@ -14,6 +15,7 @@ import { SingleFlight } from '../../single-flight.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { Upstream } from '../../upstream/upstream.ts';
+import { requireFetch } from '../cached-only.ts';
 import type { FreshnessPolicy } from '../freshness.ts';
 import { keyOf } from '../permissions.ts';
 import type { Manifest, ManifestStore, TagChange } from './manifest-store.ts';
@@ -67,8 +69,13 @@ export class ManifestFetches {
    * @returns undefined if upstream's reply to HEAD lacks a header that ours needs. Use GET then
    * @throws {UpstreamError}
    */
-  head(origin: ManifestOrigin, reference: Reference, accept: string): Promise<ManifestHeaders | undefined> {
+  async head(
+    origin: ManifestOrigin,
+    reference: Reference,
+    accept: string,
+  ): Promise<ManifestHeaders | undefined> {
     const { context, upstream, repository } = origin;
+    requireFetch(context, upstream);
     return this.#heads.run(flightKey(keyOf(origin), reference, accept), () =>
       this.#rememberingMissing(origin, reference, accept, async () => {
         const head = await upstream.headManifest(
@@ -96,6 +103,7 @@ export class ManifestFetches {
     tag?: TagKey,
     options: { canWait?: boolean } = {},
   ): Promise<FetchedManifest> {
+    requireFetch(origin.context, origin.upstream);
     const accept = tag?.accept ?? '';
     const { result, joined } = this.#fetches.run(flightKey(keyOf(origin), reference, accept), () =>
       this.#rememberingMissing(origin, reference, accept, () =>

@@ -125,6 +125,10 @@ export class ManifestMirror {
     if (record === undefined) return this.#firstByTag(request, key);
     const freshness = freshnessOf(record, tag, this.#context.clock.now(), request.freshness);
     if (freshness === 'fresh') return this.#serve(request, { record, outcome: 'hit' });
+    if (request.context.cachedOnly === true) {
+      const warning = `past its TTL; served as it was ${since(record)}`;
+      return this.#serve(request, { record, outcome: 'stale', warning });
+    }
     const flight = flightKey(key, tag, accept);
     const revalidate = () => this.#revalidate(request, key, record, freshness);
     if (freshness === 'stale-while-revalidate') {

@@ -179,8 +179,8 @@ export const accessOidc: readonly Mutation[] = [
   },
   {
     file: 'src/access/tokens/mirror-tokens.ts',
-    replace: 'if (current !== origin.fingerprint)',
-    by: 'if (current === undefined)',
+    replace: '!(await this.#context.isCurrent(origin))',
+    by: 'false',
     promise: 'a changed password ends the tokens that came from it',
     tests: TOKENS,
   },

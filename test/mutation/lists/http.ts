@@ -45,15 +45,15 @@ export const door: readonly Mutation[] = [
   },
   {
     file: `${REGISTRY}/pulls.ts`,
-    replace: 'state.context.identity = await pulls.authorizer.authorize(request, req);',
-    by: 'void pulls.authorizer.authorize(request, req).catch(() => undefined);',
+    replace: 'if (pulls.authorizer !== undefined) {',
+    by: 'if (false) {',
     promise: 'a refused request reaches neither the cache nor upstream',
     tests: DOOR,
   },
   {
     file: `${REGISTRY}/pulls.ts`,
-    replace: 'state.context.identity = await',
-    by: 'await',
+    replace: 'state.context.identity = identity;',
+    by: '',
     promise: 'the identity of a client goes with its request',
     tests: DOOR,
   },
@@ -195,7 +195,7 @@ export const replies: readonly Mutation[] = [
   },
   {
     file: `${REGISTRY}/manifests.ts`,
-    replace: 'mayRevalidate(req.socket.remoteAddress);',
+    replace: 'mayRevalidate(state.context.client.address);',
     by: 'true;',
     promise: 'only clients that are allowed to can make the mirror ask upstream',
     tests: PULLS,
@@ -216,7 +216,7 @@ export const replies: readonly Mutation[] = [
   },
   {
     file: `${REGISTRY}/headers.ts`,
-    replace: "headers.push('Vary', 'Accept');",
+    replace: "merge(headers, 'Vary', 'Accept');",
     by: '',
     promise: 'caches are told that a manifest depends on Accept',
     tests: PULLS,
@@ -435,7 +435,7 @@ export const listener: readonly Mutation[] = [
 export const telemetry: readonly Mutation[] = [
   {
     file: `${REGISTRY}/access-log.ts`,
-    replace: 'client: ctx.req.socket.remoteAddress,',
+    replace: 'client: context.client.address,',
     by: "client: ctx.get('authorization'),",
     promise: 'no header of a request is logged',
     tests: PULLS,

@@ -124,7 +124,7 @@ test('a restart with the same key changes nothing; another key ends all tokens',
   const { clock, key, tokens, session } = await setUp(t);
   const { token: access } = await tokens.issueAccess(session(HOUR));
   const { token: refresh } = await tokens.issueRefresh(session(HOUR));
-  const context = { clock, currentFingerprint: () => 'f-github' };
+  const context = { clock, isCurrent: async ({ fingerprint }: NamedOrigin) => fingerprint === 'f-github' };
   const restarted = new MirrorTokens(key, context);
   assert.equal((await restarted.verifyAccess(access)).kind, 'oidc');
   assert.equal((await restarted.verifyRefresh(refresh)).name, 'github');
@@ -142,7 +142,10 @@ test('mirrors with the same Ed25519 key in a file take each other’s tokens', a
   await writeFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
   const start = async () => {
     const { key } = await signingKeyFrom(file);
-    return new MirrorTokens(key, { clock, currentFingerprint: () => ANNA.fingerprint });
+    return new MirrorTokens(key, {
+      clock,
+      isCurrent: async ({ fingerprint }) => fingerprint === ANNA.fingerprint,
+    });
   };
   const { token } = await (await start()).issueAccess(ANNA);
   assert.deepEqual(await (await start()).verifyAccess(token), ANNA);
@@ -188,7 +191,7 @@ function counted({ key, clock }: Setup) {
       return key.publicKey;
     },
   };
-  const context = { clock, currentFingerprint: () => 'f-github' };
+  const context = { clock, isCurrent: async ({ fingerprint }: NamedOrigin) => fingerprint === 'f-github' };
   return { counter, tokens: new MirrorTokens(counting, context) };
 }
 

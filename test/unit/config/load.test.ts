@@ -12,6 +12,8 @@ suite('a valid configuration', () => {
     const config = await loadConfig({ cwd: '/srv' });
     assert.deepEqual(config.server, {
       listen: { host: '127.0.0.1', port: 5000 },
+      trustedProxies: [],
+      forwardedHeader: 'x-forwarded-for',
       drainTimeout: 30_000,
       clientTimeout: 60_000,
       revalidateFrom: [],

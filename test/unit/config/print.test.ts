@@ -14,12 +14,16 @@ test('prints the effective configuration in the documented order, in units for p
     printConfig(await loadConfig({ file: 'm.yaml', cwd: folder.path })),
     `server:
   listen: 127.0.0.1:5000
+  trustedProxies: []
+  forwardedHeader: x-forwarded-for
   drainTimeout: 30s
   clientTimeout: 1m
   revalidateFrom: []
   accelRedirect: none
 operations:
   listen: 127.0.0.1:5001
+  socketMode: '0600'
+  hosts: []
 cache:
   directory: ${folder.path}/millpond-data
   maxSize: 50GiB

@@ -50,7 +50,10 @@ suite('every problem is reported with its place', () => {
       'm.yaml:1:26: server.accelRedirect: must be none, or a path that begins and ends with a slash, such as /blobs/, got "blobs"',
     ],
     ['server: { clientTimeout: 25d }', `m.yaml:1:26: server.clientTimeout: ${TIMEOUT}, got "25d"`],
-    ['operations: { listen: [x] }', `m.yaml:1:23: operations.listen: ${LISTEN}, got a list`],
+    [
+      'operations: { listen: [x] }',
+      'm.yaml:1:23: operations.listen: must be a host and a port, such as 127.0.0.1:5001, or unix: and the path of a socket, got a list',
+    ],
     ['operations: 127.0.0.1:1', 'm.yaml:1:13: operations: must be a map of settings, got "127.0.0.1:1"'],
     // cache
     ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be the path of a file or folder'],
@@ -371,11 +374,11 @@ suite('an unknown key', () => {
     ],
     [
       'operations: { password: hunter2 }',
-      'm.yaml:1:15: operations.password: unknown key; possible here: listen',
+      'm.yaml:1:15: operations.password: unknown key; possible here: listen, socketMode, tls, hosts',
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, cache, defaultUpstream, sealed, upstreams, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, upstreams, warm, log',
     ],
   ] as const) {
     test(problem, async () => {

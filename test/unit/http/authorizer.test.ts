@@ -27,7 +27,8 @@ const PULLS = (repository: string) =>
 /** Lets everybody pull, except what is called private. */
 const refusesPrivate: Authorizer = {
   authorize: async (request) => {
-    if (request.kind === 'ping' || request.repository !== 'org/private') return OPERATOR;
+    if (request.kind === 'ping' || request.repository !== 'org/private')
+      return { identity: OPERATOR, cachedOnly: false };
     throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="mirror"' } });
   },
 };
@@ -112,9 +113,9 @@ for (const [fault, method, path, status, code] of [
   test(`reported first: ${fault}: ${method} ${path} is ${status}`, async (t) => {
     let decisions = 0;
     const authorizer: Authorizer = {
-      authorize: (request, message) => {
+      authorize: (request, message, caller) => {
         decisions += 1;
-        return refusesPrivate.authorize(request, message);
+        return refusesPrivate.authorize(request, message, caller);
       },
     };
     const registry = await startRegistrySide(t, { authorizer });

@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import type { ContentReader } from '../../../src/cache/store/content-store.ts';
 import { StorageError } from '../../../src/cache/store/errors.ts';
-import { ClientRequest } from '../../../src/http/registry/client-request.ts';
+import { ClientRequest, directClient } from '../../../src/http/registry/client-request.ts';
 import type { PullContext } from '../../../src/http/registry/pulls.ts';
 import type { FreshnessPolicy } from '../../../src/mirror/freshness.ts';
 import type { CacheOutcome } from '../../../src/mirror/outcome.ts';
@@ -182,5 +182,5 @@ test('the signal of a request aborts when its client leaves', NOT_FOR_EVER, asyn
 });
 
 test('the signal of a request whose client has left is aborted from the start', () => {
-  assert.equal(new ClientRequest('1', { closed: true } as ServerResponse).signal.aborted, true);
+  assert.equal(new ClientRequest('1', { closed: true } as ServerResponse, directClient).signal.aborted, true);
 });

@@ -1,0 +1,82 @@
+/** Finds out who sends a request, for both listeners. */
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { AccessControl } from '../../access/control/access-control.ts';
+import { AuthenticationError } from '../../access/errors.ts';
+import type { Client } from '../../access/network/client-address.ts';
+import { isFromAnotherSite } from '../../access/network/web-page.ts';
+import type { Asker, CertificateIdentity } from '../../access/rules/identities.ts';
+import type { TokenOrigin } from '../../access/tokens/origin.ts';
+
+/** The identity of a verified client certificate of a connection, looked at again for each request. */
+export type CertificateOf = (socket: Socket) => CertificateIdentity | undefined;
+
+/** The part of a request's context that is needed to find out who sends it. */
+export interface Caller {
+  readonly client: Client;
+  /** Aborts when the client leaves. */
+  readonly signal: AbortSignal;
+}
+
+export interface Arrived {
+  asker: Asker;
+  /** What the credentials of the request stand for. Undefined: it has none. */
+  origin: TokenOrigin | undefined;
+}
+
+export class Gate {
+  readonly access: AccessControl;
+  readonly #certificateOf: CertificateOf;
+
+  constructor(access: AccessControl, certificateOf: CertificateOf) {
+    this.access = access;
+    this.#certificateOf = certificateOf;
+  }
+
+  /**
+   * @throws {AuthenticationError} its credentials are wrong, or may not be sent without TLS
+   * @throws {TooManyAttemptsError} {IssuerError}
+   */
+  async arrivalOf(message: IncomingMessage, caller: Caller): Promise<Arrived> {
+    const { authorization } = message.headers;
+    let origin: TokenOrigin | undefined;
+    if (authorization !== undefined) {
+      this.requireConfidential(caller.client);
+      origin = await this.access.authentication.ofRequest(authorization, clientOf(caller));
+    }
+    const asker = this.connectionOf(message, caller);
+    if (origin === undefined || origin.kind === 'anonymous') return { asker, origin };
+    return { asker: { ...asker, credentials: origin }, origin };
+  }
+
+  /** Who sends a request, by its connection alone. */
+  connectionOf(message: IncomingMessage, { client }: Pick<Caller, 'client'>): Asker {
+    // A web page uses the network and the certificate of its visitor, who does not know of it.
+    if (isFromAnotherSite(message.headers)) return {};
+    return { certificate: this.#certificateOf(message.socket), address: client.address };
+  }
+
+  /** @throws {AuthenticationError} credentials that come this way can be read by others */
+  requireConfidential({ secure, address, viaProxy }: Client): void {
+    if (secure || this.access.insecure) return;
+    // A connection without an address is a Unix socket. Behind a proxy, only its word counts.
+    if (!viaProxy && (address === undefined || isLoopback(address))) return;
+    throw new AuthenticationError(
+      'passwords and tokens are taken only over TLS: use https, or set access.insecure in the configuration',
+    );
+  }
+}
+
+/** The caller as access control knows it. Its signal is made only when a password check must wait. */
+export function clientOf(caller: Caller): { address: string | undefined; readonly signal: AbortSignal } {
+  return {
+    address: caller.client.address,
+    get signal() {
+      return caller.signal;
+    },
+  };
+}
+
+function isLoopback(address: string): boolean {
+  return address === '::1' || address.startsWith('127.');
+}

@@ -1,0 +1,135 @@
+/** Decides by the rules of the configuration whether a pull is allowed. */
+import type { IncomingMessage } from 'node:http';
+import type { Asker } from '../../access/rules/identities.ts';
+import { RegistryError } from '../../oci/errors.ts';
+import { ANONYMOUS, type Identity } from '../../request-context.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import type { Admission, Authorizer } from '../registry/authorizer.ts';
+import type { ClientRequest } from '../registry/client-request.ts';
+import type { PingRequest, PullRequest } from '../registry/routes.ts';
+import type { Challenge, Challenger } from './challenge.ts';
+import type { Arrived, Gate } from './gate.ts';
+import { refusalOf } from './refusals.ts';
+
+type Decision = 'allowed' | 'unauthorized' | 'denied' | 'throttled' | 'unavailable';
+
+export class RuleAuthorizer implements Authorizer {
+  readonly #gate: Gate;
+  readonly #challenger: Challenger;
+  readonly #metrics: Metrics;
+
+  constructor(context: { gate: Gate; challenger: Challenger; metrics: Metrics }) {
+    this.#gate = context.gate;
+    this.#challenger = context.challenger;
+    this.#metrics = context.metrics;
+  }
+
+  async authorize(
+    request: Readonly<PullRequest> | PingRequest,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Promise<Admission> {
+    const arrived = await this.#arrivalOf(request, message, caller);
+    const identity = identityOf(arrived.asker);
+    caller.identity = identity; // for the log line of a refusal
+    return request.kind === 'ping'
+      ? this.#admitPing(arrived, identity, message, caller)
+      : this.#admitPull(request, arrived, identity, message, caller);
+  }
+
+  async #arrivalOf(
+    request: Readonly<PullRequest> | PingRequest,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Promise<Arrived> {
+    try {
+      return await this.#gate.arrivalOf(message, caller);
+    } catch (error) {
+      const refusal = refusalOf(error, (text) =>
+        this.#challenger.unauthorized(message, caller.client, {
+          message: text,
+          error: 'invalid_token',
+          scoped: request.kind !== 'ping',
+        }),
+      );
+      if (refusal instanceof RegistryError) this.#count(ANONYMOUS, decisionOf(refusal));
+      throw refusal;
+    }
+  }
+
+  /** `/v2/` is 401 for a client without credentials even where it may pull something: else docker never logs in. */
+  #admitPing(
+    { asker, origin }: Arrived,
+    identity: Identity,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Admission {
+    if (origin !== undefined || this.#gate.access.rules.isSomebody(asker) || this.#isUnchallenged(caller)) {
+      return { identity, cachedOnly: false };
+    }
+    throw this.#unauthorized(message, caller, identity, { message: 'log in to use this mirror' });
+  }
+
+  #admitPull(
+    { upstream, repository }: Readonly<PullRequest>,
+    { asker, origin }: Arrived,
+    identity: Identity,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Admission {
+    const decision = this.#gate.access.rules.decide(asker, 'pull', { upstream, repository });
+    if (decision.allowed) {
+      const allowed = decision.kind === 'anonymous' ? ANONYMOUS : identityOf(asker, decision.kind);
+      this.#count(allowed, 'allowed');
+      return { identity: allowed, cachedOnly: !decision.fetch, rule: decision.rule };
+    }
+    // The same words whether the thing exists or not.
+    if (decision.somebody || (origin === undefined && this.#isUnchallenged(caller))) {
+      this.#count(identity, 'denied');
+      throw new RegistryError('DENIED', {
+        message: `no rule of this mirror lets you pull ${upstream}/${repository}`,
+      });
+    }
+    const unknown = origin?.kind === 'anonymous' && origin.unknownCredentials;
+    throw this.#unauthorized(message, caller, identity, {
+      message: unknown
+        ? 'the credentials sent are not known here, and this may not be pulled without'
+        : `log in to pull ${upstream}/${repository}`,
+      error: origin === undefined ? undefined : 'insufficient_scope',
+      scoped: true,
+    });
+  }
+
+  /** Daemons and kubelets that answer a challenge with the password of another registry. */
+  #isUnchallenged({ client }: ClientRequest): boolean {
+    return this.#gate.access.noChallenge.has(client.address);
+  }
+
+  #unauthorized(
+    message: IncomingMessage,
+    caller: ClientRequest,
+    identity: Identity,
+    challenge: Challenge,
+  ): RegistryError {
+    this.#count(identity, 'unauthorized');
+    return this.#challenger.unauthorized(message, caller.client, challenge);
+  }
+
+  #count({ kind }: Identity, decision: Decision): void {
+    this.#metrics.accessDecisions.inc({ identity_kind: kind, decision });
+  }
+}
+
+function decisionOf({ code }: RegistryError): Decision {
+  if (code === 'TOOMANYREQUESTS') return 'throttled';
+  return code === 'UNAUTHORIZED' ? 'unauthorized' : 'unavailable';
+}
+
+/** @param kind the one of several to name; by default, that of the credentials */
+function identityOf({ credentials, certificate }: Asker, kind?: Identity['kind']): Identity {
+  if (credentials !== undefined && kind !== 'certificate') {
+    return { kind: credentials.kind, name: credentials.name };
+  }
+  const name = certificate?.names[0];
+  return name === undefined ? ANONYMOUS : { kind: 'certificate', name };
+}
