@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hashSync } from '@node-rs/bcrypt';
 import { addToken } from '../../src/access/credentials/tokens/token-file.ts';
-import type { FakeClock } from './fake-clock.ts';
+import type { Clock } from '../../src/clock.ts';
 
 const LOWEST_COST = 4;
 const DAY = 24 * 3_600_000;
@@ -25,7 +25,7 @@ export async function writeHtpasswd(
 export async function createRobotToken(
   directory: string,
   name: string,
-  clock: FakeClock,
+  clock: Clock,
 ): Promise<{ path: string; secret: string }> {
   const path = join(directory, 'tokens');
   const times = { created: clock.now(), expires: clock.now() + 90 * DAY };

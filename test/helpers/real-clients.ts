@@ -27,7 +27,7 @@ function named(tagged: string, digest: string | undefined): string {
 }
 
 /** A directory whose mounts, which daemons leave behind, are undone before it is removed. */
-async function daemonDir(t: TestContext): Promise<string> {
+export async function daemonDir(t: TestContext): Promise<string> {
   const directory = await tempDir(t);
   t.after(() =>
     run('sh', ['-c', `grep -o " ${directory}[^ ]*" /proc/mounts | sort -r | xargs -r umount -l`]),
@@ -81,7 +81,7 @@ export function containerd2(): ContainerdPrograms {
   };
 }
 
-async function startContainerdProcess(
+export async function startContainerdProcess(
   t: TestContext,
   directory: string,
   { containerd, ctr }: ContainerdPrograms = DEBIANS_CONTAINERD,
