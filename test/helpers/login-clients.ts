@@ -31,9 +31,9 @@ export interface LoginClient {
 export interface MirrorAddress {
   /** `host:port`. */
   name: string;
-  /** PEM file of the authority of its certificate. */
-  ca: string;
-  caText: string;
+  /** PEM file of the authority of its certificate, and its content. Absent: plain HTTP, for docker and podman only. */
+  ca?: string;
+  caText?: string;
 }
 
 export async function startDockerLogin(t: TestContext, mirror: MirrorAddress): Promise<LoginClient> {
@@ -43,13 +43,13 @@ export async function startDockerLogin(t: TestContext, mirror: MirrorAddress): P
   await writeFile(`${directory}/daemon.json`, '{}');
   // Loopback addresses are insecure for dockerd: it shows them no certificate. So it gets a name, which only a proxy knows.
   const port = Number(mirror.name.split(':')[1]);
-  const name = `mirror.test:${port}`;
+  const name = mirror.caText === undefined ? mirror.name : `mirror.test:${port}`;
   const proxy = await TestProxy.start(t, { routes: { [name]: port } });
   // dockerd knows no other place for the authorities and certificates of one registry.
   const certificates = join('/etc/docker/certs.d', name);
   await mkdir(certificates, { recursive: true });
   t.after(() => rm(certificates, { recursive: true }));
-  await writeFile(join(certificates, 'ca.crt'), mirror.caText);
+  if (mirror.caText !== undefined) await writeFile(join(certificates, 'ca.crt'), mirror.caText);
   const daemon = startProcess(
     t,
     'dockerd',
@@ -146,7 +146,7 @@ export async function startContainerdLogin(t: TestContext, mirror: MirrorAddress
 /** Of podman and skopeo, which read the same folder of certificates. */
 async function certificateFolder(t: TestContext, { caText }: MirrorAddress) {
   const folder = await tempDir(t);
-  await writeFile(join(folder, 'ca.crt'), caText);
+  if (caText !== undefined) await writeFile(join(folder, 'ca.crt'), caText);
   return {
     folder,
     show: async ({ cert, key }: Certificate) => {
@@ -164,12 +164,13 @@ export async function preparePodmanLogin(t: TestContext, mirror: MirrorAddress):
   const storage = ['--root', `${directory}/root`, '--runroot', `${directory}/run`, '--storage-driver', 'vfs'];
   const quiet = ['--cgroup-manager', 'cgroupfs', '--events-backend', 'none', '--tmpdir', `${directory}/tmp`];
   const podman = (...args: string[]) => run('podman', [...storage, ...quiet, ...args], env);
+  const trust = mirror.caText === undefined ? ['--tls-verify=false'] : ['--cert-dir', folder];
   return {
     login: ({ user, password }) =>
-      podman('login', '--cert-dir', folder, '--username', user, '--password', password, mirror.name),
+      podman('login', ...trust, '--username', user, '--password', password, mirror.name),
     logout: async () => void (await podman('logout', '--all')),
     pull: async (repository) => {
-      const output = await podman('pull', '--cert-dir', folder, `${mirror.name}/${repository}:1`);
+      const output = await podman('pull', ...trust, `${mirror.name}/${repository}:1`);
       await podman('rmi', '--all', '--force');
       return output;
     },
@@ -206,7 +207,7 @@ export async function prepareSkopeoLogin(t: TestContext, mirror: MirrorAddress):
 
 export async function prepareCraneLogin(t: TestContext, mirror: MirrorAddress): Promise<LoginClient> {
   const directory = await tempDir(t);
-  const env = { DOCKER_CONFIG: directory, SSL_CERT_FILE: mirror.ca };
+  const env = { DOCKER_CONFIG: directory, SSL_CERT_FILE: mirror.ca ?? '' };
   const crane = (...args: string[]) => run(engine('crane'), args, env);
   const target = join(directory, 'layout');
   return {
@@ -226,7 +227,8 @@ export async function prepareOrasLogin(t: TestContext, mirror: MirrorAddress): P
   const directory = await tempDir(t);
   const config = ['--registry-config', join(directory, 'config.json')];
   const sourceConfig = ['--from-registry-config', join(directory, 'config.json')];
-  let certificates = ['--from-ca-file', mirror.ca];
+  const ca = mirror.ca ?? '';
+  let certificates = ['--from-ca-file', ca];
   const target = join(directory, 'layout');
   return {
     login: ({ user, password }) =>
@@ -234,7 +236,7 @@ export async function prepareOrasLogin(t: TestContext, mirror: MirrorAddress): P
         'login',
         ...config,
         '--ca-file',
-        mirror.ca,
+        ca,
         '--username',
         user,
         '--password',

@@ -36,7 +36,11 @@ export async function daemonDir(t: TestContext): Promise<string> {
 }
 
 /** The registry-mirrors setting: Docker Hub only. */
-export async function startDockerd(t: TestContext, mirrorPort: number): Promise<SavingClient> {
+export async function startDockerd(
+  t: TestContext,
+  mirrorPort: number,
+  env: Record<string, string> = {},
+): Promise<SavingClient> {
   const directory = await daemonDir(t);
   const host = `unix://${directory}/docker.sock`;
   const containerd = await startContainerdProcess(t, directory);
@@ -54,7 +58,7 @@ export async function startDockerd(t: TestContext, mirrorPort: number): Promise<
     ...['--iptables=false', '--ip6tables=false', '--bridge=none', '--storage-driver', 'vfs'],
     ...['--registry-mirror', `http://127.0.0.1:${mirrorPort}`],
   ]);
-  const docker = (...args: string[]) => run('docker', ['--host', host, ...args]);
+  const docker = (...args: string[]) => run('docker', ['--host', host, ...args], env);
   await until('dockerd', daemon, async () => (await docker('version')) !== '');
   return {
     pull: async (digest) => void (await docker('pull', named('busybox:1', digest))),
