@@ -100,9 +100,9 @@ test('a certificate is exchanged under fifty running pulls: none breaks, new con
   const { mirror, upstream, replace, look } = await setUp(t);
   const release = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();
-  upstream.script({ path: /manifests/ }, async () => {
+  upstream.script({ path: /manifests/ }, (reply) => {
     held.resolve();
-    await release.promise;
+    reply.delay = release.promise;
   });
   const ask = clientOf(t, mirror);
   const pulls = Array.from({ length: PULLS }, () => ask(MANIFEST));
