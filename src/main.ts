@@ -21,7 +21,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   cwd: process.cwd(),
   stdout: process.stdout,
   stderr: process.stderr,
-  serve: async (config) => {
+  serve: async (config, configFile) => {
     // Not loaded by the other commands: together they take half a second.
     const [{ startApp }, { nodeFileSystem }, { systemClock }, { bufferedOutput, prettyDestination }] =
       await Promise.all([
@@ -33,6 +33,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
     const output = bufferedOutput();
     const app = await startApp({
       config,
+      configFile,
       environment: process.env,
       version,
       clock: systemClock,

@@ -28,7 +28,7 @@ export async function openAccess(
   config: Config,
   access: NonNullable<Config['access']>,
   { environment, userAgent, sealed, clock, logger }: AccessSurroundings,
-): Promise<AccessControl & AsyncDisposable> {
+): Promise<{ control: AccessControl } & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const control = await openAccessControl(access, {
     ...{ clock, logger, sealed },
@@ -55,5 +55,5 @@ export async function openAccess(
   });
   stack.defer(() => control.close());
   const open = stack.move();
-  return { ...control, [Symbol.asyncDispose]: () => open.disposeAsync() };
+  return { control, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }

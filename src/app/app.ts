@@ -17,11 +17,14 @@ import type { AccessSurroundings } from './access.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
 import { openRegistrySide, routingTable } from './registry-side.ts';
+import type { ConfigFile } from './rule-changes.ts';
 import { openStorage } from './storage.ts';
 import { createUpstreams } from './upstreams.ts';
 
 export interface AppOptions {
   config: Config;
+  /** Where `config` came from. Absent: the built-in defaults. */
+  configFile?: ConfigFile | undefined;
   environment: Environment;
   version: string;
   clock: Clock;
@@ -59,8 +62,13 @@ export async function startApp(options: AppOptions): Promise<App> {
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
 
-  const access = await openAccessControl(config, { ...options, ...identity, sealed, logger });
-  if (access !== undefined) stack.use(access);
+  const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
+  if (opened !== undefined) stack.use(opened);
+  const access = opened?.control;
+  if (access !== undefined && options.configFile !== undefined) {
+    const { followRules } = await import('./rule-changes.ts');
+    stack.use(await followRules(options.configFile, access, { clock, logger }));
+  }
   const table = routingTable(config);
   const upstreamOf = (host: string) => table.upstreamByHost.get(host);
   const shared = { mirrors, upstreamByName, logger, metrics, clock };

@@ -25,7 +25,7 @@ async function setUp(t: TestContext, settings: Partial<IssuerSettings> = {}) {
   const start = async (changes: Partial<IssuerSettings> = {}) => {
     const issuer = configuredIssuer(
       t,
-      { issuer: provider.issuer, claims: ['client_id'], ...settings, ...changes },
+      { issuer: provider.issuer, claims: () => ['client_id'], ...settings, ...changes },
       { clock },
     );
     const issuers = new Issuers([issuer]);
@@ -166,6 +166,6 @@ test('an issuer that is taken out of the configuration, or becomes another, ends
     await assert.rejects(changed.tokens.verifyAccess(access), { name: 'TokenError', code: 'revoked' });
     await assert.rejects(changed.tokens.verifyRefresh(refresh), { name: 'TokenError', code: 'revoked' });
   }
-  const same = await start({ audience: 'new', claims: [] });
+  const same = await start({ audience: 'new', claims: () => [] });
   await same.tokens.verifyAccess(access);
 });

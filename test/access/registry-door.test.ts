@@ -1,6 +1,9 @@
 /** Access control as the clients of the registry side meet it. */
 import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { revokeToken } from '../../src/access/credentials/tokens/token-file.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { basic, createRobotToken, writeHtpasswd } from '../helpers/access-files.ts';
@@ -207,6 +210,26 @@ test('a revoked token and a changed password end within 5 s, tokens that were gi
   await writeHtpasswd(directory, { anna: 'another password' });
   clock.advance(5_000);
   for (const proof of proofs) assert.equal(await pull(proof), 401);
+});
+
+test('a rule that is removed from the configuration file ends within 5 s, without a restart; a file with mistakes changes nothing', async (t) => {
+  const { mirror, clock, directory } = await setUp(t);
+  const file = join(directory, 'millpond.yaml');
+  const written = await readFile(file, 'utf8');
+  const authorization = await bearer(mirror, basic('anna', PASSWORD));
+  const pull = async () => (await mirror.get(MANIFEST, { authorization })).status;
+  const look = async (message: string) => {
+    while (!mirror.log.some(({ msg }) => msg === message)) {
+      clock.advance(1_000);
+      await setImmediate();
+    }
+  };
+  await writeFile(file, written.replace('user:anna', 'user anna'));
+  await look('changed files cannot be used: the old content stays in use');
+  assert.equal(await pull(), 200);
+  await writeFile(file, written.replace('user:anna', 'user:bert'));
+  await look('changed rules are in use');
+  assert.equal(await pull(), 403);
 });
 
 test('networks of daemons are never challenged: /v2/ is 200, a refusal is 403, a token still counts', async (t) => {

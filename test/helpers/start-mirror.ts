@@ -80,10 +80,12 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     }),
   );
   const environment = options.environment ?? {};
+  const load = () => loadConfig({ file, cwd: directory, environment });
   const clock = options.clock ?? new FakeClock();
   const log: Record<string, unknown>[] = [];
   const app = await startApp({
-    config: await loadConfig({ file, cwd: directory, environment }),
+    config: await load(),
+    configFile: { path: file, load },
     environment,
     version: 'test',
     clock,

@@ -106,7 +106,7 @@ export function configuredIssuer(
       insecure: false,
       staleKeys: 24 * 3_600_000,
       session: 3_600_000,
-      claims: [],
+      claims: () => [],
       ...settings,
     },
     {

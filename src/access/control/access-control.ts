@@ -39,6 +39,7 @@ export interface AccessContext {
 }
 
 export interface AccessControl {
+  /** They change when the configuration file does. */
   readonly rules: AccessRules;
   readonly authentication: Authentication;
   readonly exchange: TokenExchange;
@@ -46,6 +47,7 @@ export interface AccessControl {
   readonly noChallenge: NetworkList;
   /** Whether credentials are taken without TLS, too. */
   readonly insecure: boolean;
+  useRules(rules: readonly AccessRule[]): void;
   /** Writes when tokens were last used. */
   close(): Promise<void>;
 }
@@ -65,8 +67,8 @@ export async function openAccessControl(
 ): Promise<AccessControl> {
   const { cacheDirectory, upstreams, logger, clock } = context;
   const { users, tokens: file, signingKey, oidc } = config;
-  const rules = new AccessRules(config.rules, upstreams);
-  const issuers = await openIssuers(oidc, rules, context);
+  let rules = new AccessRules(config.rules, upstreams);
+  const issuers = await openIssuers(oidc, (issuer) => rules.claimsAskedOf(issuer), context);
   const { key, warning } =
     signingKey === undefined ? await ownSigningKey(cacheDirectory) : await signingKeyFrom(signingKey.file);
   if (warning !== undefined) logger.warn({}, warning);
@@ -91,7 +93,13 @@ export async function openAccessControl(
       'access.insecure: passwords and tokens are taken without TLS, so anyone on the way can read them',
     );
   return {
-    ...{ rules, authentication, insecure: config.insecure },
+    get rules() {
+      return rules;
+    },
+    useRules: (changed) => {
+      rules = new AccessRules(changed, upstreams);
+    },
+    ...{ authentication, insecure: config.insecure },
     exchange: new TokenExchange(authentication, tokens),
     noChallenge: new NetworkList(config.noChallenge),
     close: () => credentials.close(),
@@ -100,13 +108,13 @@ export async function openAccessControl(
 
 async function openIssuers(
   configs: readonly IssuerConfig[],
-  rules: AccessRules,
+  claimsAskedOf: (issuer: string) => readonly string[],
   context: AccessContext,
 ): Promise<Issuers | undefined> {
   if (configs.length === 0) return undefined;
   const opened = configs.map(async (config) => {
     const send = await context.sendTo({ name: config.name, ca: config.ca });
-    return new Issuer({ ...config, claims: rules.claimsAskedOf(config.name) }, { ...context, send });
+    return new Issuer({ ...config, claims: () => claimsAskedOf(config.name) }, { ...context, send });
   });
   return new Issuers(await Promise.all(opened));
 }

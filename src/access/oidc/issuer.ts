@@ -47,7 +47,7 @@ export interface IssuerSettings {
   /** How long a session lasts that begins with a JWT. */
   session: number;
   /** The claims that rules ask for; no others are kept, except `sub`. */
-  claims: readonly string[];
+  claims: () => readonly string[];
 }
 
 export interface IssuerContext {
@@ -111,7 +111,7 @@ export class Issuer {
       kind: 'oidc',
       name: this.name,
       fingerprint: this.fingerprint,
-      claims: keepClaims(payload, claims),
+      claims: keepClaims(payload, claims()),
       endsAt: this.#clock.now() + session,
     };
   }

@@ -1,4 +1,5 @@
 /** `millpond serve`. */
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { loadConfig } from '../../config/load.ts';
 import { type ConfigOption, chosenConfigFile, withConfigOption } from '../io/options.ts';
@@ -9,6 +10,8 @@ export function addServeCommand(program: Command, surroundings: Surroundings): v
   withConfigOption(program.command('serve'))
     .description('run the mirror; stop it with SIGTERM or SIGINT')
     .action(async (options: ConfigOption) => {
-      await serve(await loadConfig({ file: chosenConfigFile(options, surroundings), cwd, environment }));
+      const path = chosenConfigFile(options, surroundings);
+      const load = () => loadConfig({ file: path, cwd, environment });
+      await serve(await load(), path === undefined ? undefined : { path: resolve(cwd, path), load });
     });
 }

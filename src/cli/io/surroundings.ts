@@ -10,8 +10,12 @@ export interface Surroundings {
   cwd: string;
   stdout: TextOutput;
   stderr: TextOutput;
-  /** Runs the server. Resolves when the server has stopped. */
-  serve: (config: Config) => Promise<void>;
+  /**
+   * Runs the server. Resolves when the server has stopped.
+   *
+   * @param file where the configuration came from; undefined: the built-in defaults
+   */
+  serve: (config: Config, file: { path: string; load: () => Promise<Config> } | undefined) => Promise<void>;
 }
 
 export interface TextOutput {
