@@ -53,7 +53,9 @@ export class Gate {
   connectionOf(message: IncomingMessage, { client }: Pick<Caller, 'client'>): Asker {
     // A web page uses the network and the certificate of its visitor, who does not know of it.
     if (isFromAnotherSite(message.headers)) return {};
-    return { certificate: this.#certificateOf(message.socket), address: client.address };
+    // On a connection of a trusted proxy the certificate is the proxy's own, and all its clients would have it.
+    const certificate = client.viaProxy ? undefined : this.#certificateOf(message.socket);
+    return { certificate, address: client.address };
   }
 
   /** @throws {AuthenticationError} credentials that come this way can be read by others */
