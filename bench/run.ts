@@ -21,16 +21,19 @@ import {
   startBare,
   startDockerRegistry,
   startMillpond,
+  startMillpondTls,
   startNginx,
+  startNginxTls,
   type VersionName,
 } from './lib/peers.ts';
 import { isOnPath } from './lib/processes.ts';
 import { type Report, renderReport, report, type Samples } from './lib/report.ts';
 import type { Lab, Scenario } from './lib/scenario.ts';
 import { Upstream } from './lib/upstream-control.ts';
+import { bearer, loginFlood, refusals } from './scenarios/access.ts';
 import { foreignUpstream } from './scenarios/foreign-upstream.ts';
 import { herd } from './scenarios/herd.ts';
-import { hitBlobCrowd, hitBlobLarge } from './scenarios/hit-blob-large.ts';
+import { hitBlobCrowd, hitBlobLarge, hitBlobTls } from './scenarios/hit-blob-large.ts';
 import { hitBlobSmall } from './scenarios/hit-blob-small.ts';
 import { hitManifestDigest } from './scenarios/hit-manifest-digest.ts';
 import { hitManifestTag } from './scenarios/hit-manifest-tag.ts';
@@ -46,6 +49,7 @@ const SCENARIOS: readonly Scenario[] = [
   hitBlobSmall,
   hitBlobLarge,
   hitBlobCrowd,
+  hitBlobTls,
   missBlob,
   missThrottledTotal,
   missThrottledConnection,
@@ -57,6 +61,9 @@ const SCENARIOS: readonly Scenario[] = [
   scale100k,
   scale1m,
   scaleHit,
+  bearer,
+  refusals,
+  loginFlood,
 ];
 
 const { values, positionals } = parseArgs({
@@ -143,8 +150,8 @@ async function runScenario(scenario: Scenario): Promise<Samples> {
     smoke,
     directory,
     servers: {},
-    startAnother: ({ checkout = here }, at, cache) =>
-      startMillpond({ directory: at, ...portsOf(upstream) }, checkout, cache),
+    startAnother: ({ checkout = here }, at, more) =>
+      startMillpond({ directory: at, ...portsOf(upstream) }, checkout, more),
   };
   try {
     if (other === undefined) {
@@ -160,6 +167,7 @@ async function runScenario(scenario: Scenario): Promise<Samples> {
     if (scenario.bareExample !== undefined) await startCeiling(lab, await scenario.bareExample(lab));
     return await measureInTurns(scenario, lab);
   } finally {
+    await scenario.finish?.(lab);
     await Promise.all(Object.values(lab.servers).map((server) => server.stop()));
     await upstream.stop();
     await rm(directory, { recursive: true });
@@ -176,6 +184,8 @@ async function startPeer(lab: Lab, peer: PeerName): Promise<void> {
   await mkdir(surroundings.directory);
   const start: Partial<Record<PeerName, () => Server | Promise<Server>>> = {
     millpond: () => startMillpond(surroundings, here),
+    'millpond-tls': () => startMillpondTls(surroundings, here),
+    'nginx-tls': () => startNginxTls(surroundings),
     accel: () => startAccelerated(surroundings, here),
     'docker-registry': () => startDockerRegistry(surroundings),
     nginx: () => startNginx(surroundings),

@@ -6,9 +6,12 @@
  */
 import { createHash } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 
 export interface LoadJob {
   port: number;
+  /** Whatever certificate the server shows is good. */
+  tls?: boolean;
   path: string;
   /** At the same time. */
   clients: number;
@@ -89,18 +92,20 @@ function download(buffer: Buffer): Promise<void> {
       hash?.update(body);
       if (received === expected) socket.destroy();
     };
-    const socket: Socket = connect({
-      host: '127.0.0.1',
-      port,
-      onread: {
-        buffer,
-        callback: (length) => {
-          take(buffer.subarray(0, length));
-          turnBytes += length;
-          return readRate === undefined || turnBytes < (readRate * SLOW_TURN_MS) / 1000;
-        },
-      },
-    });
+    const target = { host: '127.0.0.1', port };
+    const socket: Socket = job.tls
+      ? connectTls({ ...target, rejectUnauthorized: false }).on('data', take)
+      : connect({
+          ...target,
+          onread: {
+            buffer,
+            callback: (length) => {
+              take(buffer.subarray(0, length));
+              turnBytes += length;
+              return readRate === undefined || turnBytes < (readRate * SLOW_TURN_MS) / 1000;
+            },
+          },
+        });
     let left = false;
     const timers: NodeJS.Timeout[] = [];
     if (readRate !== undefined) {

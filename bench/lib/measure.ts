@@ -93,9 +93,14 @@ export function blobPath(digest: string): string {
 export async function measureDownload(
   lab: Lab,
   server: Server,
-  job: Omit<LoadJob, 'port'>,
+  job: Omit<LoadJob, 'port' | 'tls'>,
 ): Promise<Sample & { blobBytes: number }> {
-  const seen = await observe(lab, server, async () => download({ ...job, port: server.port }), !lab.smoke);
+  const seen = await observe(
+    lab,
+    server,
+    async () => download({ ...job, port: server.port, tls: server.tls === true }),
+    !lab.smoke,
+  );
   const { result, upstream } = seen;
   return {
     ...figures(seen),
@@ -162,7 +167,14 @@ export async function warmUp(lab: Lab, path: string): Promise<void> {
   for (const server of Object.values(lab.servers)) {
     const verify = path.includes('/blobs/');
     if (verify) {
-      await download({ port: server.port, path, clients: 1, repeat: 1, verify }).catch((error: unknown) => {
+      await download({
+        port: server.port,
+        tls: server.tls === true,
+        path,
+        clients: 1,
+        repeat: 1,
+        verify,
+      }).catch((error: unknown) => {
         throw new Error(`${server.name} does not warm up`, { cause: error });
       });
     } else {

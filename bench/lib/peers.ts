@@ -4,13 +4,21 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import type { BareReply } from './bare.ts';
-import { freePort, isOnPath, type RunningProcess, startProcess, until } from './processes.ts';
+import { freePort, isOnPath, type RunningProcess, run, startProcess, until } from './processes.ts';
 
 /**
  * `accel`: Millpond behind an nginx that sends warm blobs itself. `direct`: no server between. `bare`: node:http with one
  * fixed reply, what a plain server on Node does.
  */
-export type PeerName = 'millpond' | 'accel' | 'docker-registry' | 'nginx' | 'direct' | 'bare';
+export type PeerName =
+  | 'millpond'
+  | 'millpond-tls'
+  | 'nginx-tls'
+  | 'accel'
+  | 'docker-registry'
+  | 'nginx'
+  | 'direct'
+  | 'bare';
 
 /** Millpond in a comparison of two checkouts: `again` is the other one a second time. */
 export type VersionName = 'this' | 'other' | 'again';
@@ -21,6 +29,7 @@ export interface Server {
   /** None for `direct`: the upstream is not what is measured. */
   pids: readonly number[];
   metricsUrl?: string;
+  tls?: true;
   /** Of a Millpond. */
   checkout?: Checkout;
   stop(): Promise<void>;
@@ -67,21 +76,24 @@ export interface Surroundings {
   foreignPort: number;
 }
 
-/**
- * @param cache settings of its cache besides the directory
- * @param more settings of its registry side besides the address
- */
+/** Settings besides those that every server has. */
+export interface MoreConfig {
+  cache?: Record<string, unknown>;
+  server?: Record<string, unknown>;
+  access?: Record<string, unknown>;
+}
+
 export async function startMillpond(
   { directory, upstreamPort, foreignPort }: Surroundings,
   checkout: Checkout,
-  cache: Record<string, unknown> = {},
-  more: Record<string, unknown> = {},
+  { cache, server: more, ...sections }: MoreConfig = {},
 ): Promise<Server> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const config = {
     server: { listen: `127.0.0.1:${port}`, ...more },
     operations: { listen: `127.0.0.1:${operationsPort}` },
     cache: { directory: join(directory, 'cache'), ...cache },
+    ...sections,
     defaultUpstream: 'upstream.test',
     upstreams: {
       'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` },
@@ -96,7 +108,8 @@ export async function startMillpond(
     join(directory, 'millpond.log'),
   );
   const metricsUrl = `http://127.0.0.1:${operationsPort}/metrics`;
-  await until('Millpond', running, async () => (await fetch(`http://127.0.0.1:${port}/v2/`)).ok);
+  const readyUrl = `http://127.0.0.1:${operationsPort}/readyz`;
+  await until('Millpond', running, async () => (await fetch(readyUrl)).ok);
   return { ...server('millpond', port, running), metricsUrl, checkout };
 }
 
@@ -122,14 +135,49 @@ export async function startDockerRegistry({ directory, upstreamPort }: Surroundi
   return server('docker-registry', port, running);
 }
 
-export async function startNginx({ directory, upstreamPort }: Surroundings): Promise<Server> {
+/** The same certificate for both: an EC key, as certbot makes them by default. */
+async function makeCertificate(directory: string): Promise<{ certificate: string; key: string }> {
+  const files = { certificate: join(directory, 'tls.crt'), key: join(directory, 'tls.key') };
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  await run('openssl', [
+    'req',
+    '-x509',
+    ...kind,
+    '-subj',
+    '/CN=bench',
+    '-keyout',
+    files.key,
+    '-out',
+    files.certificate,
+  ]);
+  return files;
+}
+
+export async function startMillpondTls(surroundings: Surroundings, checkout: Checkout): Promise<Server> {
+  const tls = await makeCertificate(surroundings.directory);
+  return {
+    ...(await startMillpond(surroundings, checkout, { server: { tls } })),
+    name: 'millpond-tls',
+    tls: true,
+  };
+}
+
+export async function startNginxTls(surroundings: Surroundings): Promise<Server> {
+  const { certificate, key } = await makeCertificate(surroundings.directory);
+  const lines = `ssl_certificate ${certificate}; ssl_certificate_key ${key};`;
+  return { ...(await startNginx(surroundings, lines)), name: 'nginx-tls', tls: true };
+}
+
+/** @param ssl lines of a server that speaks TLS */
+export async function startNginx({ directory, upstreamPort }: Surroundings, ssl?: string): Promise<Server> {
   const running = await runNginx(
     directory,
     (port) => `
   proxy_cache_path ${directory}/cache levels=1:2 keys_zone=registry:10m max_size=50g inactive=1d use_temp_path=off;
   upstream registry { server 127.0.0.1:${upstreamPort}; keepalive 16; }
   server {
-    listen 127.0.0.1:${port} backlog=4096;
+    listen 127.0.0.1:${port} backlog=4096 ${ssl === undefined ? '' : 'ssl'};
+    ${ssl ?? ''}
     location = /ready { return 204; }
     location / {
       proxy_pass http://registry;
@@ -150,12 +198,9 @@ export async function startNginx({ directory, upstreamPort }: Surroundings): Pro
 /** As the README says. */
 export async function startAccelerated(surroundings: Surroundings, checkout: Checkout): Promise<Server> {
   const { directory } = surroundings;
-  const millpond = await startMillpond(
-    surroundings,
-    checkout,
-    {},
-    { accelRedirect: '/blobs/', trustedProxies: ['127.0.0.1'] },
-  );
+  const millpond = await startMillpond(surroundings, checkout, {
+    server: { accelRedirect: '/blobs/', trustedProxies: ['127.0.0.1'] },
+  });
   await mkdir(join(directory, 'front'));
   const front = await runNginx(
     join(directory, 'front'),
@@ -218,7 +263,7 @@ ${http(port)}
   await writeFile(file, config);
   const errors = join(directory, 'error.log');
   const running = startProcess('nginx', ['-c', file, '-e', errors], join(directory, 'nginx.log'));
-  await until('nginx', running, async () => (await fetch(`http://127.0.0.1:${port}/ready`)).ok);
+  await until('nginx', running, async () => (await fetch(`http://127.0.0.1:${port}/ready`)).status > 0);
   return { port, process: running };
 }
 

@@ -1,5 +1,5 @@
 /** What a scenario is made of. */
-import type { PeerName, Server, VersionName } from './peers.ts';
+import type { MoreConfig, PeerName, Server, VersionName } from './peers.ts';
 import type { Upstream } from './upstream-control.ts';
 
 /** One run's figures, by metric; the metric's name ends in its unit. */
@@ -13,7 +13,7 @@ export interface Lab {
   directory: string;
   servers: Partial<Record<PeerName | VersionName, Server>>;
   /** One more Millpond of the checkout that `server` runs, on a directory of its own; the caller stops it. */
-  startAnother(server: Server, directory: string, cache: Record<string, unknown>): Promise<Server>;
+  startAnother(server: Server, directory: string, more: MoreConfig): Promise<Server>;
 }
 
 type Limit =
@@ -41,6 +41,8 @@ export interface Scenario {
   bareExample?(lab: Lab): Promise<string>;
   /** Once, when the servers run. */
   prepare?(lab: Lab): Promise<void>;
+  /** Stops what {@link prepare} has started. */
+  finish?(lab: Lab): Promise<void>;
   /** Every measurement starts a server anew, so there is nothing to warm up. */
   startsAnew?: true;
   /** Once a run for each server, in turns. Unless {@link startsAnew}, the first run of each is not counted. */

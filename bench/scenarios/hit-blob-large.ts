@@ -29,6 +29,19 @@ export const hitBlobLarge: Scenario = {
   ],
 };
 
+export const hitBlobTls: Scenario = {
+  name: 'hit-blob-tls',
+  does: `a warm blob of 256 MiB over TLS, one client, ${DOWNLOADS} times in a row`,
+  peers: ['millpond-tls', 'nginx-tls'],
+  prepare: (lab) => addBlob(lab, 256 * MIB),
+  measure: async (lab, server) => {
+    const path = pathByLab.get(lab) ?? '';
+    return measureDownload(lab, server, { path, clients: 1, repeat: DOWNLOADS, verify: false });
+  },
+  shows: ['MiBps', 'cpuSecondsPerGB', 'firstByteMs', 'peakRssMiB'],
+  targets: [],
+};
+
 export const hitBlobCrowd: Scenario = {
   name: 'hit-blob-crowd',
   does: `a warm blob of 32 MiB, ${CROWD} clients at once`,

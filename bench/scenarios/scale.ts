@@ -36,9 +36,11 @@ function scale(objects: number, targets: Scenario['targets']): Scenario {
       const startedAt = performance.now();
       // The first byte that is reserved passes the limit; then as many go as have a file.
       const server = await lab.startAnother(empty, directory, {
-        maxSize: `${cache.bytes}B`,
-        lowWatermark: (cache.bytes - EVICTABLE * 4096) / cache.bytes,
-        keepFree: '0B',
+        cache: {
+          maxSize: `${cache.bytes}B`,
+          lowWatermark: (cache.bytes - EVICTABLE * 4096) / cache.bytes,
+          keepFree: '0B',
+        },
       });
       try {
         const startMs = performance.now() - startedAt;
@@ -126,7 +128,7 @@ export const scaleHit: Scenario = {
 };
 
 async function measureHits(lab: Lab, like: Server, name: 'few' | 'many'): Promise<Sample> {
-  const server = await lab.startAnother(like, join(lab.directory, name), { keepFree: '0B' });
+  const server = await lab.startAnother(like, join(lab.directory, name), { cache: { keepFree: '0B' } });
   try {
     return await measureRandomHits(lab, server, seeded.get(name)?.warmPaths ?? []);
   } finally {

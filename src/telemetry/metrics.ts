@@ -3,6 +3,7 @@
  * traffic.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { DecisionTally } from './decision-tally.ts';
 import { ReplyTally } from './reply-tally.ts';
 
 /** What a client asks for: the `kind` label. Requests to upstream also have the kind `token`. */
@@ -89,10 +90,13 @@ export class Metrics {
     'Upstream content refused because it did not match its digest or descriptor.',
     ['upstream', 'reason'],
   );
+  /** Fills the metric below. */
+  readonly decisions = new DecisionTally(() => this.accessDecisions);
   readonly accessDecisions = this.#counter(
     'millpond_access_decisions_total',
     'Requests that access control allowed or refused.',
     ['identity_kind', 'decision'],
+    () => this.decisions.flush(),
   );
   readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
   readonly storeCapacity = this.#gauge('millpond_store_capacity_bytes', 'The configured cache.maxSize.', []);

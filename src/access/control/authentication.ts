@@ -2,6 +2,7 @@
 
 import type { Credentials } from '../credentials/credentials.ts';
 import type { PasswordClient } from '../credentials/passwords/users.ts';
+import { isTokenSecret } from '../credentials/tokens/token-lines.ts';
 import { AuthenticationError } from '../errors.ts';
 import { JwtError } from '../oidc/errors.ts';
 import type { OidcSession } from '../oidc/issuer.ts';
@@ -26,12 +27,20 @@ export interface AuthenticationClient {
 }
 
 const NO_ADDRESS = '';
+const BEARER = 'Bearer ';
 
 export class Authentication {
   readonly #context: AuthenticationContext;
 
   constructor(context: AuthenticationContext) {
     this.#context = context;
+  }
+
+  /** The identity of a request whose access token was checked a moment ago; undefined: ask {@link ofRequest}. */
+  recall(header: string): TokenOrigin | undefined {
+    return header.startsWith(BEARER)
+      ? this.#context.tokens.recallAccess(header.slice(BEARER.length))
+      : undefined;
   }
 
   /**
@@ -71,20 +80,18 @@ export class Authentication {
     return refusing(() => this.#context.tokens.verifyRefresh(token));
   }
 
+  /** Nearly all requests come here with an access token, so nothing looks at its text before it is found in memory. */
   async #ofBearer(token: string): Promise<TokenOrigin> {
-    switch (classify(token)) {
-      case 'robot-token':
-        return this.#ofRobotToken(token);
-      case 'jwt': {
-        const { tokens } = this.#context;
-        if (!tokens.isOwn(token))
-          throw new AuthenticationError(
-            'the token is not from this mirror: exchange it at the token endpoint, or send it as a password',
-          );
-        return refusing(() => tokens.verifyAccess(token));
-      }
-      case 'password':
-        throw new AuthenticationError('the token is neither from this mirror nor a robot token');
+    if (isTokenSecret(token)) return this.#ofRobotToken(token);
+    try {
+      return await this.#context.tokens.verifyAccess(token);
+    } catch (error) {
+      if (!(error instanceof TokenError)) throw error;
+      const what =
+        error.code === 'foreign'
+          ? 'the token is not from this mirror: exchange it at the token endpoint, or send it as a password'
+          : error.message;
+      throw new AuthenticationError(what);
     }
   }
 

@@ -34,16 +34,24 @@ export class Gate {
   }
 
   /**
-   * @throws {AuthenticationError} its credentials are wrong, or may not be sent without TLS
+   * Answers without waiting where the credentials were checked a moment ago, or there are none.
+   *
+   * @throws {AuthenticationError} credentials may not be sent without TLS; the promise: they are wrong
    * @throws {TooManyAttemptsError} {IssuerError}
    */
-  async arrivalOf(message: IncomingMessage, caller: Caller): Promise<Arrived> {
+  arrivalOf(message: IncomingMessage, caller: Caller): Arrived | Promise<Arrived> {
     const { authorization } = message.headers;
-    let origin: TokenOrigin | undefined;
-    if (authorization !== undefined) {
-      this.requireConfidential(caller.client);
-      origin = await this.access.authentication.ofRequest(authorization, clientOf(caller));
-    }
+    if (authorization === undefined) return this.#arrived(message, caller, undefined);
+    this.requireConfidential(caller.client);
+    const { authentication } = this.access;
+    const recalled = authentication.recall(authorization);
+    if (recalled !== undefined) return this.#arrived(message, caller, recalled);
+    return authentication
+      .ofRequest(authorization, clientOf(caller))
+      .then((origin) => this.#arrived(message, caller, origin));
+  }
+
+  #arrived(message: IncomingMessage, caller: Caller, origin: TokenOrigin | undefined): Arrived {
     const asker = this.connectionOf(message, caller);
     if (origin === undefined || origin.kind === 'anonymous') return { asker, origin };
     return { asker: { ...asker, credentials: origin }, origin };

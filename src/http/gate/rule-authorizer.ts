@@ -24,12 +24,40 @@ export class RuleAuthorizer implements Authorizer {
     this.#metrics = context.metrics;
   }
 
-  async authorize(
+  authorize(
+    request: Readonly<PullRequest> | PingRequest,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Admission | Promise<Admission> {
+    try {
+      const arrived = this.#gate.arrivalOf(message, caller);
+      return arrived instanceof Promise
+        ? this.#authorizeLater(arrived, request, message, caller)
+        : this.#admit(arrived, request, message, caller);
+    } catch (error) {
+      throw this.#refusal(error, request, message, caller);
+    }
+  }
+
+  async #authorizeLater(
+    arriving: Promise<Arrived>,
     request: Readonly<PullRequest> | PingRequest,
     message: IncomingMessage,
     caller: ClientRequest,
   ): Promise<Admission> {
-    const arrived = await this.#arrivalOf(request, message, caller);
+    try {
+      return this.#admit(await arriving, request, message, caller);
+    } catch (error) {
+      throw this.#refusal(error, request, message, caller);
+    }
+  }
+
+  #admit(
+    arrived: Arrived,
+    request: Readonly<PullRequest> | PingRequest,
+    message: IncomingMessage,
+    caller: ClientRequest,
+  ): Admission {
     const identity = identityOf(arrived.asker);
     caller.identity = identity; // for the log line of a refusal
     return request.kind === 'ping'
@@ -37,24 +65,23 @@ export class RuleAuthorizer implements Authorizer {
       : this.#admitPull(request, arrived, identity, message, caller);
   }
 
-  async #arrivalOf(
+  /** The wire error of what was thrown. Wrong credentials are 401, whatever anonymous clients may do. */
+  #refusal(
+    error: unknown,
     request: Readonly<PullRequest> | PingRequest,
     message: IncomingMessage,
     caller: ClientRequest,
-  ): Promise<Arrived> {
-    try {
-      return await this.#gate.arrivalOf(message, caller);
-    } catch (error) {
-      const refusal = refusalOf(error, (text) =>
-        this.#challenger.unauthorized(message, caller.client, {
-          message: text,
-          error: 'invalid_token',
-          scoped: request.kind !== 'ping',
-        }),
-      );
-      if (refusal instanceof RegistryError) this.#count(ANONYMOUS, decisionOf(refusal));
-      throw refusal;
-    }
+  ): unknown {
+    if (error instanceof RegistryError) return error; // decided by the rules, and counted
+    const refusal = refusalOf(error, (text) =>
+      this.#challenger.unauthorized(message, caller.client, {
+        message: text,
+        error: 'invalid_token',
+        scoped: request.kind !== 'ping',
+      }),
+    );
+    if (refusal instanceof RegistryError) this.#count(ANONYMOUS, decisionOf(refusal));
+    return refusal;
   }
 
   /** `/v2/` is 401 for a client without credentials even where it may pull something: else docker never logs in. */
@@ -116,7 +143,7 @@ export class RuleAuthorizer implements Authorizer {
   }
 
   #count({ kind }: Identity, decision: Decision): void {
-    this.#metrics.accessDecisions.inc({ identity_kind: kind, decision });
+    this.#metrics.decisions.add({ identity_kind: kind, decision });
   }
 }
 

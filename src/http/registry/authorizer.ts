@@ -23,5 +23,5 @@ export interface Authorizer {
     request: Readonly<PullRequest> | PingRequest,
     message: IncomingMessage,
     caller: ClientRequest,
-  ): Promise<Admission>;
+  ): Admission | Promise<Admission>;
 }

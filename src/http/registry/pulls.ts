@@ -51,7 +51,8 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
       });
     }
     if (pulls.authorizer !== undefined) {
-      const { identity, cachedOnly, rule } = await pulls.authorizer.authorize(request, req, state.context);
+      const decided = pulls.authorizer.authorize(request, req, state.context);
+      const { identity, cachedOnly, rule } = decided instanceof Promise ? await decided : decided;
       state.context.identity = identity;
       state.context.cachedOnly = cachedOnly;
       state.rule = rule;
