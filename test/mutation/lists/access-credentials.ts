@@ -244,11 +244,4 @@ export const accessCredentials: readonly Mutation[] = [
     promise: 'files are looked at once a second at most',
     tests: [`${TESTS}/watched-files.test.ts`],
   },
-  {
-    file: 'src/access/address-group.ts',
-    replace: 'if (isIPv4(mapped)) return mapped;',
-    by: '',
-    promise: 'an IPv4-mapped address is the IPv4 client',
-    tests: [`${TESTS}/address-group.test.ts`],
-  },
 ];
