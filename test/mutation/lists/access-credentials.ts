@@ -244,4 +244,18 @@ export const accessCredentials: readonly Mutation[] = [
     promise: 'files are looked at once a second at most',
     tests: [`${TESTS}/watched-files.test.ts`],
   },
+  {
+    file: 'src/access/watched-files.ts',
+    replace: 'for (const file of settings.secrets ?? []) await warnIfExposed(file, context.logger);',
+    by: '',
+    promise: 'a password or tokens file that every user can read is warned of',
+    tests: [`${TESTS}/credentials.test.ts`],
+  },
+  {
+    file: 'src/access/exposed-secrets.ts',
+    replace: 'const READABLE_OR_WRITABLE_BY_OTHERS = 0o006;',
+    by: 'const READABLE_OR_WRITABLE_BY_OTHERS = 0o004;',
+    promise: 'a file with secrets that every user can change is warned of',
+    tests: [`${TESTS}/credentials.test.ts`],
+  },
 ];
