@@ -19,6 +19,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   version,
   environment: process.env,
   cwd: process.cwd(),
+  clock: systemClock,
   stdout: process.stdout,
   stderr: process.stderr,
   serve: async (config) => {
