@@ -24,6 +24,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   stderr: process.stderr,
   serve: async (config) => {
     limitYoungGeneration();
+    process.umask(0o077); // LevelDB makes its files itself, and they hold names of private images
     const output = bufferedOutput();
     const app = await startApp({
       config,

@@ -22,6 +22,7 @@ operations:
   listen: 127.0.0.1:5001
 cache:
   directory: ${folder.path}/millpond-data
+  group: none
   maxSize: 50GiB
   lowWatermark: 0.9
   keepFree: 1GiB
@@ -136,6 +137,7 @@ test('the output loads as the same configuration', async () => {
       cache: fc.record(
         {
           directory: fc.constantFrom('data', '/var/lib/mill pond', '~', '- x', '"q"'),
+          group: fc.constantFrom('none', 'www-data', 0, 101, '33'),
           maxSize: fc.oneof(
             fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
             fc.integer({ min: 1, max: 100 }).map((percent) => `${percent}%`),
