@@ -67,17 +67,18 @@ export async function protectCacheDirectory(
   group: Group,
 ): Promise<void> {
   const { mode } = await fs.stat(directory);
-  const wasOpen = (mode & OTHERS) !== 0;
-  if (!(await setFolderMode(directory, fs, PASSABLE_FOLDER, group))) {
-    if (wasOpen)
-      logger.warn(
-        { directory, mode: (mode & PERMISSIONS).toString(8) },
-        'the cache directory belongs to another user and stays open to all users of this machine: the folders in it are closed, but change its owner or its mode',
-      );
-  } else if (wasOpen)
+  const fields = { directory, mode: (mode & PERMISSIONS).toString(8) };
+  const wanted = group === undefined ? CLOSED_FOLDER : PASSABLE_FOLDER;
+  const isOurs = await setFolderMode(directory, fs, PASSABLE_FOLDER, group);
+  if (isOurs && (mode & PERMISSIONS & ~wanted) !== 0)
     logger.info(
-      { directory, mode: (mode & PERMISSIONS).toString(8) },
-      'the cache directory was open to all users of this machine and is closed now: a front server that reads blobs/ needs cache.group',
+      fields,
+      'the cache directory was open to other users of this machine and is closed to them now: a front server that reads blobs/ needs cache.group',
+    );
+  if (!isOurs && (mode & OTHERS) !== 0)
+    logger.warn(
+      fields,
+      'the cache directory belongs to another user and stays open to all users of this machine: the folders in it are closed, but change its owner or its mode',
     );
   for (const name of ['ingest', 'index'])
     await setFolderMode(join(directory, name), fs, CLOSED_FOLDER, undefined);
