@@ -16,8 +16,13 @@ import type { ContentRecord, IndexChange, IndexStore } from '../index/index-stor
 import { LevelIndex } from '../index/level-index.ts';
 import type { ContentReader, ContentStore } from '../store/content-store.ts';
 import { errnoOf, StorageError } from '../store/errors.ts';
+import {
+  CacheGroupError,
+  type Group,
+  makeCacheDirectory,
+  protectCacheDirectory,
+} from '../store/file-modes.ts';
 import type { FileSystem } from '../store/file-system.ts';
-import { CacheGroupError, type Group, makeCacheDirectory, protectCacheDirectory } from '../store/readers.ts';
 import type { Contents } from './inventory.ts';
 
 const FORMAT = 1;

@@ -4,8 +4,8 @@ import { dirname, join } from 'node:path';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../oci/digest.ts';
 import type { ContentStore, StoredContent, StoredReader } from './content-store.ts';
 import { errnoOf, StorageError } from './errors.ts';
+import { type Group, isShared, makeBlobFolder, protectFile } from './file-modes.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
-import { type Group, isShared, makeBlobFolder, protectFile } from './readers.ts';
 
 /** The unit of `st_blocks`. POSIX leaves it open; every system that Node runs on uses this one. */
 const STAT_BLOCK_BYTES = 512;
