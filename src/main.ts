@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { systemClock } from './clock.ts';
 
 const [command] = process.argv.slice(2);
 // Before the rest of the program is loaded: this starts the process again.
@@ -19,17 +20,17 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
   version,
   environment: process.env,
   cwd: process.cwd(),
+  clock: systemClock,
   stdout: process.stdout,
   stderr: process.stderr,
   serve: async (config, configFile) => {
+    process.umask(0o077); // LevelDB makes its files itself, and they hold names of private images
     // Not loaded by the other commands: together they take half a second.
-    const [{ startApp }, { nodeFileSystem }, { systemClock }, { bufferedOutput, prettyDestination }] =
-      await Promise.all([
-        import('./app/app.ts'),
-        import('./cache/store/file-system.ts'),
-        import('./clock.ts'),
-        import('./telemetry/log.ts'),
-      ]);
+    const [{ startApp }, { nodeFileSystem }, { bufferedOutput, prettyDestination }] = await Promise.all([
+      import('./app/app.ts'),
+      import('./cache/store/file-system.ts'),
+      import('./telemetry/log.ts'),
+    ]);
     const output = bufferedOutput();
     const app = await startApp({
       config,

@@ -8,6 +8,7 @@ import { readFile, stat } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { AccessFileError } from './errors.ts';
+import { exposureWarning } from './exposed-secrets.ts';
 
 const LOOK_AGAIN_MS = 1_000;
 /** After a quiet time the content may be hours old, so the next request waits. A change must count within 5 s. */
@@ -17,6 +18,8 @@ const COMPLAIN_AGAIN_MS = 60_000;
 export interface WatchedFilesSettings<T> {
   /** Files that belong together: a change of one reads all of them. */
   paths: readonly string[];
+  /** Those of `paths` that others must not read. A file that every user can read is used, with a warning in the log. */
+  secrets?: readonly string[];
   /** @param contents in the order of `paths` @throws {Error} they cannot be used; the message quotes no content */
   parse: (contents: readonly Buffer[]) => T | Promise<T>;
 }
@@ -58,6 +61,7 @@ export class WatchedFiles<T> {
     const lookedAt = context.clock.now();
     const version = await versionOf(settings.paths);
     const content = await settings.parse(await readAll(settings.paths));
+    for (const file of settings.secrets ?? []) await warnIfExposed(file, context.logger);
     return new WatchedFiles(settings, context, { version, content, lookedAt });
   }
 
@@ -93,6 +97,12 @@ export class WatchedFiles<T> {
       this.#look = undefined;
     }
   }
+}
+
+async function warnIfExposed(file: string, logger: Logger): Promise<void> {
+  const { mode } = await readable(file, stat(file));
+  const warning = exposureWarning(file, mode);
+  if (warning !== undefined) logger.warn({ file }, warning);
 }
 
 /** Differs when a file was written, replaced, or a symlink to it leads elsewhere. */

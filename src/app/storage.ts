@@ -10,6 +10,7 @@ import { Space } from '../cache/catalog/space.ts';
 import type { IndexStore } from '../cache/index/index-store.ts';
 import { DiskBudget } from '../cache/ingest/disk-budget.ts';
 import { Spool } from '../cache/ingest/spool.ts';
+import { groupNumber } from '../cache/store/file-modes.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import { FsStore } from '../cache/store/fs-store.ts';
 import { StorageFaults } from '../cache/store/storage-faults.ts';
@@ -49,14 +50,15 @@ export interface Storage extends AsyncDisposable {
   manifestsWithoutOwner: boolean;
 }
 
-/** Opens the cache directory. Dispose of the result last. @throws {StorageError} */
+/** Opens the cache directory. Dispose of the result last. @throws {StorageError} @throws {CacheGroupError} */
 export async function openStorage(options: StorageOptions): Promise<Storage> {
   const { config, fileSystem, metrics, logger, clock, sealed } = options;
   const { directory, maxSize, lowWatermark, keepFree, pin, scrubInterval, imported } = config;
   await using stack = new AsyncDisposableStack();
   const faults = new StorageFaults({ metrics, logger, clock });
-  const store = new FsStore(directory, fileSystem);
-  const surroundings = { store, fileSystem, logger };
+  const group = config.group === null ? undefined : await groupNumber(config.group, fileSystem);
+  const store = new FsStore(directory, fileSystem, group);
+  const surroundings = { store, fileSystem, logger, group };
   const { index, contents, manifestsWithoutOwner, close } = await openCacheDirectory(directory, surroundings);
   stack.defer(close);
   const inventory = new Inventory(metrics);

@@ -7,6 +7,7 @@ import { addScrubCommand } from './commands/scrub.ts';
 import { addSealCommands } from './commands/seal.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addTokenCommands } from './commands/token.ts';
 import { addTransferCommands } from './commands/transfer.ts';
 import { addWarmCommand } from './commands/warm.ts';
 import type { Surroundings } from './io/surroundings.ts';
@@ -54,5 +55,6 @@ function buildProgram(surroundings: Surroundings): Command {
   addTransferCommands(program, surroundings);
   addScrubCommand(program, surroundings);
   addSealCommands(program, surroundings);
+  addTokenCommands(program, surroundings);
   return program;
 }

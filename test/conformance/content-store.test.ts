@@ -14,7 +14,7 @@ import { contentStoreSuite } from './content-store.suite.ts';
 contentStoreSuite('FsStore', (directory) => new FsStore(directory, nodeFileSystem));
 contentStoreSuite('MemoryStore', () => new MemoryStore());
 
-test('FsStore: a committed file is read-only, and a reader fails when it becomes shorter all the same', async (t) => {
+test('FsStore: a committed file is read-only, for its owner, and a reader fails when it becomes shorter all the same', async (t) => {
   const directory = await tempDir(t);
   const store = new FsStore(directory, nodeFileSystem);
   const bytes = noise(10_000, 'read-only');
@@ -23,7 +23,7 @@ test('FsStore: a committed file is read-only, and a reader fails when it becomes
   await store.commit(digest, join(directory, 'spooled'));
   const hex = digestHex(digest);
   const path = join(directory, 'blobs/sha256', hex.slice(0, 2), hex);
-  assert.equal((await stat(path)).mode & 0o777, 0o444);
+  assert.equal((await stat(path)).mode & 0o777, 0o400);
   const reader = await store.open(digest);
   assert.ok(reader);
   await chmod(path, 0o644);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import type { Surroundings } from '../../src/cli/io/surroundings.ts';
 import { runCommandLine } from '../../src/cli/program.ts';
+import { systemClock } from '../../src/clock.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';
 
@@ -35,6 +36,7 @@ async function run(
     version: '1.2.3',
     environment,
     cwd: folder.path,
+    clock: systemClock,
     stdout: { write: (text) => (stdout += text) },
     stderr: { write: (text) => (stderr += text) },
     serve,
@@ -144,6 +146,10 @@ suite('the command line', () => {
     ['scrub'],
     ['seal'],
     ['unseal'],
+    ['token'],
+    ['token', 'create'],
+    ['token', 'list'],
+    ['token', 'revoke'],
   ]) {
     test(`has help for: millpond ${args.join(' ')}`, async () => {
       const outcome = await run([...args, '--help']);

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCommandLine } from '../../src/cli/program.ts';
+import { systemClock } from '../../src/clock.ts';
 import { digestHex, digestOf } from '../../src/oci/digest.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { runMillpond } from '../helpers/run-millpond.ts';
@@ -118,6 +119,7 @@ test('the error for another server differs from the error for no server', async 
     version: '1.2.3',
     environment: {},
     cwd: '/',
+    clock: systemClock,
     stdout: { write: () => undefined },
     stderr: { write: (text) => void (stderr += text) },
     serve: async () => undefined,

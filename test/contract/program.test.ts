@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { digestOf } from '../../src/oci/digest.ts';
+import { cleanUp } from '../helpers/cleanup.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';
 import { MAIN, startRealMirror } from '../helpers/real-mirror.ts';
+import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
 const folder = await ConfigFolder.create();
@@ -56,4 +60,28 @@ test('however it is started, the server limits its young generation, unless its 
   };
   assert.deepEqual(await optionsOf({}), ['--max-semi-space-size=4']);
   assert.deepEqual(await optionsOf({ NODE_OPTIONS: '--max-semi-space-size=16' }), []);
+});
+
+test('whatever its umask is, the server writes nothing into the cache directory that others can read or enter', async (t) => {
+  const before = process.umask(0);
+  cleanUp(t, () => process.umask(before));
+  const upstream = await ScriptedUpstream.start(t);
+  const image = upstream.addImage('a/b', '1', { layers: [2_000_000] });
+  const directory = await tempDir(t);
+  const mirror = await startRealMirror(t, directory, { upstreams: { 'docker.io': { url: upstream.url } } });
+  for (const path of ['manifests/1', ...image.blobs.map((blob) => `blobs/${digestOf(blob)}`)])
+    assert.ok((await (await fetch(`http://127.0.0.1:${mirror.port}/v2/a/b/${path}`)).bytes()).length > 0);
+  const data = join(directory, 'data');
+  const names = ['.', ...(await readdir(data, { recursive: true }))];
+  const modes = await Promise.all(
+    names.map(async (name) => [name, (await stat(join(data, name))).mode] as const),
+  );
+  assert.ok(
+    names.some((name) => name.startsWith('index/')) && names.some((name) => name.startsWith('blobs/sha256/')),
+  );
+  assert.deepEqual(
+    modes.filter(([, mode]) => (mode & 0o077) !== 0),
+    [],
+  );
+  await mirror.stop();
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { request } from 'undici';
@@ -12,6 +12,8 @@ import { tempDir } from '../helpers/temp-dir.ts';
 const README = resolve(import.meta.dirname, '../../README.md');
 const BYTES = noise(5_000_000, 'front');
 const skip = missingPrograms('nginx');
+/** Debian's name for the group of an nginx that may do nothing else. */
+const GROUP = 'nogroup';
 
 /** The README's own configuration, with the ports and the folder of this test. */
 async function startFront(t: TestContext, directory: string, mirrorPort: number): Promise<string> {
@@ -28,7 +30,7 @@ async function startFront(t: TestContext, directory: string, mirrorPort: number)
   const file = join(directory, 'nginx.conf');
   await writeFile(
     file,
-    `daemon off;\nuser root;\npid ${directory}/nginx.pid;\nevents {}\nhttp {\naccess_log off;\nsendfile on;\n${temporary}\n${servers}}\n`,
+    `daemon off;\nuser nobody ${GROUP};\npid ${directory}/nginx.pid;\nevents {}\nhttp {\naccess_log off;\nsendfile on;\n${temporary}\n${servers}}\n`,
   );
   await mkdir(join(directory, 'front'));
   const nginx = startProcess(t, 'nginx', ['-c', file, '-e', join(directory, 'error.log')]);
@@ -43,8 +45,10 @@ test('nginx as the README configures it sends warm blobs itself: whole, by range
   const upstream = await ScriptedUpstream.start(t);
   const digest = upstream.addContent(BYTES);
   const directory = await tempDir(t);
+  await chmod(directory, 0o711); // as /var/lib
   const mirror = await startRealMirror(t, directory, {
     server: { listen: '127.0.0.1:0', accelRedirect: '/blobs/', trustedProxies: ['127.0.0.1'] },
+    cache: { directory: join(directory, 'data'), group: GROUP },
     upstreams: { 'docker.io': { url: upstream.url } },
   });
   const front = await startFront(t, directory, mirror.port);

@@ -1,6 +1,7 @@
 /** Commands as a user types them, against a mirror of a test. */
 import type { TextOutput } from '../../src/cli/io/surroundings.ts';
 import { type ExitCode, runCommandLine } from '../../src/cli/program.ts';
+import { systemClock } from '../../src/clock.ts';
 import type { TestMirror } from './start-mirror.ts';
 
 export interface CommandOutcome {
@@ -24,6 +25,7 @@ export async function runMillpond(
     version: '1.2.3',
     environment: {},
     cwd,
+    clock: systemClock,
     stdout: terminal ?? { write: (text) => void (written.stdout += text) },
     stderr: terminal ?? { write: (text) => void (written.stderr += text) },
     serve: async () => undefined,

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { Credentials } from '../credentials/credentials.ts';
+import { LAST_USES_FILE } from '../credentials/tokens/last-uses.ts';
 import { NetworkList } from '../network/networks.ts';
 import { Issuer, type IssuerSettings } from '../oidc/issuer.ts';
 import type { SendRequest } from '../oidc/issuer-http.ts';
@@ -52,11 +53,6 @@ export interface AccessControl {
   close(): Promise<void>;
 }
 
-/** Where last uses of robot tokens are kept. */
-function tokenUsesFile(cacheDirectory: string): string {
-  return join(cacheDirectory, 'token-uses.json');
-}
-
 /**
  * @throws {AccessFileError} {SigningKeyError} a file cannot be used
  * @throws {Error} the settings of an issuer cannot be used
@@ -75,7 +71,7 @@ export async function openAccessControl(
   const credentials = await Credentials.open(
     {
       htpasswd: users?.htpasswd,
-      tokens: file === undefined ? undefined : { file, lastUses: tokenUsesFile(cacheDirectory) },
+      tokens: file === undefined ? undefined : { file, lastUses: join(cacheDirectory, LAST_USES_FILE) },
     },
     { clock, logger },
   );

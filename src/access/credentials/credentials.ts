@@ -63,7 +63,7 @@ export class Credentials {
 async function openUsers(path: string, context: Context): Promise<Users> {
   const { verify } = await import('@node-rs/bcrypt'); // native code: loaded only where there are passwords
   const parse = ([content = Buffer.alloc(0)]: readonly Buffer[]) => parseHtpasswd(content, path);
-  const file = await WatchedFiles.open({ paths: [path], parse }, context);
+  const file = await WatchedFiles.open({ paths: [path], secrets: [path], parse }, context);
   const queue = new CheckQueue({ atATime: CHECKS_AT_A_TIME, places: PLACES_IN_QUEUE });
   const failedLogins = new FailedLogins(context.clock);
   return new Users({ htpasswd: () => file.current(), verify, queue, failedLogins, clock: context.clock });
@@ -74,7 +74,7 @@ async function openTokens(
   context: Context,
 ): Promise<{ robots: RobotTokens; lastUses: LastUses }> {
   const parse = ([content = Buffer.alloc(0)]: readonly Buffer[]) => tokenList(content, path);
-  const file = await WatchedFiles.open({ paths: [path], parse }, context);
+  const file = await WatchedFiles.open({ paths: [path], secrets: [path], parse }, context);
   const lastUses = await LastUses.open(usesPath, context);
   const robots = new RobotTokens({ tokens: () => file.current(), lastUses, clock: context.clock });
   return { robots, lastUses };

@@ -1,6 +1,9 @@
 /** IP addresses, each in one spelling. */
 import { isIPv4, isIPv6 } from 'node:net';
 
+/** Groups of 16 bits in an IPv6 address, and in its network of 64 bits. */
+const GROUPS = 8;
+const NETWORK_GROUPS = 4;
 const MAPPED = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
 
 /**
@@ -23,18 +26,16 @@ export function canonicalAddress(text: string): string | undefined {
 }
 
 /**
- * The key by which clients are slowed down: an IPv4 address, or the /64 of an IPv6 address, because a client that has
- * one address of a /64 usually has them all.
- *
- * @param address in canonical form
+ * What counts as one client when clients are slowed down: an IPv4 address, or the /64 of an IPv6 address, because a
+ * client that has one address of a /64 usually has them all. Text that is not an address, such as the empty text of a
+ * Unix socket, stays as it is.
  */
-export function throttlingKey(address: string): string {
-  if (!address.includes(':')) return address;
-  const [head = '', tail = ''] = address.split('::');
-  const groups = head === '' ? [] : head.split(':');
-  const missing = 8 - groups.length - (tail === '' ? 0 : tail.split(':').length);
-  const all = address.includes('::')
-    ? [...groups, ...Array<string>(missing).fill('0'), ...tail.split(':')]
-    : groups;
-  return `${all.slice(0, 4).join(':')}::/64`;
+export function addressGroup(address: string): string {
+  const canonical = canonicalAddress(address);
+  if (canonical === undefined || isIPv4(canonical)) return canonical ?? address;
+  const [head = [], tail = []] = canonical
+    .split('::')
+    .map((part) => part.split(':').filter((group) => group !== ''));
+  const zeros = Array.from({ length: GROUPS - head.length - tail.length }, () => '0');
+  return `${[...head, ...zeros, ...tail].slice(0, NETWORK_GROUPS).join(':')}::/64`;
 }

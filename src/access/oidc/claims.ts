@@ -1,4 +1,4 @@
-/** Keeps and compares the claims of a JWT that rules may ask for. Pure. */
+/** Keeps the claims of a JWT that rules may ask for. Pure. */
 import { JwtError } from './errors.ts';
 
 type ClaimScalar = string | number | boolean;
@@ -7,11 +7,6 @@ type ClaimValue = ClaimScalar | readonly ClaimScalar[];
 
 /** By name. `sub` is always there. */
 export type Claims = Readonly<Record<string, ClaimValue>> & { readonly sub: string };
-
-/**
- * What a rule asks of claims. A string may hold `*`, which stands for any characters, `/` and `:` among them.
- */
-export type ExpectedClaims = Readonly<Record<string, ClaimScalar>>;
 
 /**
  * Limits the claims, because every access token carries them in a header. Node takes 16 KiB of headers in all.
@@ -46,45 +41,4 @@ function comparable(value: unknown): ClaimValue | undefined {
 
 function isScalar(value: unknown): value is ClaimScalar {
   return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean';
-}
-
-/**
- * Makes the comparison for a rule: every expected claim must match. A claim is compared whole and with its type
- * (`'1'` is not `1`), a list matches if one of its elements does, and a missing claim never matches.
- */
-export function claimsMatcher(expected: ExpectedClaims): (claims: Claims) => boolean {
-  const matchers = Object.entries(expected).map(([name, value]) => {
-    const matches = scalarMatcher(value);
-    return (claims: Claims) => {
-      const actual = Object.hasOwn(claims, name) ? claims[name] : undefined;
-      if (actual === undefined) return false;
-      return isScalar(actual) ? matches(actual) : actual.some(matches);
-    };
-  });
-  return (claims) => matchers.every((matches) => matches(claims));
-}
-
-function scalarMatcher(expected: ClaimScalar): (actual: ClaimScalar) => boolean {
-  if (typeof expected !== 'string' || !expected.includes('*')) return (actual) => actual === expected;
-  const parts = expected.split('*');
-  return (actual) => typeof actual === 'string' && matchesParts(actual, parts);
-}
-
-/**
- * Whether `text` is `parts` in their order, with anything in between. Not a regular expression: with several `*` it
- * would backtrack over a value that the client chooses, such as the name of a branch.
- */
-function matchesParts(text: string, parts: readonly string[]): boolean {
-  const first = parts[0] ?? '';
-  const last = parts.at(-1) ?? '';
-  if (text.length < first.length + last.length) return false;
-  if (!text.startsWith(first) || !text.endsWith(last)) return false;
-  const end = text.length - last.length;
-  let at = first.length;
-  for (const part of parts.slice(1, -1)) {
-    const found = text.indexOf(part, at);
-    if (found === -1 || found + part.length > end) return false;
-    at = found + part.length;
-  }
-  return true;
 }

@@ -3,11 +3,11 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { calculateJwkThumbprint, exportJWK } from 'jose';
+import { exposureWarning } from '../exposed-secrets.ts';
 import { SigningKeyError } from './errors.ts';
 
 const FILE_NAME = 'signing-key.pem';
 const MAX_BYTES = 64 * 1024;
-const READABLE_OR_WRITABLE_BY_OTHERS = 0o007;
 
 export interface SigningKey {
   readonly algorithm: 'ES256' | 'EdDSA';
@@ -59,9 +59,8 @@ async function read(file: string): Promise<LoadedKey | undefined> {
     throw new SigningKeyError(`the signing key ${file} cannot be read: ${(error as Error).message}`);
   }
   const key = await parse(text, file);
-  if ((mode & READABLE_OR_WRITABLE_BY_OTHERS) === 0) return { key };
-  const warning = `the signing key ${file} can be read or changed by every user of this machine, who can then make tokens for anybody: chmod 600 ${file}`;
-  return { key, warning };
+  const warning = exposureWarning(file, mode);
+  return warning === undefined ? { key } : { key, warning };
 }
 
 async function parse(text: string, file: string): Promise<SigningKey> {

@@ -16,6 +16,12 @@ import type { ContentRecord, IndexChange, IndexStore } from '../index/index-stor
 import { LevelIndex } from '../index/level-index.ts';
 import type { ContentReader, ContentStore } from '../store/content-store.ts';
 import { errnoOf, StorageError } from '../store/errors.ts';
+import {
+  CacheGroupError,
+  type Group,
+  makeCacheDirectory,
+  protectCacheDirectory,
+} from '../store/file-modes.ts';
 import type { FileSystem } from '../store/file-system.ts';
 import type { Contents } from './inventory.ts';
 
@@ -36,20 +42,26 @@ interface Surroundings {
   store: ContentStore;
   fileSystem: FileSystem;
   logger: Logger;
+  /** May read `blobs/`. */
+  group: Group;
 }
 
-/** @throws {StorageError} its format is newer, another server uses it, or the disk fails */
+/**
+ * @throws {StorageError} its format is newer, another server uses it, or the disk fails
+ * @throws {CacheGroupError} the process is not in the group
+ */
 export async function openCacheDirectory(
   directory: string,
   surroundings: Surroundings,
 ): Promise<CacheDirectory> {
-  const { fileSystem: fs, store, logger } = surroundings;
+  const { fileSystem: fs, store, logger, group } = surroundings;
   const pidFile = join(directory, 'pid');
-  await fs.mkdir(directory, { recursive: true });
+  await makeCacheDirectory(directory, fs, group);
   const known = await knowsFormat(directory, fs);
   const opened = await openIndex(directory, pidFile, surroundings);
   let { index } = opened;
   try {
+    await protectCacheDirectory(directory, surroundings, group);
     const endedInOrder = (await read(pidFile, fs)) === undefined;
     await fs.writeFile(pidFile, String(pid));
     let contents = known ? await readContents(index) : undefined;
@@ -74,7 +86,8 @@ export async function openCacheDirectory(
     };
   } catch (error) {
     await index.close();
-    throw error instanceof StorageError ? error : new StorageError('open', error);
+    if (error instanceof StorageError || error instanceof CacheGroupError) throw error;
+    throw new StorageError('open', error);
   }
 }
 

@@ -38,7 +38,7 @@ export class Spool {
    */
   async sweep(): Promise<void> {
     try {
-      await this.#fs.mkdir(this.#directory, { recursive: true });
+      await this.#fs.mkdir(this.#directory, { recursive: true, mode: 0o700 });
       for await (const entry of await this.#fs.opendir(this.#directory)) {
         // A note goes with its file, whichever is listed first: without its note, all that is in the file would count.
         const isNote = entry.name.endsWith(NOTE);

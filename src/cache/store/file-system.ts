@@ -14,6 +14,7 @@ export type FileSystem = Pick<
   | 'stat'
   | 'statfs'
   | 'chmod'
+  | 'chown'
 >;
 
 export type { FileHandle } from 'node:fs/promises';

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../oci/digest.ts';
 import type { ContentStore, StoredContent, StoredReader } from './content-store.ts';
 import { errnoOf, StorageError } from './errors.ts';
+import { type Group, isShared, makeBlobFolder, protectFile } from './file-modes.ts';
 import type { FileHandle, FileSystem } from './file-system.ts';
 
 /** The unit of `st_blocks`. POSIX leaves it open; every system that Node runs on uses this one. */
@@ -12,10 +13,13 @@ const STAT_BLOCK_BYTES = 512;
 export class FsStore implements ContentStore {
   readonly #blobs: string;
   readonly #fs: FileSystem;
+  readonly #group: Group;
 
-  constructor(directory: string, fs: FileSystem) {
+  /** @param group may read the files, too: that of a front server */
+  constructor(directory: string, fs: FileSystem, group?: Group) {
     this.#blobs = join(directory, 'blobs');
     this.#fs = fs;
+    this.#group = group;
   }
 
   async open(digest: Digest): Promise<StoredReader | undefined> {
@@ -27,7 +31,12 @@ export class FsStore implements ContentStore {
       throw new StorageError('open', error);
     }
     try {
-      return new FileReader(file, relativePath(digest), await file.stat());
+      let stats = await file.stat();
+      if (!isShared(stats, this.#group)) {
+        await this.#share(digest);
+        stats = await file.stat();
+      }
+      return new FileReader(file, isShared(stats, this.#group) ? relativePath(digest) : undefined, stats);
     } catch (error) {
       await file.close();
       throw new StorageError('open', error);
@@ -46,8 +55,8 @@ export class FsStore implements ContentStore {
   async commit(digest: Digest, path: string): Promise<StoredContent> {
     const target = this.#path(digest);
     try {
-      await this.#fs.mkdir(dirname(target), { recursive: true });
-      await this.#fs.chmod(path, 0o444);
+      await makeBlobFolder(dirname(target), this.#fs, this.#group);
+      await protectFile(path, this.#fs, this.#group);
       await this.#fs.rename(path, target);
       return await this.#stat(digest);
     } catch (error) {
@@ -71,6 +80,18 @@ export class FsStore implements ContentStore {
           if (digest !== undefined) yield digest;
         }
       }
+    }
+  }
+
+  /**
+   * Lets the group read a file that was stored without one. Leaves a file of another user as it is: Millpond sends that
+   * one itself.
+   */
+  async #share(digest: Digest): Promise<void> {
+    try {
+      await protectFile(this.#path(digest), this.#fs, this.#group);
+    } catch (error) {
+      if (errnoOf(error) !== 'EPERM') throw error;
     }
   }
 
@@ -100,12 +121,13 @@ function relativePath(digest: Digest): string {
 class FileReader implements StoredReader {
   readonly size: number;
   readonly version: string;
-  readonly file: string;
+  readonly file?: string;
   readonly #file: FileHandle;
 
-  constructor(file: FileHandle, path: string, { size, ctimeMs, ino }: Stats) {
+  /** @param path undefined if a front server cannot read it */
+  constructor(file: FileHandle, path: string | undefined, { size, ctimeMs, ino }: Stats) {
     this.#file = file;
-    this.file = path;
+    if (path !== undefined) this.file = path;
     this.size = size;
     // ctime: only the system sets it, so a write cannot hide.
     this.version = `${ino} ${ctimeMs}`;

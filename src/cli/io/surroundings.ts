@@ -1,4 +1,5 @@
 /** What every command receives from outside. */
+import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
 import type { Environment } from '../../config/secrets.ts';
 
@@ -8,6 +9,7 @@ export interface Surroundings {
   environment: Environment;
   /** The folder that relative paths start from. */
   cwd: string;
+  clock: Clock;
   stdout: TextOutput;
   stderr: TextOutput;
   /**

@@ -39,6 +39,18 @@ export function share() {
   return z.number({ error }).gt(0, { error }).lte(1, { error });
 }
 
+/** A group of this machine by name or number. `none` is `null`. */
+export function group() {
+  const error = wrongType('none, or the name or number of a group, such as nginx or 101');
+  const number = z.int({ error }).min(0, { error });
+  const name = z.string({ error }).regex(/^[^\s:,]+$/, { error });
+  return z.codec(z.union([number, name], { error }), z.custom<string | number | null>(), {
+    decode: (written) =>
+      written === 'none' ? null : /^\d+$/.test(String(written)) ? Number(written) : written,
+    encode: (group) => group ?? 'none',
+  });
+}
+
 /** A regular expression in the syntax of JavaScript. */
 export function pattern() {
   return z.codec(z.string({ error: wrongType('a regular expression') }), z.custom<RegExp>(), {

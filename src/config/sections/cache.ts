@@ -1,11 +1,16 @@
 /** What the cache keeps, and where. */
 import { imagePattern } from '../fields/images.ts';
 import { path } from '../fields/paths.ts';
-import { list, oneOf, section, share } from '../fields/plain.ts';
+import { group, list, oneOf, section, share } from '../fields/plain.ts';
 import { interval, sizeOrNone, sizeOrShare } from '../fields/quantities.ts';
 
 export const cacheSchema = section({
   directory: path().prefault('./millpond-data').describe('Folder of the cached content and its index.'),
+  group: group()
+    .prefault('none')
+    .describe(
+      'Group that may read blobs/ of the directory, by name or number: that of an nginx in front of Millpond. All else is for its owner only.',
+    ),
   maxSize: sizeOrShare()
     .prefault('50GiB')
     .describe('Most that the cache may hold: a size, or a share of its file system such as 80%.'),

@@ -52,7 +52,10 @@ export class ServerCertificate implements AsyncDisposable {
   ): Promise<ServerCertificate> {
     const { certificate, key, clientCa, clientCrl } = settings;
     const paths = [certificate, key, ...(clientCa === undefined ? [] : [clientCa, clientCrl ?? []].flat())];
-    const files = await WatchedFiles.open({ paths, parse: (contents) => load(contents, paths) }, context);
+    const files = await WatchedFiles.open(
+      { paths, secrets: [key], parse: (contents) => load(contents, paths) },
+      context,
+    );
     return new ServerCertificate(settings, context, files, await files.current());
   }
 

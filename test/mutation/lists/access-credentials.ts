@@ -245,10 +245,17 @@ export const accessCredentials: readonly Mutation[] = [
     tests: [`${TESTS}/watched-files.test.ts`],
   },
   {
-    file: 'src/access/address-group.ts',
-    replace: 'if (isIPv4(mapped)) return mapped;',
+    file: 'src/access/watched-files.ts',
+    replace: 'for (const file of settings.secrets ?? []) await warnIfExposed(file, context.logger);',
     by: '',
-    promise: 'an IPv4-mapped address is the IPv4 client',
-    tests: [`${TESTS}/address-group.test.ts`],
+    promise: 'a password or tokens file that every user can read is warned of',
+    tests: [`${TESTS}/credentials.test.ts`],
+  },
+  {
+    file: 'src/access/exposed-secrets.ts',
+    replace: 'const READABLE_OR_WRITABLE_BY_OTHERS = 0o006;',
+    by: 'const READABLE_OR_WRITABLE_BY_OTHERS = 0o004;',
+    promise: 'a file with secrets that every user can change is warned of',
+    tests: [`${TESTS}/credentials.test.ts`],
   },
 ];

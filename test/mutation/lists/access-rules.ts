@@ -4,6 +4,7 @@ const RULES = ['test/unit/access/rules.test.ts'];
 const CLAIMS = ['test/unit/access/rule-claims.test.ts'];
 const PROBLEMS = ['test/unit/access/rule-problems.test.ts'];
 const CLIENTS = ['test/unit/access/client-address.test.ts'];
+const GROUPS = ['test/unit/access/address-group.test.ts'];
 const NETWORKS = ['test/unit/access/networks.test.ts'];
 const CERTIFICATES = ['test/unit/access/client-certificates.test.ts'];
 
@@ -150,10 +151,17 @@ export const accessRules: readonly Mutation[] = [
   },
   {
     file: 'src/access/network/addresses.ts',
-    replace: 'all.slice(0, 4)',
-    by: 'all',
+    replace: '.slice(0, NETWORK_GROUPS)',
+    by: '',
     promise: 'a client that has a /64 is slowed down as one client',
-    tests: NETWORKS,
+    tests: GROUPS,
+  },
+  {
+    file: 'src/access/network/addresses.ts',
+    replace: 'if (canonical === undefined || isIPv4(canonical)) return canonical ?? address;',
+    by: 'if (canonical === undefined || isIPv4(address)) return address;',
+    promise: 'a client with an IPv4-mapped address is slowed down as the IPv4 client',
+    tests: GROUPS,
   },
   {
     file: 'src/access/network/web-page.ts',

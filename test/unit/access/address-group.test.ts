@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import * as fc from 'fast-check';
-import { addressGroup } from '../../../src/access/address-group.ts';
+import { addressGroup } from '../../../src/access/network/addresses.ts';
 
 suite('the client that an address is counted as', () => {
   for (const [address, group] of [
@@ -13,6 +13,7 @@ suite('the client that an address is counted as', () => {
     ['2001:0DB8:0001:0002::1', '2001:db8:1:2::/64'],
     ['2001:db8::1', '2001:db8:0:0::/64'],
     ['1::2:3:4:5:6', '1:0:0:2::/64'],
+    ['1:2:3:4:5::', '1:2:3:4::/64'],
     ['::1', '0:0:0:0::/64'],
     ['fe80::1%eth0', 'fe80:0:0:0::/64'],
     ['', ''],

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import { hashSync } from '@node-rs/bcrypt';
@@ -185,6 +185,27 @@ suite('at the start', () => {
     // What was issued before a kind of identity was taken out of the configuration does not hold.
     assert.deepEqual([await usersOnly.isCurrent(user), await usersOnly.isCurrent(token)], [true, false]);
     assert.deepEqual([await tokensOnly.isCurrent(user), await tokensOnly.isCurrent(token)], [false, true]);
+  });
+
+  test('a file with secrets that every user of the machine can read or change is used, with a warning', async (t) => {
+    const { htpasswd, file, log, open } = await openAll(t);
+    for (const [mode, warnings] of [
+      [0o640, 0], // a group may be meant
+      [0o604, 1],
+      [0o602, 1],
+    ] as const) {
+      for (const path of [htpasswd, file]) {
+        for (const each of [htpasswd, file]) await chmod(each, each === path ? mode : 0o600);
+        log.length = 0;
+        await (await open()).close();
+        const logged = log.map((line) => JSON.parse(line) as Record<string, unknown>);
+        const msg = `a file with secrets can be read or changed by every user of this machine: chmod o-rwx ${path}`;
+        assert.deepEqual(
+          logged.map((line) => [line['level'], line['file'], line['msg']]),
+          warnings === 0 ? [] : [['warn', path, msg]],
+        );
+      }
+    }
   });
 
   test('a bad line is an error', async (t) => {

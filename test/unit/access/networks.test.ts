@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { isIPv6 } from 'node:net';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { canonicalAddress, throttlingKey } from '../../../src/access/network/addresses.ts';
+import { canonicalAddress } from '../../../src/access/network/addresses.ts';
 import { NetworkList } from '../../../src/access/network/networks.ts';
 
 suite('an address', () => {
@@ -91,32 +90,6 @@ suite('a list of networks', () => {
         const size = 2 ** (32 - bits);
         const expected = Math.floor(number(address) / size) === Math.floor(number(network) / size);
         assert.equal(isIn(address.join('.'), `${network.join('.')}/${bits}`), expected);
-      }),
-    );
-  });
-});
-
-suite('clients are slowed down', () => {
-  test('by their IPv4 address, or by the /64 of their IPv6 address', () => {
-    assert.equal(throttlingKey('10.1.2.3'), '10.1.2.3');
-    assert.equal(throttlingKey('2001:db8:1:2:3:4:5:6'), '2001:db8:1:2::/64');
-    assert.equal(throttlingKey('2001:db8::1'), '2001:db8:0:0::/64');
-    assert.equal(throttlingKey('::1'), '0:0:0:0::/64');
-    assert.equal(throttlingKey('1:2:3:4:5::'), '1:2:3:4::/64');
-    assert.equal(throttlingKey('1:2::5:6:7:8'), '1:2:0:0::/64');
-  });
-
-  test('and two IPv6 addresses are one client exactly when their first 64 bits are the same', () => {
-    const groups = fc.array(fc.oneof(fc.constant(0), fc.nat(0xffff)), { minLength: 8, maxLength: 8 });
-    const text = (parts: number[]) => parts.map((part) => part.toString(16)).join(':');
-    const notMapped = (parts: number[]) => parts.slice(0, 4).some((part) => part !== 0);
-    fc.assert(
-      fc.property(groups.filter(notMapped), groups, fc.boolean(), (one, other, isSame) => {
-        const second = isSame ? [...one.slice(0, 4), ...other.slice(4)] : other;
-        const [a, b] = [canonicalAddress(text(one)) ?? '', canonicalAddress(text(second)) ?? ''];
-        assert.ok(isIPv6(a));
-        const same = text(one.slice(0, 4)) === text(second.slice(0, 4));
-        assert.equal(throttlingKey(a) === throttlingKey(b), same);
       }),
     );
   });

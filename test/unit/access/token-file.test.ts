@@ -118,7 +118,10 @@ suite('a token that is added', () => {
     const path = join(await tempDir(t), 'missing', 'tokens');
     await assert.rejects(add(path, 'ci'), (error) => {
       assert.ok(error instanceof AccessFileError);
-      assert.match(error.message, /cannot be changed: .*tokens\.lock cannot be created \(ENOENT\)/);
+      assert.match(
+        error.message,
+        /cannot be changed: .*tokens\.lock cannot be created \(ENOENT\)\. There is no such folder$/,
+      );
       return true;
     });
   });
@@ -142,7 +145,7 @@ suite('a token that is revoked', () => {
     await assert.rejects(revokeToken(path, 'ci', new FakeClock()), /there is no token ci/);
     assert.equal(await readFile(path, 'utf8'), `${LINE}\n`);
     const missing = join(await tempDir(t), 'tokens');
-    await assert.rejects(revokeToken(missing, 'ci', new FakeClock()), /there is no token ci/);
+    await assert.rejects(revokeToken(missing, 'ci', new FakeClock()), /there is no such file/);
     assert.deepEqual(await readdir(dirname(missing)), []);
   });
 });
@@ -167,9 +170,14 @@ suite('the list of tokens', () => {
 
   for (const damaged of ['', '{', 'null', '[1]', '{"old":1}', '{"old":"soon"}']) {
     test(`names the file of last uses if it holds ${JSON.stringify(damaged)}`, async (t) => {
-      await assert.rejects(list(t, damaged), /uses\.json: cannot be read: remove it/);
+      await assert.rejects(list(t, damaged), /uses\.json: is damaged: remove it/);
     });
   }
+
+  test('says why the file of last uses cannot be read, and does not call it damaged', async (t) => {
+    const path = await pathIn(t, `${LINE}\n`);
+    await assert.rejects(listTokens(path, await tempDir(t)), /: cannot be read \(EISDIR\)$/);
+  });
 
   test('of a file that is not there is an error', async (t) => {
     await assert.rejects(listTokens(await pathIn(t), undefined), /there is no such file/);

@@ -32,7 +32,10 @@ async function setUp(t: TestContext) {
   };
   const open = async () => {
     const store = new FsStore(directory, fileSystem);
-    const opened = await openCacheDirectory(directory, { store, fileSystem, logger: silentLogger() });
+    const opened = await openCacheDirectory(directory, {
+      ...{ store, fileSystem, group: undefined },
+      logger: silentLogger(),
+    });
     cleanUp(t, () => opened.close().catch(() => undefined)); // a test may have closed it
     return opened;
   };

@@ -22,6 +22,7 @@ suite('a valid configuration', () => {
     assert.deepEqual(config.operations.listen, { host: '127.0.0.1', port: 5001 });
     assert.deepEqual(config.cache, {
       directory: '/srv/millpond-data',
+      group: null,
       maxSize: 50 * 2 ** 30,
       lowWatermark: 0.9,
       keepFree: 2 ** 30,

@@ -26,6 +26,7 @@ operations:
   hosts: []
 cache:
   directory: ${folder.path}/millpond-data
+  group: none
   maxSize: 50GiB
   lowWatermark: 0.9
   keepFree: 1GiB
@@ -140,6 +141,7 @@ test('the output loads as the same configuration', async () => {
       cache: fc.record(
         {
           directory: fc.constantFrom('data', '/var/lib/mill pond', '~', '- x', '"q"'),
+          group: fc.constantFrom('none', 'www-data', 0, 101, '33'),
           maxSize: fc.oneof(
             fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
             fc.integer({ min: 1, max: 100 }).map((percent) => `${percent}%`),

@@ -70,6 +70,14 @@ suite('every problem is reported with its place', () => {
       'm.yaml:1:16: cache.pin[0]: must be a pattern of image names with their host, such as docker.io/library/alpine:*, got "alpine"',
     ],
     [
+      'cache: { group: -1 }',
+      'm.yaml:1:17: cache.group: must be none, or the name or number of a group, such as nginx or 101, got -1',
+    ],
+    [
+      'cache: { group: "www data" }',
+      'm.yaml:1:17: cache.group: must be none, or the name or number of a group, such as nginx or 101, got "www data"',
+    ],
+    [
       'cache: { scrubInterval: 0s }',
       'm.yaml:1:25: cache.scrubInterval: must be none, or a duration from 1ms to 24d with its unit, such as 7d, got "0s"',
     ],

@@ -11,8 +11,8 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../../clock.ts';
-import { addressGroup } from '../../address-group.ts';
 import { TooManyAttemptsError } from '../../errors.ts';
+import { addressGroup } from '../../network/addresses.ts';
 
 const FIRST_SPACING_MS = 250;
 const LONGEST_WAIT_MS = 10_000;

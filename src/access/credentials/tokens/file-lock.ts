@@ -56,9 +56,15 @@ async function create(lock: string, mine: string, file: string): Promise<boolean
     return true;
   } catch (error) {
     if (errnoOf(error) === 'EEXIST') return false;
-    const problem = `cannot be changed: ${lock} cannot be created (${errnoOf(error)}). A file that is mounted read-only, such as a Kubernetes Secret, is changed where it comes from`;
+    const problem = `cannot be changed: ${lock} cannot be created (${errnoOf(error)}). ${hintFor(error)}`;
     throw new AccessFileError(file, problem, { cause: error });
   }
+}
+
+function hintFor(error: unknown): string {
+  return ['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')
+    ? 'There is no such folder'
+    : 'A file that is mounted read-only, such as a Kubernetes Secret, is changed where it comes from: `millpond token create --print-line` prints its new line';
 }
 
 async function holderOf(lock: string): Promise<string | undefined> {

@@ -87,8 +87,11 @@ export async function readLastUses(path: string): Promise<Map<string, number>> {
     if (typeof uses !== 'object' || uses === null) throw new Error('not an object');
     return new Map(Object.entries(uses).map(([name, time]) => [name, timeOf(time)]));
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return new Map();
-    throw new AccessFileError(path, 'cannot be read: remove it to count last uses anew', { cause: error });
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT') return new Map();
+    const problem =
+      errno === undefined ? 'is damaged: remove it to count last uses anew' : `cannot be read (${errno})`;
+    throw new AccessFileError(path, problem, { cause: error });
   }
 }
 

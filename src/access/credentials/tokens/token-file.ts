@@ -48,7 +48,8 @@ export async function addToken(
 
 /** @throws {AccessFileError} there is no such token, or the file cannot be read or changed */
 export function revokeToken(path: string, name: string, clock: Clock): Promise<void> {
-  return change(path, clock, (text = '') => {
+  return change(path, clock, (text) => {
+    if (text === undefined) throw missing(path);
     if (!parseTokens(text, path).some((token) => token.name === name)) {
       throw new AccessFileError(path, `there is no token ${name}`);
     }
@@ -68,7 +69,7 @@ export function revokeToken(path: string, name: string, clock: Clock): Promise<v
  */
 export async function listTokens(path: string, lastUses: string | undefined): Promise<ListedToken[]> {
   const found = await read(path);
-  if (found === undefined) throw new AccessFileError(path, 'there is no such file');
+  if (found === undefined) throw missing(path);
   const timeByName = lastUses === undefined ? new Map<string, number>() : await readLastUses(lastUses);
   return parseTokens(found.text, path).map((token) => {
     const time = timeByName.get(token.name);
@@ -94,6 +95,10 @@ async function change(path: string, clock: Clock, edit: (text: string | undefine
     }
     await syncFolder(dirname(file));
   });
+}
+
+function missing(path: string): AccessFileError {
+  return new AccessFileError(path, 'there is no such file');
 }
 
 /** The file itself, if `path` is a symlink: renaming over the symlink would leave the file as it was. */
