@@ -135,6 +135,8 @@ suite('the command line', () => {
     ['config'],
     ['config', 'check'],
     ['config', 'print'],
+    ['access'],
+    ['access', 'explain'],
     ['status'],
     ['list'],
     ['remove'],
