@@ -233,6 +233,17 @@ test('whoever can open the socket is operator, without credentials and by any na
   assert.equal(await mirror.metric('millpond_access_decisions_total'), 0);
 });
 
+test('a rule that says less than was meant is a warning at start', async (t) => {
+  const { mirror } = await setUp(t, {
+    access: { rules: [{ who: 'user:ops', observe: true, fetch: false }] },
+  });
+  const warnings = mirror.log.filter(({ key }) => key !== undefined);
+  assert.deepEqual(
+    warnings.map(({ level, key, msg }) => [level, key, msg]),
+    [['warn', 'access.rules[0].fetch', 'says nothing without pull']],
+  );
+});
+
 for (const access of [undefined, { rules: [{ who: 'anonymous', operate: true, observe: true }] }]) {
   const where = access === undefined ? 'without access control' : 'with access for everybody';
 

@@ -93,7 +93,7 @@ function askerOf({ as, network, claims: claimTexts }: AccessQuery, config: Confi
   const names: string[] = [];
   for (const text of as.filter((one) => one !== 'anonymous')) {
     const [, kind, name = ''] = /^(\w+):(.+)$/s.exec(text) ?? [];
-    if (parseWho(text) === undefined || name.includes('*'))
+    if (kind === undefined || parseWho(text) === undefined || name.includes('*'))
       throw new UsageError(
         `--as ${text} is not one identity: write it like user:ops or certificate:DNS:build-1`,
       );
