@@ -4,6 +4,8 @@ import { getCACertificates } from 'node:tls';
 import type { AccessControl } from '../access/control/access-control.ts';
 import { openAccessControl } from '../access/control/access-control.ts';
 import type { Clock } from '../clock.ts';
+import { accessIssues } from '../config/access-issues.ts';
+import { formatPath } from '../config/file/raw.ts';
 import type { Config } from '../config/schema.ts';
 import type { Environment } from '../config/secrets.ts';
 import { upstreamByHost } from '../config/upstream-names.ts';
@@ -29,6 +31,9 @@ export async function openAccess(
   access: NonNullable<Config['access']>,
   { environment, userAgent, sealed, clock, logger }: AccessSurroundings,
 ): Promise<{ control: AccessControl } & AsyncDisposable> {
+  for (const { path, message } of accessIssues(config).warnings) {
+    logger.warn({ key: formatPath(path) }, message);
+  }
   await using stack = new AsyncDisposableStack();
   const control = await openAccessControl(access, {
     ...{ clock, logger, sealed },

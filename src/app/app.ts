@@ -75,7 +75,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   let draining = false;
   const operations = stack.use(
     await openOperationsSide(config, {
-      ...{ ...shared, storage, upstreamOf, seal, version },
+      ...{ ...shared, storage, upstreamOf, seal, version, access },
       draining: () => draining,
     }),
   );

@@ -1,8 +1,11 @@
 /** Opens the operations side: the listener for metrics, health and the API, and the parts that the API uses. */
+import type { AccessControl } from '../access/control/access-control.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
+import { type Admit, admitEverybody } from '../http/operations/permit.ts';
 import { readStatus } from '../http/operations/status.ts';
+import type { ServerCertificate } from '../http/server/certificate.ts';
 import { type ListenAddress, Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
@@ -12,6 +15,7 @@ import { Exporter } from '../transfer/exporter.ts';
 import { Importer } from '../transfer/importer.ts';
 import { Warmer } from '../transfer/warmer.ts';
 import type { Seal } from '../upstream/client/seal.ts';
+import { openCertificate } from './listener-certificate.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { Storage } from './storage.ts';
 
@@ -22,6 +26,8 @@ export interface OperationsSideContext {
   /** Gives the name of the upstream for a host in an image name; undefined if none is configured. */
   upstreamOf: (host: string) => string | undefined;
   seal: Seal;
+  /** Absent: everybody who reaches the listener may do everything. */
+  access: AccessControl | undefined;
   version: string;
   logger: Logger;
   metrics: Metrics;
@@ -30,12 +36,12 @@ export interface OperationsSideContext {
 }
 
 export interface OperationsSide extends AsyncDisposable {
-  /** `host:port` as bound. */
+  /** `host:port` as bound, or `unix:` and the path of the socket. */
   address: string;
   warmer: Warmer;
 }
 
-/** @throws the system's error if the address cannot be bound */
+/** @throws the system's error if the address cannot be bound; an error of the files that `tls` names */
 export async function openOperationsSide(
   config: Config,
   context: OperationsSideContext,
@@ -52,13 +58,19 @@ export async function openOperationsSide(
     sealed: () => seal.isApplied,
   });
   stack.defer(() => warmer.close());
+  const { listen, tls, hosts } = config.operations;
+  const certificate = await openCertificate(tls, context);
+  if (certificate !== undefined) stack.use(certificate);
   const app = createOperationsApp({
+    admit: await admission(config.operations, certificate, context),
+    hosts: 'socket' in listen ? undefined : hosts,
     metrics,
     logger,
     transfer: {
       warmer,
       exporter: new Exporter(shared),
       importer,
+      upstreamOf,
       logger,
       clientTimeoutMs: config.server.clientTimeout,
     },
@@ -78,7 +90,9 @@ export async function openOperationsSide(
   });
   const listener = await Listener.open(addressOf(config.operations), app.callback(), {
     requestTimeoutMs: 0, // no limit: a large archive takes long to import
+    ...(certificate === undefined ? {} : { tls: certificate.tls }),
   });
+  certificate?.watch((changed) => listener.setSecureContext(changed));
   stack.defer(() => listener.drain(0));
   const open = stack.move();
   return { address: listener.address, warmer, [Symbol.asyncDispose]: () => open.disposeAsync() };
@@ -86,4 +100,18 @@ export async function openOperationsSide(
 
 function addressOf({ listen, socketMode }: Config['operations']): ListenAddress {
   return 'socket' in listen ? { ...listen, mode: socketMode } : listen;
+}
+
+/** Whoever can open the socket is operator: its mode says who that is. */
+async function admission(
+  { listen }: Config['operations'],
+  certificate: ServerCertificate | undefined,
+  { access, metrics }: OperationsSideContext,
+): Promise<Admit> {
+  if (access === undefined || 'socket' in listen) return admitEverybody;
+  const [{ Gate }, { admitByRules }] = await Promise.all([
+    import('../http/gate/gate.ts'),
+    import('../http/gate/operations-gate.ts'),
+  ]);
+  return admitByRules(new Gate(access, (socket) => certificate?.identityOf(socket)), metrics);
 }

@@ -18,6 +18,7 @@ import { Listener } from '../http/server/listener.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { openCertificate } from './listener-certificate.ts';
 import type { Mirrors } from './mirrors.ts';
 
 export interface RegistrySideContext {
@@ -82,16 +83,6 @@ export async function openRegistrySide(
       await open.disposeAsync();
     },
   };
-}
-
-/** The certificate of a listener. Undefined: it speaks plain HTTP. */
-async function openCertificate(
-  tls: Config['server']['tls'],
-  context: { clock: Clock; logger: Logger },
-): Promise<ServerCertificate | undefined> {
-  if (tls === undefined) return undefined;
-  const { ServerCertificate } = await import('../http/server/certificate.ts');
-  return ServerCertificate.open(tls, context);
 }
 
 async function clientFinder({ trustedProxies, forwardedHeader }: Config['server']): Promise<ClientOf> {

@@ -1,6 +1,7 @@
 /** The command line: its commands and its exit codes. */
 import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/errors.ts';
+import { addAccessCommands } from './commands/access.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { addImageCommands } from './commands/images.ts';
 import { addScrubCommand } from './commands/scrub.ts';
@@ -49,6 +50,7 @@ function buildProgram(surroundings: Surroundings): Command {
     .version(version);
   addServeCommand(program, surroundings);
   addConfigCommands(program, surroundings);
+  addAccessCommands(program, surroundings);
   addStatusCommand(program, surroundings);
   addImageCommands(program, surroundings);
   addWarmCommand(program, surroundings);

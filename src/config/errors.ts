@@ -29,7 +29,7 @@ export class ConfigError extends Error {
 }
 
 /** `FILE:LINE:COL: path: message`: editors and CI systems turn this form into a link. */
-function formatProblem({ file, line, col, path, message }: ConfigProblem): string {
+export function formatProblem({ file, line, col, path, message }: ConfigProblem): string {
   return `${file}:${line}:${col}: ${path === '' ? '' : `${path}: `}${message}`;
 }
 

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { ConfigError, type ConfigProblem } from './errors.ts';
 import { nameIssues } from './file/names.ts';
 import { withPresets } from './file/presets.ts';
-import type { Issue } from './file/raw.ts';
+import { formatPath, type Issue } from './file/raw.ts';
 import { schemaIssues } from './file/schema-issues.ts';
 import { YamlSource } from './file/source.ts';
 import { listenerIssues } from './listener-issues.ts';
@@ -19,10 +19,12 @@ export interface LoadOptions {
   cwd: string;
   /** If given, the environment variables and files that the configuration names are checked, too. */
   environment?: Environment;
+  /** Called for what can be used, but lets in more than was meant, or less. In the order of the file. */
+  warn?: (warning: ConfigProblem) => void;
 }
 
 /** @throws {ConfigError} the file cannot be read, or it has mistakes */
-export async function loadConfig({ file, cwd, environment }: LoadOptions): Promise<Config> {
+export async function loadConfig({ file, cwd, environment, warn }: LoadOptions): Promise<Config> {
   const source = new YamlSource(file === undefined ? '' : await readConfigFile(file, cwd));
   const problemAt = (position: { line: number; col: number }, path: Issue['path'], message: string) => ({
     file: file ?? 'built-in defaults',
@@ -44,21 +46,25 @@ export async function loadConfig({ file, cwd, environment }: LoadOptions): Promi
   const misshapen = new Set(issues.map(({ path }) => formatPath(path)));
   issues.push(...others.filter(({ path }) => !misshapen.has(formatPath(path))));
 
-  problems.push(
-    ...issues.map(({ path, part, message }) => problemAt(source.locate(path, part), path, message)),
-  );
+  const placed = ({ path, part, message }: Issue) => problemAt(source.locate(path, part), path, message);
+  problems.push(...issues.map(placed));
   if (parsed.success) {
-    const related = listenerIssues(parsed.data);
-    // Loaded only where there is access control.
-    if (parsed.data.access !== undefined)
-      related.push(...(await import('./access-issues.ts')).accessIssues(parsed.data).errors);
-    problems.push(
-      ...related.map(({ path, part, message }) => problemAt(source.locate(path, part), path, message)),
-    );
+    const { errors, warnings } = await relatedIssues(parsed.data);
+    problems.push(...errors.map(placed));
+    if (problems.length === 0 && warn !== undefined) warnings.map(placed).sort(byPosition).forEach(warn);
   }
   if (!parsed.success || problems.length > 0) throw new ConfigError('invalid', problems.sort(byPosition));
   const { cache } = parsed.data;
   return { ...parsed.data, cache: { ...cache, directory: resolve(cwd, cache.directory) } };
+}
+
+/** Mistakes of keys that need each other. */
+async function relatedIssues(config: Config): Promise<{ errors: Issue[]; warnings: Issue[] }> {
+  const errors = listenerIssues(config);
+  if (config.access === undefined) return { errors, warnings: [] };
+  // Loaded only where there is access control.
+  const ofAccess = (await import('./access-issues.ts')).accessIssues(config);
+  return { errors: [...errors, ...ofAccess.errors], warnings: ofAccess.warnings };
 }
 
 async function readConfigFile(file: string, cwd: string): Promise<string> {
@@ -68,14 +74,6 @@ async function readConfigFile(file: string, cwd: string): Promise<string> {
     const message = `configuration file cannot be read: ${whyUnreadable(error).reason}`;
     throw new ConfigError('unreadable', [{ file, line: 1, col: 1, path: '', message }], error);
   }
-}
-
-function formatPath(path: Issue['path']): string {
-  return path.reduce<string>(
-    (text, step) =>
-      text + (typeof step === 'number' ? `[${step}]` : `${text === '' ? '' : '.'}${String(step)}`),
-    '',
-  );
 }
 
 function byPosition(a: ConfigProblem, b: ConfigProblem): number {

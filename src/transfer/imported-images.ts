@@ -1,6 +1,7 @@
 /** Makes the images of an imported archive visible: looks for everything they need, then records it, the tag last. */
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
+import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { Clock } from '../clock.ts';
 import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -19,8 +20,17 @@ import type { RequestedImage } from './requested-image.ts';
 export interface ImportedImagesContext {
   catalog: Catalog;
   cache: ContentCache;
+  index: IndexStore;
   manifests: ManifestStore;
   clock: Clock;
+}
+
+/** An image on its way to becoming visible. */
+interface Taking {
+  /** The repository that will show it. */
+  key: RepositoryKey;
+  /** Releases what is held for it. */
+  held: (() => void)[];
 }
 
 interface HeldManifest {
@@ -40,10 +50,16 @@ export class ImportedImages {
   readonly #context: ImportedImagesContext;
   readonly #archived: ReadonlySet<Digest>;
 
-  /** @param archived what the archive contains; all of it is in the cache, and held against eviction */
-  constructor(context: ImportedImagesContext, archived: ReadonlySet<Digest>) {
+  readonly #isTrusted: boolean;
+
+  /**
+   * @param archived what the archive contains; all of it is in the cache, and held against eviction
+   * @param isTrusted see {@link ImportRequest.isTrusted}
+   */
+  constructor(context: ImportedImagesContext, archived: ReadonlySet<Digest>, isTrusted: boolean) {
     this.#context = context;
     this.#archived = archived;
+    this.#isTrusted = isTrusted;
   }
 
   /**
@@ -60,9 +76,9 @@ export class ImportedImages {
     const held: (() => void)[] = [];
     const needed = new Set<Digest>();
     try {
-      const tree = await this.#tree(top, 0, new Map(), held);
-      if (tree === undefined) throw incomplete(new Set([`its manifest ${top.digest}`]));
-      if (tree.missing.size > 0) throw incomplete(tree.missing);
+      const tree = await this.#tree(top, 0, new Map(), { key, held });
+      if (tree === undefined) throw this.#incomplete(new Set([`its manifest ${top.digest}`]));
+      if (tree.missing.size > 0) throw this.#incomplete(tree.missing);
       for (const { manifest, parsed } of tree.manifests) {
         const isTagged = manifest.digest === top.digest && !isDigest(reference);
         const tag = isTagged
@@ -84,18 +100,22 @@ export class ImportedImages {
     descriptor: Descriptor,
     depth: number,
     known: Map<Digest, Tree | undefined>,
-    held: (() => void)[],
+    taking: Taking,
   ): Promise<Tree | undefined> {
     const { digest } = descriptor;
     if (known.has(digest)) return known.get(digest);
     known.set(digest, undefined);
-    const root = depth > MAX_MANIFEST_DEPTH ? undefined : await this.#read(descriptor, held);
+    const root = depth > MAX_MANIFEST_DEPTH ? undefined : await this.#read(descriptor, taking);
     if (root === undefined) return undefined;
     const { manifests: listed, blobs } = root.parsed;
-    const tree: Tree = { manifests: new Set(), platforms: [], missing: await this.#missing(blobs, held) };
+    const tree: Tree = { manifests: new Set(), platforms: [], missing: await this.#missing(blobs, taking) };
     for (const child of listed) {
-      const below = await this.#tree(child, depth + 1, known, held);
-      if (below === undefined) continue; // a platform that was left out of the archive
+      const below = await this.#tree(child, depth + 1, known, taking);
+      if (below === undefined) {
+        // A platform that was left out of the archive. The index would give its repository permission for it.
+        if (!(await this.#mayUse(child.digest, taking))) tree.missing.add(`the manifest ${child.digest}`);
+        continue;
+      }
       if (below.missing.size === 0) {
         for (const one of below.manifests) tree.manifests.add(one);
         if (child.platform !== undefined) tree.platforms.push(child.platform);
@@ -111,20 +131,21 @@ export class ImportedImages {
   }
 
   /** Holds the blobs and finds those that are missing. */
-  async #missing(blobs: readonly Descriptor[], held: (() => void)[]): Promise<Set<string>> {
+  async #missing(blobs: readonly Descriptor[], taking: Taking): Promise<Set<string>> {
     const { catalog } = this.#context;
     const missing = new Set<string>();
     for (const blob of blobs) {
-      held.push(catalog.hold(blob.digest));
-      if ((await catalog.get(blob.digest)) === undefined && !isNondistributable(blob))
-        missing.add(`the blob ${blob.digest}`);
+      taking.held.push(catalog.hold(blob.digest));
+      const isHere = isNondistributable(blob) || (await catalog.get(blob.digest)) !== undefined;
+      if (!isHere || !(await this.#mayUse(blob.digest, taking))) missing.add(`the blob ${blob.digest}`);
     }
     return missing;
   }
 
-  async #read({ digest, mediaType }: Descriptor, held: (() => void)[]): Promise<HeldManifest | undefined> {
+  async #read({ digest, mediaType }: Descriptor, taking: Taking): Promise<HeldManifest | undefined> {
     const { catalog, cache, manifests } = this.#context;
-    held.push(catalog.hold(digest));
+    taking.held.push(catalog.hold(digest));
+    if (!(await this.#mayUse(digest, taking))) return undefined;
     const record = await catalog.get(digest);
     if (record === undefined || record.size > MANIFEST_MAX_BYTES) return undefined;
     const bytes =
@@ -133,10 +154,18 @@ export class ImportedImages {
     if (bytes === undefined || parsed === undefined) return undefined;
     return { manifest: { digest, mediaType: parsed.mediaType, bytes }, parsed };
   }
-}
 
-function incomplete(missing: ReadonlySet<string>): ImageError {
-  const what = `neither the archive nor the cache has ${listMissing(missing)}`;
-  const advice = 'import the archives named by --since first, or export it again without --since';
-  return new ImageError('incomplete', `${what}: ${advice}`);
+  /** Whether permission for a digest may be recorded: storing a manifest gives it for everything that it lists. */
+  async #mayUse(digest: Digest, { key }: Taking): Promise<boolean> {
+    if (this.#isTrusted || this.#archived.has(digest)) return true;
+    return (await this.#context.index.permission(key, digest)) !== undefined;
+  }
+
+  #incomplete(missing: ReadonlySet<string>): ImageError {
+    const [place, advice] = this.#isTrusted
+      ? ['cache', 'import the archives named by --since first, or export it again without --since']
+      : ['repository', 'export it again without --since and --platform, or import it with operate: true'];
+    const what = `neither the archive nor the ${place} has ${listMissing(missing)}`;
+    return new ImageError('incomplete', `${what}: ${advice}`);
+  }
 }

@@ -4,15 +4,16 @@
  * Invariant: a blob of the archive belongs to no repository at first, so no client can get it. When everything that an
  * image needs is stored, its manifests are recorded, and its tag last of all.
  */
+import { createHash } from 'node:crypto';
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { Space } from '../cache/catalog/space.ts';
-import type { IndexStore } from '../cache/index/index-store.ts';
+import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { Spool } from '../cache/ingest/spool.ts';
 import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Clock } from '../clock.ts';
 import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
-import type { Digest } from '../oci/digest.ts';
+import { type Digest, digestAlgorithm, digestFrom } from '../oci/digest.ts';
 import { formatImageName, type ImageName } from '../oci/image-name.ts';
 import { isDigest } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -40,6 +41,13 @@ export interface ImportRequest {
   archive: AsyncIterable<Uint8Array>;
   /** The name for the one image in the archive, instead of the name that the archive gives it. */
   name?: ImageName | undefined;
+  /** Called once, before anything is visible. Throws if one of the images may not be imported: then none is. */
+  authorize: (images: readonly RepositoryKey[]) => void;
+  /**
+   * Whether the sender may import everything. From others, the archive itself must hold the content, unless the repository
+   * may serve it already: whoever knows only the digest of a private layer must not get it by naming it in a manifest.
+   */
+  isTrusted: boolean;
 }
 
 export type ImportEvent =
@@ -78,13 +86,15 @@ export class Importer {
     await Promise.allSettled(this.#running);
   }
 
-  async #import({ archive, name }: ImportRequest, sink: EventSink<ImportEvent>): Promise<void> {
+  async #import(request: ImportRequest, sink: EventSink<ImportEvent>): Promise<void> {
+    const { archive, name, isTrusted } = request;
     const { logger, upstreamOf } = this.#context;
     sink.push({ event: 'progress', bytes: 0 });
-    using content = new ArchiveContent(this.#context);
+    using content = new ArchiveContent(this.#context, isTrusted);
     const listed = await readLayout(counted(archive, sink), content);
-    const images = new ImportedImages(this.#context, content.digests);
+    const images = new ImportedImages(this.#context, content.digests, isTrusted);
     const wanted = imagesToTake(listed, name);
+    await this.#authorize(request, wanted, content);
     let failed = 0;
     for (const one of wanted) {
       const label = labelOf(one, name);
@@ -105,6 +115,27 @@ export class Importer {
     await this.#removeUnowned(content.stored);
     const { storedBytes, presentBytes } = content;
     sink.push({ event: 'done', images: wanted.length - failed, failed, storedBytes, presentBytes });
+  }
+
+  async #authorize(
+    { authorize, name }: ImportRequest,
+    wanted: readonly ListedImage[],
+    { stored }: ArchiveContent,
+  ): Promise<void> {
+    const keys = wanted.flatMap((one) => {
+      try {
+        return named(one, name, this.#context.upstreamOf).key;
+      } catch (error) {
+        if (error instanceof ImageError) return []; // is not imported, and the reason is told later
+        throw error;
+      }
+    });
+    try {
+      authorize(keys);
+    } catch (error) {
+      await this.#removeUnowned(stored);
+      throw error;
+    }
   }
 
   /** Removes what belongs to no repository: a sealed mirror evicts nothing, so it would stay there for ever. */
@@ -130,8 +161,11 @@ class ArchiveContent implements Disposable {
   readonly #context: ImportContext;
   readonly #releases: (() => void)[] = [];
 
-  constructor(context: ImportContext) {
+  readonly #isTrusted: boolean;
+
+  constructor(context: ImportContext, isTrusted: boolean) {
     this.#context = context;
+    this.#isTrusted = isTrusted;
   }
 
   async blob(digest: Digest, size: number, body: AsyncIterable<Buffer>): Promise<void> {
@@ -139,6 +173,7 @@ class ArchiveContent implements Disposable {
     this.#releases.push(catalog.hold(digest));
     this.digests.add(digest);
     if ((await catalog.get(digest))?.size === size) {
+      if (!this.#isTrusted) await requireDigest(digest, body);
       this.presentBytes += size;
       return;
     }
@@ -166,12 +201,24 @@ class ArchiveContent implements Disposable {
     } catch (error) {
       await spool.discard(ingest.path);
       if (!(error instanceof ContentError)) throw error;
-      const message = `the archive is damaged: the content of ${digest} does not match its digest; copy it again`;
-      throw new LayoutError('wrong-digest', message, { cause: error });
+      throw wrongDigest(digest, error);
     } finally {
       await ingest.end();
     }
   }
+}
+
+/** Proves that the sender has the content, and does not only know its digest. @throws {LayoutError} */
+async function requireDigest(digest: Digest, body: AsyncIterable<Buffer>): Promise<void> {
+  const algorithm = digestAlgorithm(digest);
+  const hash = createHash(algorithm);
+  for await (const chunk of body) hash.update(chunk);
+  if (digestFrom(hash, algorithm) !== digest) throw wrongDigest(digest);
+}
+
+function wrongDigest(digest: Digest, cause?: unknown): LayoutError {
+  const message = `the archive is damaged: the content of ${digest} does not match its digest; copy it again`;
+  return new LayoutError('wrong-digest', message, { cause });
 }
 
 async function* counted(

@@ -137,6 +137,8 @@ suite('the command line', () => {
     ['config'],
     ['config', 'check'],
     ['config', 'print'],
+    ['access'],
+    ['access', 'explain'],
     ['status'],
     ['list'],
     ['remove'],

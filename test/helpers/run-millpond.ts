@@ -19,11 +19,12 @@ export async function runMillpond(
   args: readonly string[],
   cwd = '/',
   terminal?: TextOutput,
+  environment: Record<string, string> = {},
 ): Promise<CommandOutcome> {
   const written = { stdout: '', stderr: '' };
   const exitCode = await runCommandLine([...args, '--server', mirror.operationsUrl], {
     version: '1.2.3',
-    environment: {},
+    environment,
     cwd,
     clock: systemClock,
     stdout: terminal ?? { write: (text) => void (written.stdout += text) },

@@ -21,7 +21,10 @@ export interface MirrorOptions {
   sealed?: boolean;
   warm?: Record<string, unknown>[];
   server?: Record<string, unknown>;
+  /** With `access` and without `listen` it listens on a socket, so that the tests themselves need no rights. */
   operations?: Record<string, unknown>;
+  /** Sent when a test asks for metrics. */
+  operator?: Record<string, string>;
   access?: Record<string, unknown>;
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
@@ -34,6 +37,7 @@ export interface MirrorOptions {
 export interface TestMirror {
   app: App;
   url: string;
+  /** `http://host:port`, or `unix:` and the path of a socket. */
   operationsUrl: string;
   directory: string;
   clock: FakeClock;
@@ -69,7 +73,10 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     file,
     stringify({
       server: { listen: '127.0.0.1:0', drainTimeout: '1s', ...options.server },
-      operations: { listen: '127.0.0.1:0', ...options.operations },
+      operations: {
+        listen: options.access === undefined ? '127.0.0.1:0' : `unix:${join(directory, 'ops.sock')}`,
+        ...options.operations,
+      },
       ...(options.access === undefined ? {} : { access: options.access }),
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
@@ -100,11 +107,18 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
   const errors: string[] = [];
   cleanUp(t, async () => {
     await client.destroy();
+    await operator.destroy();
     await app.close();
     assertNothingTold([...log.map((line) => JSON.stringify(line)), ...errors], environment);
   });
   const url = `http://${app.registryAddress}`;
-  const operationsUrl = `http://${app.operationsAddress}`;
+  const { operationsAddress } = app;
+  const socketPath = /^unix:(.+)$/.exec(operationsAddress)?.[1];
+  const scheme = options.operations?.['tls'] === undefined ? 'http' : 'https';
+  const operationsUrl = socketPath === undefined ? `${scheme}://${operationsAddress}` : operationsAddress;
+  const operator = new Agent({
+    connect: { rejectUnauthorized: false, ...(socketPath === undefined ? {} : { socketPath }) },
+  });
 
   const send = async (method: string, path: string, headers = {}, body?: string): Promise<TestReply> => {
     // The raw path, so that what URL parsers would tidy up reaches the mirror.
@@ -121,7 +135,11 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
     return { status: reply.statusCode, headers: reply.headers, body: bytes, error };
   };
   const metric = async (name: string, labels: Record<string, string> = {}): Promise<number> => {
-    const text = await (await request(`${operationsUrl}/metrics`, { dispatcher: client })).body.text();
+    const base = socketPath === undefined ? operationsUrl : 'http://localhost';
+    const { operator: headers = {} } = options;
+    const reply = await request(`${base}/metrics`, { dispatcher: operator, headers });
+    const text = await reply.body.text();
+    if (reply.statusCode !== 200) throw new Error(`no metrics: ${text}`);
     return text
       .split('\n')
       .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))

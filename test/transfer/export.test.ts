@@ -306,7 +306,7 @@ test('a client that stops reading an export is disconnected after clientTimeout'
   const { hostname, port } = new URL(mirror.operationsUrl);
   const socket = connect(Number(port), hostname).on('error', () => undefined);
   cleanUp(t, () => socket.destroy());
-  socket.write('GET /api/export?image=org/app:1 HTTP/1.1\r\nHost: m\r\n\r\n');
+  socket.write('GET /api/export?image=org/app:1 HTTP/1.1\r\nHost: localhost\r\n\r\n');
   const isCut = () => mirror.log.some(({ msg }) => msg === 'export cut: its client has stopped reading');
   while (!isCut()) await mirror.metric('millpond_store_objects');
   const { status } = await exportArchive(mirror, { images: ['org/app:1'] });

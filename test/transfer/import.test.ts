@@ -185,7 +185,7 @@ for (const begun of ['', 'abc']) {
     const mirror = await sealedMirror(t, { server: { clientTimeout: '200ms' } });
     const { port, hostname } = new URL(mirror.operationsUrl);
     const socket = connect(Number(port), hostname);
-    socket.write(`POST /api/import HTTP/1.1\r\nHost: m\r\nContent-Length: 100000\r\n\r\n${begun}`);
+    socket.write(`POST /api/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n${begun}`);
     const closed = new Promise((resolve) => socket.once('close', resolve));
     socket.on('error', () => undefined).resume();
     await closed;

@@ -107,12 +107,12 @@ export class AccessRules {
     return certificate !== undefined && this.#rules.some((rule) => rule.names(certificate));
   }
 
-  /** Whether there is anything that the asker may pull. */
-  mayPullSomething(asker: Asker): boolean {
+  /** Whether there is anything for which the asker has the right. */
+  mayDoSomething(asker: Asker, right: Right): boolean {
     const reached = this.#networksOf(asker.address);
     return identitiesOf(asker).some((identity) =>
       this.#rulesFor(identity).some(
-        (rule) => rule.givesPull && (rule.networks === undefined || reached?.has(rule) === true),
+        (rule) => rule.gives(right) && (rule.networks === undefined || reached?.has(rule) === true),
       ),
     );
   }

@@ -75,9 +75,11 @@ export class Rule {
     return this.#scopes[right]?.(name) ?? false;
   }
 
-  /** Whether it allows any pull. */
-  get givesPull(): boolean {
-    return this.#rule.pull !== undefined && asList(this.#rule.pull).length > 0;
+  /** Whether it gives `right` for anything. */
+  gives(right: Right): boolean {
+    const value = this.#rule[right === 'fetch' ? 'pull' : right];
+    if (value === undefined || (right === 'fetch' && !this.fetch)) return false;
+    return value === true || asList(value).length > 0;
   }
 
   /** The claims that it asks for, when it may be about tokens of `issuer`. */

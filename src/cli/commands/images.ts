@@ -1,7 +1,7 @@
 /** `millpond list` and `millpond remove`. */
 import type { Command } from 'commander';
 import { OperationsClient } from '../io/operations-client.ts';
-import { type ServerOption, withServerOption } from '../io/options.ts';
+import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import { humanSize, table } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
@@ -23,14 +23,16 @@ interface Removal {
   bytes: number;
 }
 
-export function addImageCommands(program: Command, { stdout, stderr }: Surroundings): void {
-  withServerOption(program.command('list'))
+export function addImageCommands(program: Command, surroundings: Surroundings): void {
+  const { stdout, stderr } = surroundings;
+  withServerOptions(program.command('list'))
     .description('list cached images')
     .argument('[pattern]', 'list only images whose name matches; * matches any text', '*')
     .option('--json', 'print JSON')
-    .action(async (pattern: string, options: ServerOption & { json?: true }) => {
+    .action(async (pattern: string, options: ServerOptions & { json?: true }) => {
       const images: Image[] = [];
-      for await (const page of pages(new OperationsClient(options), pattern)) images.push(...page);
+      for await (const page of pages(new OperationsClient(options, surroundings), pattern))
+        images.push(...page);
       if (options.json) {
         stdout.write(`${JSON.stringify(images, undefined, 2)}\n`);
         return;
@@ -45,11 +47,11 @@ export function addImageCommands(program: Command, { stdout, stderr }: Surroundi
       stdout.write(table([['IMAGE', 'DIGEST', 'PLATFORMS', 'SIZE', 'LAST USED'], ...rows]));
     });
 
-  withServerOption(program.command('remove'))
+  withServerOptions(program.command('remove'))
     .description('remove tags or digests from the cache, with all content that no other image needs')
     .argument('<image...>', 'name of an image with its tag or digest, such as docker.io/library/alpine:3.20')
-    .action(async (names: string[], options: ServerOption) => {
-      const client = new OperationsClient(options);
+    .action(async (names: string[], options: ServerOptions) => {
+      const client = new OperationsClient(options, surroundings);
       const failed: string[] = [];
       for (const name of names) {
         try {

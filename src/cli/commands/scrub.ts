@@ -1,19 +1,20 @@
 /** `millpond scrub`. */
 import type { Command } from 'commander';
 import { OperationsClient } from '../io/operations-client.ts';
-import { type ServerOption, withServerOption } from '../io/options.ts';
+import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
-export function addScrubCommand(program: Command, { stdout, stderr }: Surroundings): void {
-  withServerOption(program.command('scrub'))
+export function addScrubCommand(program: Command, surroundings: Surroundings): void {
+  const { stdout, stderr } = surroundings;
+  withServerOptions(program.command('scrub'))
     .description(
       'read and verify all stored content; remove what is damaged, add to the index what is missing from it',
     )
-    .action(async (options: ServerOption) => {
+    .action(async (options: ServerOptions) => {
       const bars = new ProgressBars(stderr);
       try {
-        for await (const event of new OperationsClient(options).events('/scrub')) {
+        for await (const event of new OperationsClient(options, surroundings).events('/scrub')) {
           if (event.event === 'progress')
             bars.update('scrub', Number(event['bytes']), Number(event['totalBytes']));
           else bars.hide();

@@ -1,18 +1,19 @@
 /** `millpond seal` and `millpond unseal`. */
 import type { Command } from 'commander';
 import { OperationsClient } from '../io/operations-client.ts';
-import { type ServerOption, withServerOption } from '../io/options.ts';
+import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
-export function addSealCommands(program: Command, { stdout }: Surroundings): void {
+export function addSealCommands(program: Command, surroundings: Surroundings): void {
+  const { stdout } = surroundings;
   for (const [name, description, state] of [
     ['seal', 'send no more requests to upstreams, and close all connections to them', 'sealed'],
     ['unseal', 'send requests to upstreams again', 'unsealed'],
   ] as const) {
-    withServerOption(program.command(name))
+    withServerOptions(program.command(name))
       .description(`${description}; the next start goes by the configuration again`)
-      .action(async (options: ServerOption) => {
-        await new OperationsClient(options).json('POST', `/${name}`);
+      .action(async (options: ServerOptions) => {
+        await new OperationsClient(options, surroundings).json('POST', `/${name}`);
         stdout.write(`${state} until the next start\n`);
       });
   }

@@ -1,7 +1,7 @@
 /** `millpond status`. */
 import type { Command } from 'commander';
 import { OperationsClient } from '../io/operations-client.ts';
-import { type ServerOption, withServerOption } from '../io/options.ts';
+import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import { humanSize, table } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
@@ -19,12 +19,13 @@ interface Status {
   }[];
 }
 
-export function addStatusCommand(program: Command, { stdout }: Surroundings): void {
-  withServerOption(program.command('status'))
+export function addStatusCommand(program: Command, surroundings: Surroundings): void {
+  const { stdout } = surroundings;
+  withServerOptions(program.command('status'))
     .description('show upstreams, rate limits, the size of the cache and the hit rate')
     .option('--json', 'print JSON')
-    .action(async (options: ServerOption & { json?: true }) => {
-      const status = await new OperationsClient(options).json('GET', '/status');
+    .action(async (options: ServerOptions & { json?: true }) => {
+      const status = await new OperationsClient(options, surroundings).json('GET', '/status');
       stdout.write(options.json ? `${JSON.stringify(status, undefined, 2)}\n` : format(status as Status));
     });
 }

@@ -1,6 +1,7 @@
 /** `millpond export` and `millpond import`. */
 import { createReadStream } from 'node:fs';
 import { access, open, rename, rm, stat } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Digest } from '../../oci/digest.ts';
@@ -10,14 +11,14 @@ import { OperationsClient } from '../io/operations-client.ts';
 import {
   collect,
   type PlatformOption,
-  type ServerOption,
+  type ServerOptions,
   withPlatformOption,
-  withServerOption,
+  withServerOptions,
 } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
-interface ExportOptions extends ServerOption, PlatformOption {
+interface ExportOptions extends ServerOptions, PlatformOption {
   output: string;
   since?: string[];
 }
@@ -27,8 +28,9 @@ export function addTransferCommands(program: Command, surroundings: Surroundings
   addImportCommand(program, surroundings);
 }
 
-function addExportCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
-  withPlatformOption(withServerOption(program.command('export')), 'write')
+function addExportCommand(program: Command, surroundings: Surroundings): void {
+  const { cwd, stdout, stderr } = surroundings;
+  withPlatformOption(withServerOptions(program.command('export')), 'write')
     .description('write cached images and their signatures into one OCI image layout tar')
     .argument('<image...>', 'name of an image, such as docker.io/library/alpine:3.20')
     .requiredOption('-o, --output <file>', 'file to write')
@@ -37,10 +39,10 @@ function addExportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
       const since: Digest[] = [];
       for (const file of options.since ?? []) since.push(...(await digestsIn(file, cwd)));
       const body = { images, platforms: options.platform ?? [], since };
-      const reply = await new OperationsClient(options).download('/export', body);
+      const reply = await new OperationsClient(options, surroundings).download('/export', body);
       const bars = new ProgressBars(stderr);
       try {
-        const total = Number(reply.headers.get('Millpond-Content-Bytes'));
+        const total = Number(reply.headers['millpond-content-bytes']);
         const bytes = await save(reply, resolve(cwd, options.output), (done) =>
           bars.update('export', done, total),
         );
@@ -52,15 +54,16 @@ function addExportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
     });
 }
 
-function addImportCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
-  withServerOption(program.command('import'))
+function addImportCommand(program: Command, surroundings: Surroundings): void {
+  const { cwd, stdout, stderr } = surroundings;
+  withServerOptions(program.command('import'))
     .description('add the images of an OCI image layout tar to the cache, after verifying every digest')
     .argument('<file>', 'archive by millpond export, docker save (25 or newer), podman save or skopeo')
     .option(
       '--name <image>',
       'name for the one image of an archive that does not name it in full, such as docker.io/library/alpine:3.20',
     )
-    .action(async (file: string, options: ServerOption & { name?: string }) => {
+    .action(async (file: string, options: ServerOptions & { name?: string }) => {
       const path = resolve(cwd, file);
       const { size } = await stat(path).catch((error: unknown) => {
         throw unreadable(file, error);
@@ -70,7 +73,7 @@ function addImportCommand(program: Command, { cwd, stdout, stderr }: Surrounding
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
       try {
-        const client = new OperationsClient(options);
+        const client = new OperationsClient(options, surroundings);
         for await (const event of client.upload(`/import${query}`, createReadStream(path), size)) {
           const image = String(event['image']);
           if (event.event === 'progress') bars.update('import', Number(event['bytes']), size);
@@ -119,13 +122,13 @@ async function digestsIn(file: string, cwd: string): Promise<Digest[]> {
  *
  * @returns the number of bytes
  */
-async function save(reply: Response, path: string, onBytes: (bytes: number) => void): Promise<number> {
+async function save(reply: IncomingMessage, path: string, onBytes: (bytes: number) => void): Promise<number> {
   const partial = `${path}.partial`;
   try {
     const file = await open(partial, 'w');
     let bytes = 0;
     try {
-      for await (const chunk of reply.body ?? []) {
+      for await (const chunk of reply as AsyncIterable<Buffer>) {
         await file.appendFile(chunk);
         bytes += chunk.length;
         onBytes(bytes);
@@ -143,7 +146,8 @@ async function save(reply: Response, path: string, onBytes: (bytes: number) => v
 }
 
 function whyUnwritten(error: unknown): string {
-  // Recognises the error that fetch throws when a body ends too early.
-  if (error instanceof TypeError) return 'the mirror stopped sending it, and its log says why';
+  // Recognises the error of a body that ends too early.
+  if (error instanceof Error && 'code' in error && error.code === 'ECONNRESET')
+    return 'the mirror stopped sending it, and its log says why';
   return error instanceof Error ? error.message : String(error);
 }

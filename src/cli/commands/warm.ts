@@ -6,21 +6,22 @@ import { unreadable } from '../io/files.ts';
 import { OperationsClient } from '../io/operations-client.ts';
 import {
   type PlatformOption,
-  type ServerOption,
+  type ServerOptions,
   withPlatformOption,
-  withServerOption,
+  withServerOptions,
 } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
-interface WarmOptions extends ServerOption, PlatformOption {
+interface WarmOptions extends ServerOptions, PlatformOption {
   file?: string;
   referrers: boolean;
   json?: true;
 }
 
-export function addWarmCommand(program: Command, { cwd, stdout, stderr }: Surroundings): void {
-  withPlatformOption(withServerOption(program.command('warm')), 'fetch')
+export function addWarmCommand(program: Command, surroundings: Surroundings): void {
+  const { cwd, stdout, stderr } = surroundings;
+  withPlatformOption(withServerOptions(program.command('warm')), 'fetch')
     .description('fetch complete images before a client asks for them')
     .argument('[image...]', 'name of an image, such as docker.io/library/alpine:3.20')
     .option('--file <list>', 'also fetch the images in this file: one name per line, # begins a comment')
@@ -36,7 +37,10 @@ export function addWarmCommand(program: Command, { cwd, stdout, stderr }: Surrou
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
       try {
-        for await (const { event, ...about } of new OperationsClient(options).events('/warm', body)) {
+        for await (const { event, ...about } of new OperationsClient(options, surroundings).events(
+          '/warm',
+          body,
+        )) {
           const image = String(about['image']);
           if (event === 'progress') bars.update(image, Number(about['bytes']), Number(about['totalBytes']));
           if (event !== 'image') continue;

@@ -20,21 +20,32 @@ export function chosenConfigFile(options: ConfigOption, { environment }: Surroun
   return options.config ?? (environment['MILLPOND_CONFIG'] || undefined);
 }
 
-export interface ServerOption {
-  /** Without a slash at its end. */
+export interface ServerOptions {
+  /** A URL without a slash at its end, or `unix:` and the path of a socket. */
   server: string;
+  token?: string;
+  ca?: string;
 }
 
-export function withServerOption(command: Command): Command {
-  return command.option(
-    '--server <url>',
-    'operations listener of the running mirror',
-    (text) => {
-      if (/^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text.replace(/\/+$/, '');
-      throw new InvalidArgumentError(`It must be an http:// or https:// URL, such as ${DEFAULT_SERVER}.`);
-    },
-    DEFAULT_SERVER,
-  );
+/** How to reach a running mirror, and the token that it may ask for. */
+export function withServerOptions(command: Command): Command {
+  return command
+    .option(
+      '--server <url>',
+      'operations listener of the running mirror: http://, https:// or unix:/path/of/socket',
+      (text) => {
+        if (/^unix:./.test(text)) return text;
+        if (/^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text.replace(/\/+$/, '');
+        const forms = `an http:// or https:// URL, such as ${DEFAULT_SERVER}, or unix: and a path`;
+        throw new InvalidArgumentError(`It must be ${forms}.`);
+      },
+      DEFAULT_SERVER,
+    )
+    .option(
+      '--token <token>',
+      'token of the mirror (default: $MILLPOND_TOKEN, which is better: everybody on this machine can read a command line)',
+    )
+    .option('--ca <file>', 'PEM file of authorities to trust for https:// in addition to the usual ones');
 }
 
 export interface PlatformOption {

@@ -20,3 +20,12 @@ export function upstreamEntries(data: unknown): [string, Raw][] {
 export function isRaw(value: unknown): value is Raw {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
+
+/** `access.rules[0].who`. */
+export function formatPath(path: Issue['path']): string {
+  return path.reduce<string>(
+    (text, step) =>
+      text + (typeof step === 'number' ? `[${step}]` : `${text === '' ? '' : '.'}${String(step)}`),
+    '',
+  );
+}

@@ -1,6 +1,5 @@
 /** Decides by the rules of the configuration whether a pull is allowed. */
 import type { IncomingMessage } from 'node:http';
-import type { Asker } from '../../access/rules/identities.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import { ANONYMOUS, type Identity } from '../../request-context.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
@@ -8,10 +7,9 @@ import type { Admission, Authorizer } from '../registry/authorizer.ts';
 import type { ClientRequest } from '../registry/client-request.ts';
 import type { PingRequest, PullRequest } from '../registry/routes.ts';
 import type { Challenge, Challenger } from './challenge.ts';
+import { countDecision, decisionOf, identityOf } from './decisions.ts';
 import type { Arrived, Gate } from './gate.ts';
 import { refusalOf } from './refusals.ts';
-
-type Decision = 'allowed' | 'unauthorized' | 'denied' | 'throttled' | 'unavailable';
 
 export class RuleAuthorizer implements Authorizer {
   readonly #gate: Gate;
@@ -80,7 +78,7 @@ export class RuleAuthorizer implements Authorizer {
         scoped: request.kind !== 'ping',
       }),
     );
-    if (refusal instanceof RegistryError) this.#count(ANONYMOUS, decisionOf(refusal));
+    if (refusal instanceof RegistryError) countDecision(this.#metrics, ANONYMOUS, decisionOf(refusal));
     return refusal;
   }
 
@@ -107,12 +105,12 @@ export class RuleAuthorizer implements Authorizer {
     const decision = this.#gate.access.rules.decide(asker, 'pull', { upstream, repository });
     if (decision.allowed) {
       const allowed = decision.kind === 'anonymous' ? ANONYMOUS : identityOf(asker, decision.kind);
-      this.#count(allowed, 'allowed');
+      countDecision(this.#metrics, allowed, 'allowed');
       return { identity: allowed, cachedOnly: !decision.fetch, rule: decision.rule };
     }
     // The same words whether the thing exists or not.
     if (decision.somebody || (origin === undefined && this.#isUnchallenged(caller))) {
-      this.#count(identity, 'denied');
+      countDecision(this.#metrics, identity, 'denied');
       throw new RegistryError('DENIED', {
         message: `no rule of this mirror lets you pull ${upstream}/${repository}`,
       });
@@ -138,25 +136,7 @@ export class RuleAuthorizer implements Authorizer {
     identity: Identity,
     challenge: Challenge,
   ): RegistryError {
-    this.#count(identity, 'unauthorized');
+    countDecision(this.#metrics, identity, 'unauthorized');
     return this.#challenger.unauthorized(message, caller.client, challenge);
   }
-
-  #count({ kind }: Identity, decision: Decision): void {
-    this.#metrics.decisions.add({ identity_kind: kind, decision });
-  }
-}
-
-function decisionOf({ code }: RegistryError): Decision {
-  if (code === 'TOOMANYREQUESTS') return 'throttled';
-  return code === 'UNAUTHORIZED' ? 'unauthorized' : 'unavailable';
-}
-
-/** @param kind the one of several to name; by default, that of the credentials */
-function identityOf({ credentials, certificate }: Asker, kind?: Identity['kind']): Identity {
-  if (credentials !== undefined && kind !== 'certificate') {
-    return { kind: credentials.kind, name: credentials.name };
-  }
-  const name = certificate?.names[0];
-  return name === undefined ? ANONYMOUS : { kind: 'certificate', name };
 }

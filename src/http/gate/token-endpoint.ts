@@ -30,7 +30,7 @@ async function grant(ctx: PullReply, query: string, gate: Gate): Promise<Granted
   const { exchange, rules } = gate.access;
   try {
     if (request.credentials !== undefined) gate.requireConfidential(state.context.client);
-    const mayBeAnonymous = rules.mayPullSomething(gate.connectionOf(req, state.context));
+    const mayBeAnonymous = rules.mayDoSomething(gate.connectionOf(req, state.context), 'pull');
     return await exchange.grant(request, clientOf(state.context), mayBeAnonymous);
   } catch (error) {
     throw refusalOf(

@@ -1,15 +1,15 @@
 /** The operations API: lets the command line, and scripts, control a running mirror. Answers JSON, also for errors. */
-import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import Router from '@koa/router';
-import type { Context, Middleware } from 'koa';
+import type { Context } from 'koa';
 import type { ScrubEvent } from '../../cache/catalog/scrub.ts';
 import type { ImagePosition, Images } from '../../mirror/manifests/images.ts';
 import type { ImageName } from '../../oci/image-name.ts';
 import { parseImageName } from '../../oci/image-name.ts';
 import { imagePattern, type Reference } from '../../oci/reference.ts';
-import type { RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
+import { ApiError, messageOf } from './errors.ts';
+import type { OperationsState } from './permit.ts';
 import type { Status } from './status.ts';
 
 const IMAGES_A_PAGE = 500;
@@ -26,26 +26,16 @@ export interface ApiContext {
   scrub: (signal: AbortSignal) => AsyncGenerator<ScrubEvent> | undefined;
 }
 
-/** A request to the API that cannot be done. The message goes to the client. */
-export class ApiError extends Error {
-  override readonly name = 'ApiError';
-  readonly status: number;
-
-  constructor(status: 400 | 403 | 404 | 409, message: string) {
-    super(message);
-    this.status = status;
-  }
-}
-
-export function apiRoutes(api: ApiContext): Router {
-  const router = new Router({ prefix: '/api' });
-  router.use(answerErrors(api.logger), refuseWebPages());
+export function apiRoutes(api: ApiContext): Router<OperationsState> {
+  const router = new Router<OperationsState>({ prefix: '/api' });
 
   router.get('/status', async (ctx) => {
+    ctx.state.permit.require(['observe']);
     ctx.body = await api.status();
   });
 
   router.get('/images', async (ctx) => {
+    const isShown = ctx.state.permit.only('observe');
     const query = new URLSearchParams(ctx.querystring);
     const images = [];
     let next: ImagePosition | undefined;
@@ -54,6 +44,7 @@ export function apiRoutes(api: ApiContext): Router {
       parseCursor(query.get('cursor') ?? undefined),
     );
     for await (const [position, image] of listed) {
+      if (!isShown(image)) continue;
       images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
       if (images.length < IMAGES_A_PAGE) continue;
       next = position;
@@ -63,7 +54,10 @@ export function apiRoutes(api: ApiContext): Router {
   });
 
   router.delete('/images/*name', async (ctx) => {
+    const { permit } = ctx.state;
+    permit.expectSome('operate');
     const { name, upstream } = imageOf(ctx.params['name'], api);
+    permit.require(['operate'], [{ upstream, repository: name.repository }]);
     const reference: Reference | undefined = name.digest ?? name.tag;
     if (reference === undefined)
       throw new ApiError(400, 'name a tag or a digest, so that it is clear what to remove');
@@ -78,13 +72,15 @@ export function apiRoutes(api: ApiContext): Router {
     ['/unseal', false],
   ] as const) {
     router.post(path, async (ctx) => {
+      ctx.state.permit.require(['operate']);
       await api.setSealed(sealed);
       ctx.body = { sealed };
     });
   }
 
   router.post('/scrub', async (ctx) => {
-    const events = api.scrub(contextOf(ctx).signal);
+    ctx.state.permit.require(['operate']);
+    const events = api.scrub(ctx.state.caller.signal);
     if (events === undefined) throw new ApiError(409, 'a scrub is running already');
     await sendEvents(ctx, events, api.logger);
   });
@@ -118,41 +114,12 @@ export async function sendEvents(
         yield `${JSON.stringify(next.value)}\n`;
       }
     } catch (error) {
-      logger.error({ err: error, path: ctx.path }, 'operation failed');
+      if (!(error instanceof ApiError)) logger.error({ err: error, path: ctx.path }, 'operation failed');
       yield `${JSON.stringify({ event: 'error', message: messageOf(error) })}\n`;
     }
   }
   ctx.type = 'application/x-ndjson';
   ctx.body = Readable.from(lines());
-}
-
-export function contextOf(ctx: Context): RequestContext & { signal: AbortSignal } {
-  const abort = new AbortController();
-  ctx.res.once('close', () => abort.abort(new Error('the client left')));
-  return { id: randomUUID(), identity: { kind: 'operator' }, signal: abort.signal };
-}
-
-export function answerErrors(logger: Logger): Middleware {
-  return async (ctx, next) => {
-    try {
-      await next();
-    } catch (error) {
-      ctx.status = error instanceof ApiError ? error.status : 500;
-      if (ctx.status === 500) logger.error({ err: error, path: ctx.path }, 'operation failed');
-      ctx.body = { error: messageOf(error) };
-    }
-  };
-}
-
-/** Refuses web pages: a page that is open on a machine that reaches the mirror must not be able to control the mirror. */
-export function refuseWebPages(): Middleware {
-  return async (ctx, next) => {
-    const site = ctx.get('Sec-Fetch-Site');
-    if (ctx.get('Origin') !== '' || (site !== '' && site !== 'none' && site !== 'same-origin')) {
-      throw new ApiError(403, 'requests from web pages are refused');
-    }
-    await next();
-  };
 }
 
 function parseCursor(cursor: string | undefined): ImagePosition | undefined {
@@ -169,8 +136,4 @@ function parseCursor(cursor: string | undefined): ImagePosition | undefined {
 
 function formatCursor(position: ImagePosition): string {
   return Buffer.from(JSON.stringify(position)).toString('base64url');
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -2,8 +2,8 @@
 import type { IncomingMessage } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import Router from '@koa/router';
-import type { Context } from 'koa';
 import * as z from 'zod';
+import type { Target } from '../../access/rules/rule.ts';
 import { errnoOf } from '../../cache/store/errors.ts';
 import { parseDigest } from '../../oci/digest.ts';
 import { parseImageName } from '../../oci/image-name.ts';
@@ -12,13 +12,17 @@ import type { Logger } from '../../telemetry/log.ts';
 import { ImageError } from '../../transfer/errors.ts';
 import type { Exporter, ExportRequest } from '../../transfer/exporter.ts';
 import type { Importer } from '../../transfer/importer.ts';
+import { requestedImage, type UpstreamOf } from '../../transfer/requested-image.ts';
 import type { Warmer } from '../../transfer/warmer.ts';
-import { ApiError, answerErrors, contextOf, refuseWebPages, sendEvents } from './api.ts';
+import { sendEvents } from './api.ts';
+import { ApiError } from './errors.ts';
+import type { OperationsReply, OperationsState } from './permit.ts';
 
 export interface TransferContext {
   warmer: Warmer;
   exporter: Exporter;
   importer: Importer;
+  upstreamOf: UpstreamOf;
   logger: Logger;
   /** A client that moves no byte for this long is cut. */
   clientTimeoutMs: number;
@@ -44,42 +48,66 @@ const EXPORT = z.strictObject({
     .transform((digests) => new Set(digests.flatMap((digest) => parseDigest(digest) ?? []))),
 });
 
-export function transferRoutes(context: TransferContext): Router {
-  const { warmer, importer, logger, clientTimeoutMs } = context;
-  const router = new Router({ prefix: '/api' });
-  router.use(answerErrors(logger), refuseWebPages());
+export function transferRoutes(context: TransferContext): Router<OperationsState> {
+  const { warmer, importer, upstreamOf, logger, clientTimeoutMs } = context;
+  const router = new Router<OperationsState>({ prefix: '/api' });
 
   router.post('/warm', async (ctx) => {
+    const { permit, caller } = ctx.state;
+    permit.expectSome('operate');
     const wanted = checked(WARM, await readJson(ctx.req, clientTimeoutMs));
-    await sendEvents(ctx, warmer.begin(wanted, contextOf(ctx)), logger);
+    permit.require(['operate', 'fetch'], meant(wanted.images, upstreamOf));
+    await sendEvents(ctx, warmer.begin(wanted, caller), logger);
   });
 
   router.get('/export', async (ctx) => {
+    ctx.state.permit.expectSome('operate');
     const query = new URLSearchParams(ctx.querystring);
     const [images, platforms] = [query.getAll('image'), query.getAll('platform')];
     await sendArchive(ctx, checked(EXPORT, { images, platforms }), context);
   });
 
   router.post('/export', async (ctx) => {
+    ctx.state.permit.expectSome('operate');
     await sendArchive(ctx, checked(EXPORT, await readJson(ctx.req, clientTimeoutMs)), context);
   });
 
   router.post('/import', async (ctx) => {
+    const { permit } = ctx.state;
+    permit.expectSome('operate');
     const given = new URLSearchParams(ctx.querystring).get('name');
     const name = given === null ? undefined : parseImageName(given);
     if (given !== null && name === undefined)
       throw new ApiError(400, `${given} is not an image name: write it like docker.io/library/alpine:3.20`);
+    const named = given === null ? [] : meant([given], upstreamOf);
+    // Refused before the archive is sent, where that can be known.
+    if (named.some((image) => !permit.has('operate', image))) permit.require(['operate'], named);
     const archive = unlessStalled(ctx.req, clientTimeoutMs);
-    await sendEvents(ctx, importer.begin({ archive, name }), logger);
+    const authorize = (images: readonly Target[]) => permit.require(['operate'], images);
+    const isTrusted = permit.has('operate');
+    await sendEvents(ctx, importer.begin({ archive, name, authorize, isTrusted }), logger);
   });
   return router;
 }
 
+/** The images that names mean. Leaves out names that cannot be served: the operation itself says what is wrong with them. */
+function meant(names: readonly string[], upstreamOf: UpstreamOf): Target[] {
+  return names.flatMap((name) => {
+    try {
+      return requestedImage(name, upstreamOf).key;
+    } catch (error) {
+      if (error instanceof ImageError) return [];
+      throw error;
+    }
+  });
+}
+
 async function sendArchive(
-  ctx: Context,
+  ctx: OperationsReply,
   request: ExportRequest,
-  { exporter, logger, clientTimeoutMs }: TransferContext,
+  { exporter, upstreamOf, logger, clientTimeoutMs }: TransferContext,
 ): Promise<void> {
+  ctx.state.permit.require(['operate', 'pull'], meant(request.images, upstreamOf));
   using archive = await exporter.prepare(request).catch((error: unknown) => {
     if (error instanceof ImageError) throw new ApiError(error.code === 'bad-name' ? 400 : 404, error.message);
     throw error;

@@ -411,8 +411,8 @@ export const cli: readonly Mutation[] = [
   },
   {
     file: 'src/cli/commands/config.ts',
-    replace: 'await loadConfig({ file, cwd, environment });',
-    by: 'await loadConfig({ file, cwd });',
+    replace: 'await loadConfig({ file, cwd, environment, warn });',
+    by: 'await loadConfig({ file, cwd, warn });',
     promise: 'config check reports a secret that is not there',
     tests: COMMAND_LINE,
   },

@@ -424,9 +424,9 @@ export const listener: readonly Mutation[] = [
     tests: ['test/unit/http/send-buffers.test.ts'],
   },
   {
-    file: 'src/http/operations/api.ts',
-    replace: "if (ctx.get('Origin') !== '' || ",
-    by: 'if (',
+    file: 'src/http/operations/web-pages.ts',
+    replace: 'if (isFromAnotherSite(ctx.headers)) throw',
+    by: 'if (false) throw',
     promise: 'a web page cannot control the mirror',
     tests: ['test/mirror/operations-api.test.ts'],
   },

@@ -75,7 +75,7 @@ export const transfer: readonly Mutation[] = [
   },
   {
     file: 'src/transfer/imported-images.ts',
-    replace: 'if (tree.missing.size > 0) throw incomplete(tree.missing);',
+    replace: 'if (tree.missing.size > 0) throw this.#incomplete(tree.missing);',
     by: '',
     promise: 'nothing of an image is visible before all of it is stored',
     tests: IMPORT,

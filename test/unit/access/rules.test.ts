@@ -272,11 +272,11 @@ test('whether there is anything to pull depends on who asks, and from where', ()
     ],
     UPSTREAMS,
   );
-  assert.equal(rules.mayPullSomething({ address: '10.0.0.1' }), true);
-  assert.equal(rules.mayPullSomething({ address: '11.0.0.1' }), false);
-  assert.equal(rules.mayPullSomething({}), false);
-  assert.equal(rules.mayPullSomething(BOB), true);
-  assert.equal(rules.mayPullSomething(OPS), false);
+  assert.equal(rules.mayDoSomething({ address: '10.0.0.1' }, 'pull'), true);
+  assert.equal(rules.mayDoSomething({ address: '11.0.0.1' }, 'pull'), false);
+  assert.equal(rules.mayDoSomething({}, 'pull'), false);
+  assert.equal(rules.mayDoSomething(BOB, 'pull'), true);
+  assert.equal(rules.mayDoSomething(OPS, 'pull'), false);
 });
 
 suite('an explanation', () => {
