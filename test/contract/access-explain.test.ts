@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { suite, test } from 'node:test';
 import { promisify } from 'node:util';
 import { runCommandLine } from '../../src/cli/program.ts';
+import { systemClock } from '../../src/clock.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';
 
 const folder = await ConfigFolder.create();

@@ -1,9 +1,6 @@
 /** `millpond token create`, `token list` and `token revoke`. They need no running server. */
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { LAST_USES_FILE } from '../../access/credentials/tokens/last-uses.ts';
-import { addToken, listTokens, revokeToken } from '../../access/credentials/tokens/token-file.ts';
-import { createToken } from '../../access/credentials/tokens/token-lines.ts';
 import { parseDuration } from '../../config/fields/units.ts';
 import { loadConfig } from '../../config/load.ts';
 import { type ConfigOption, chosenConfigFile, withConfigOption } from '../io/options.ts';
@@ -56,8 +53,10 @@ function addCreateCommand(token: Command, { cwd, clock, stdout, stderr }: Surrou
       const times = { created: now, expires: now + expires };
       try {
         if (file !== undefined) {
+          const { addToken } = await tokenFiles();
           stdout.write(`${await addToken(resolve(cwd, file), name, times, clock)}\n`);
         } else if (printLine) {
+          const { createToken } = await import('../../access/credentials/tokens/token-lines.ts');
           const { secret, line } = createToken(name, times);
           stdout.write(`${line}\n`);
           stderr.write(`${secret}\n`);
@@ -76,10 +75,11 @@ function addListCommand(token: Command, surroundings: Surroundings): void {
   withConfigOption(token.command('list'))
     .description('list tokens, with the last use of each at the server of this configuration')
     .requiredOption(...FILE)
-    .option('--last-uses <file>', `${LAST_USES_FILE} of the server (default: that in cache.directory)`)
+    .option('--last-uses <file>', 'token-uses.json of the server (default: that in cache.directory)')
     .option('--json', 'print JSON')
     .action(async (options: ListOptions) => {
       const lastUses = options.lastUses ?? (await lastUsesOfServer(options, surroundings));
+      const { listTokens } = await tokenFiles();
       const tokens = await listTokens(resolve(cwd, options.file), resolve(cwd, lastUses));
       if (options.json) {
         const list = tokens.map(({ name, created, expires, lastUsed }) => ({
@@ -110,13 +110,20 @@ function addRevokeCommand(token: Command, { cwd, clock, stdout }: Surroundings):
     .argument('<name>', 'name of the token')
     .requiredOption(...FILE)
     .action(async (name: string, { file }: FileOption) => {
+      const { revokeToken } = await tokenFiles();
       await revokeToken(resolve(cwd, file), name, clock);
       stdout.write(`${name}: revoked\n`);
     });
 }
 
+/** Not loaded by the other commands. */
+function tokenFiles() {
+  return import('../../access/credentials/tokens/token-file.ts');
+}
+
 async function lastUsesOfServer(options: ConfigOption, surroundings: Surroundings): Promise<string> {
   const { cwd } = surroundings;
+  const { LAST_USES_FILE } = await import('../../access/credentials/tokens/last-uses.ts');
   const { cache } = await loadConfig({ file: chosenConfigFile(options, surroundings), cwd });
   return join(cache.directory, LAST_USES_FILE);
 }
