@@ -1,5 +1,6 @@
 /** Opens the operations side: the listener for metrics, health and the API, and the parts that the API uses. */
 import type { AccessControl } from '../access/control/access-control.ts';
+import { isFromAnotherSite } from '../access/network/web-page.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
@@ -113,5 +114,6 @@ async function admission(
     import('../http/gate/gate.ts'),
     import('../http/gate/operations-gate.ts'),
   ]);
-  return admitByRules(new Gate(access, (socket) => certificate?.identityOf(socket)), metrics);
+  const gate = new Gate(access, (socket) => certificate?.identityOf(socket), isFromAnotherSite);
+  return admitByRules(gate, metrics);
 }

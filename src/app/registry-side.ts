@@ -3,6 +3,7 @@ import Koa from 'koa';
 import type { DestinationStream } from 'pino';
 import type { AccessControl } from '../access/control/access-control.ts';
 import { NetworkList } from '../access/network/networks.ts';
+import { isFromBrowser } from '../access/network/web-page.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { upstreamByHost } from '../config/upstream-names.ts';
@@ -110,7 +111,7 @@ async function openDoor(
     import('../http/gate/challenge.ts'),
     import('../http/gate/token-endpoint.ts'),
   ]);
-  const gate = new Gate(access, (socket) => certificate?.identityOf(socket));
+  const gate = new Gate(access, (socket) => certificate?.identityOf(socket), isFromBrowser);
   const challenger = new Challenger(externalUrl);
   return {
     authorizer: new RuleAuthorizer({ gate, challenger, metrics }),

@@ -34,20 +34,20 @@ export interface RequestLine {
 export class RequestLog {
   readonly #logger: Logger;
   readonly #destination: DestinationStream;
-  readonly #now: () => number;
+  readonly #time: () => string;
 
   /** @param context.now milliseconds since the Unix epoch */
   constructor(context: { logger: Logger; destination: DestinationStream; now: () => number }) {
     this.#logger = context.logger;
     this.#destination = context.destination;
-    this.#now = context.now;
+    this.#time = isoTime(context.now);
   }
 
   write(line: RequestLine): void {
     if (!this.#logger.isLevelEnabled('info')) return;
     const { path, err, identity, rule } = line;
     this.#destination.write(
-      `{"level":"info"${isoTime(this.#now())}` +
+      `{"level":"info"${this.#time()}` +
         `,"requestId":"${line.requestId}"${plain('client', line.client)}` +
         (identity === undefined ? '' : `,"identity":${JSON.stringify(identity)}`) +
         `${rule === undefined ? '' : `,"rule":${rule}`},"method":"${line.method}"` +

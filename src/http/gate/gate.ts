@@ -1,10 +1,9 @@
 /** Finds out who sends a request, for both listeners. */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { AccessControl } from '../../access/control/access-control.ts';
 import { AuthenticationError } from '../../access/errors.ts';
 import type { Client } from '../../access/network/client-address.ts';
-import { isFromAnotherSite } from '../../access/network/web-page.ts';
 import type { Asker, CertificateIdentity } from '../../access/rules/identities.ts';
 import type { TokenOrigin } from '../../access/tokens/origin.ts';
 
@@ -27,9 +26,16 @@ export interface Arrived {
 export class Gate {
   readonly access: AccessControl;
   readonly #certificateOf: CertificateOf;
+  readonly #isOfPage: (headers: IncomingHttpHeaders) => boolean;
 
-  constructor(access: AccessControl, certificateOf: CertificateOf) {
+  /** @param isOfPage whether a web page may stand behind a request: it has the network and certificate of its visitor */
+  constructor(
+    access: AccessControl,
+    certificateOf: CertificateOf,
+    isOfPage: (headers: IncomingHttpHeaders) => boolean,
+  ) {
     this.access = access;
+    this.#isOfPage = isOfPage;
     this.#certificateOf = certificateOf;
   }
 
@@ -59,8 +65,7 @@ export class Gate {
 
   /** Who sends a request, by its connection alone. */
   connectionOf(message: IncomingMessage, { client }: Pick<Caller, 'client'>): Asker {
-    // A web page uses the network and the certificate of its visitor, who does not know of it.
-    if (isFromAnotherSite(message.headers)) return {};
+    if (this.#isOfPage(message.headers)) return {};
     // On a connection of a trusted proxy the certificate is the proxy's own, and all its clients would have it.
     const certificate = client.viaProxy ? undefined : this.#certificateOf(message.socket);
     return { certificate, address: client.address };

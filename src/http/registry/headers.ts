@@ -19,19 +19,19 @@ const CACHE_STATUS: Record<CacheOutcome, string> = {
 const ONE_YEAR_SECONDS = 31_536_000;
 
 /** The headers that every reply has, made from what `ctx.state` says about the request so far. */
-export function commonHeaders(ctx: PullReply): Headers {
+function commonHeaders(ctx: PullReply): Headers {
   const { namespace, outcome } = ctx.state;
   const headers = ['Docker-Distribution-Api-Version', 'registry/2.0'];
   if (namespace !== undefined) headers.push('OCI-Namespace', namespace);
   if (outcome !== undefined) headers.push('Cache-Status', cacheStatus(outcome, ctx.req.method));
-  addPrivacy(headers, ctx);
   return headers;
 }
 
-/** Keeps shared caches in between from handing private content to anybody (RFC 9111, 3.5 and 4.1). */
-function addPrivacy(headers: Headers, { state }: PullReply): void {
-  if (state.guarded === undefined) return;
-  headers.push('Cache-Control', state.guarded, 'Vary', 'Authorization');
+/** Of a ping. */
+export function pingHeaders(ctx: PullReply): Headers {
+  const headers = commonHeaders(ctx);
+  addCaching(headers, ctx);
+  return headers;
 }
 
 /** Of a manifest, without its type and length, which a 304 does not have. */
@@ -39,8 +39,7 @@ export function manifestHeaders(ctx: PullReply, digest: string, warning: string 
   const headers = commonHeaders(ctx);
   addWarning(headers, warning);
   addContent(headers, digest);
-  // The manifest that a tag means can depend on it.
-  merge(headers, 'Vary', 'Accept');
+  addCaching(headers, ctx, 'Accept'); // the manifest that a tag means can depend on it
   return headers;
 }
 
@@ -49,7 +48,7 @@ export function blobHeaders(ctx: PullReply, digest: string): Headers {
   const headers = commonHeaders(ctx);
   addContent(headers, digest);
   headers.push('Content-Type', 'application/octet-stream', 'Accept-Ranges', 'bytes');
-  merge(headers, 'Cache-Control', `max-age=${ONE_YEAR_SECONDS}, immutable`);
+  addCaching(headers, ctx, undefined, `max-age=${ONE_YEAR_SECONDS}, immutable`);
   return headers;
 }
 
@@ -70,6 +69,7 @@ export function listHeaders(ctx: PullReply, list: ListReply): Headers {
   if (list.filtersApplied !== undefined) headers.push('OCI-Filters-Applied', list.filtersApplied);
   if (list.next !== undefined) headers.push('Link', nextLink(ctx, list.next));
   headers.push('Content-Type', list.mediaType, 'Content-Length', String(list.body.length));
+  addCaching(headers, ctx);
   return headers;
 }
 
@@ -84,6 +84,7 @@ export function errorHeaders(ctx: PullReply, error: RegistryError): Headers {
   if (!isRead(ctx.req.method)) headers.push('Connection', 'close');
   // dockerd shows the raw body instead of the message unless the type is exactly this, without a charset.
   headers.push('Content-Type', 'application/json');
+  addCaching(headers, ctx);
   return headers;
 }
 
@@ -101,11 +102,19 @@ function cacheStatus(outcome: CacheOutcome, method: string | undefined): string 
   return outcome === 'miss' && method === 'HEAD' ? 'millpond; fwd=uri-miss' : CACHE_STATUS[outcome];
 }
 
-/** Adds a value to a list that may have begun: a second header of the same name would be lost where Koa sets headers. */
-function merge(headers: Headers, name: string, value: string): void {
-  const at = headers.lastIndexOf(name);
-  if (at < 0) headers.push(name, value);
-  else headers[at + 1] = `${headers[at + 1]}, ${value}`;
+/**
+ * Says what caches may do. With access control, shared caches in between must not hand private content to anybody (RFC 9111,
+ * 3.5 and 4.1).
+ */
+function addCaching(headers: Headers, { state }: PullReply, vary?: string, cacheControl?: string): void {
+  const { guarded } = state;
+  if (guarded === undefined) {
+    if (vary !== undefined) headers.push('Vary', vary);
+    if (cacheControl !== undefined) headers.push('Cache-Control', cacheControl);
+    return;
+  }
+  headers.push('Vary', vary === undefined ? 'Authorization' : `Authorization, ${vary}`);
+  headers.push('Cache-Control', cacheControl === undefined ? guarded : `${guarded}, ${cacheControl}`);
 }
 
 function addContent(headers: Headers, digest: string): void {

@@ -16,7 +16,7 @@ import type { MirroredUpstream } from '../../mirror/mirrored-upstream.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import type { Authorizer } from './authorizer.ts';
 import { answerBlob, type BlobContext } from './blobs.ts';
-import { commonHeaders, isRead, setHeaders } from './headers.ts';
+import { isRead, pingHeaders, setHeaders } from './headers.ts';
 import { answerReferrers, answerTags, type ListContext } from './lists.ts';
 import { answerManifest, type ManifestContext } from './manifests.ts';
 import type { PullReply, PullState } from './pull-state.ts';
@@ -63,7 +63,7 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
 }
 
 function answerPing(ctx: PullReply): void {
-  setHeaders(ctx, commonHeaders(ctx));
+  setHeaders(ctx, pingHeaders(ctx));
   ctx.type = 'application/json';
   ctx.body = '{}';
 }

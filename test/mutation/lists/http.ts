@@ -216,8 +216,8 @@ export const replies: readonly Mutation[] = [
   },
   {
     file: `${REGISTRY}/headers.ts`,
-    replace: "merge(headers, 'Vary', 'Accept');",
-    by: '',
+    replace: "addCaching(headers, ctx, 'Accept');",
+    by: 'addCaching(headers, ctx);',
     promise: 'caches are told that a manifest depends on Accept',
     tests: PULLS,
   },
