@@ -13,6 +13,8 @@ import type { Lab, Sample, Scenario } from '../lib/scenario.ts';
 
 const PASSWORD = 'a password';
 const USERS = ['anna', 'bert'] as const;
+/** Each logs in once: a password that was checked is remembered for minutes. */
+const newcomers = Array.from({ length: 32 }, (_, n) => `newcomer-${n}`);
 /** What `htpasswd -B` writes. */
 const COST = 10;
 const MANIFEST = `/v2/${REPOSITORY}/manifests/1`;
@@ -28,9 +30,13 @@ async function startPair(lab: Lab): Promise<void> {
   await mkdir(openDirectory);
   await mkdir(guardedDirectory);
   const htpasswd = join(guardedDirectory, 'htpasswd');
-  await writeFile(htpasswd, USERS.map((user) => `${user}:${hashSync(PASSWORD, COST)}\n`).join(''), {
-    mode: 0o600,
-  });
+  await writeFile(
+    htpasswd,
+    [...USERS, ...newcomers].map((user) => `${user}:${hashSync(PASSWORD, COST)}\n`).join(''),
+    {
+      mode: 0o600,
+    },
+  );
   const rules = [
     { who: 'user:anna', pull: `upstream.test/${REPOSITORY}` },
     { who: 'user:bert', pull: 'upstream.test/elsewhere/*' },
@@ -160,7 +166,9 @@ export const loginFlood: Scenario = {
     await setTimeout(lab.smoke ? 500 : 5_000); // the queue is full by then
     const beside = await pulls();
     const startedAt = performance.now();
-    const status = await reply(guarded, '/token', basic('bert', PASSWORD), { localAddress: NEWCOMER });
+    const status = await reply(guarded, '/token', basic(newcomers.pop() ?? '', PASSWORD), {
+      localAddress: NEWCOMER,
+    });
     const firstLoginMs = performance.now() - startedAt;
     if (status !== 200) throw new Error(`the first login got ${status}`);
     await flood;

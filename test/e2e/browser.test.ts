@@ -119,7 +119,7 @@ test('DNS rebinding: a page whose name is made to lead to the mirror has neither
       { url: `${origin}${MANIFEST}` },
     ]);
     assert.equal(answers.length, 3);
-    for (const { url, seen } of answers) assert.match(seen, /^(421|401|404|405) /, `${url}: ${seen}`);
+    for (const { url, seen } of answers) assert.match(seen, /^(421|401|403|404|405) /, `${url}: ${seen}`);
   }
   assert.equal(upstream.totalConnections, 0);
   const direct = await fetch(`http://127.0.0.1:${mirror.operationsPort}/api/status`);
