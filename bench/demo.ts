@@ -64,7 +64,7 @@ async function startMirror(upstreamUrl: string): Promise<App> {
       server: { ...defaults.server, listen: anyPort },
       operations: { ...defaults.operations, listen: anyPort },
       upstreams: new Map([['docker.io', { ...hub, url: upstreamUrl }]]),
-      log: { level: 'warn', format: 'json' },
+      log: { ...defaults.log, level: 'warn' },
     },
     environment: {},
     version: 'demo',

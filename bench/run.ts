@@ -143,6 +143,20 @@ function choose(names: readonly string[]): readonly Scenario[] {
 }
 
 async function runScenario(scenario: Scenario): Promise<Samples> {
+  const turns = Array.from({ length: runs }, (_, n) => n + 1);
+  if (other === undefined || smoke || scenario.startsAnew === true) return runTurns(scenario, turns);
+  // How much memory a server takes depends on how its process happened to begin, and stays so: two equal ones are 10 %
+  // apart all day. So each turn has processes of its own.
+  const samples: Samples = {};
+  for (const turn of turns) {
+    for (const [name, taken] of Object.entries(await runTurns(scenario, [turn]))) {
+      (samples[name as keyof Samples] ??= []).push(...(taken ?? []));
+    }
+  }
+  return samples;
+}
+
+async function runTurns(scenario: Scenario, turns: readonly number[]): Promise<Samples> {
   const directory = await mkdtemp(join(base, `${scenario.name}-`));
   const upstream = await Upstream.start(directory);
   const lab: Lab = {
@@ -165,7 +179,7 @@ async function runScenario(scenario: Scenario): Promise<Samples> {
     }
     await scenario.prepare?.(lab);
     if (scenario.bareExample !== undefined) await startCeiling(lab, await scenario.bareExample(lab));
-    return await measureInTurns(scenario, lab);
+    return await measureInTurns(scenario, lab, turns);
   } finally {
     await scenario.finish?.(lab);
     await Promise.all(Object.values(lab.servers).map((server) => server.stop()));
@@ -216,11 +230,11 @@ async function startCeiling(lab: Lab, path: string): Promise<void> {
  * A, B, C, then B, C, A, and so on: what the machine does meanwhile hits all alike, and so does being first. The first
  * turn only warms the servers up.
  */
-async function measureInTurns(scenario: Scenario, lab: Lab): Promise<Samples> {
+async function measureInTurns(scenario: Scenario, lab: Lab, turns: readonly number[]): Promise<Samples> {
   const samples: Samples = {};
   const servers = Object.values(lab.servers);
-  const first = smoke || scenario.startsAnew === true ? 1 : 0;
-  for (let turn = first; turn <= runs; turn += 1) {
+  const warmUp = smoke || scenario.startsAnew === true ? [] : [0];
+  for (const turn of [...warmUp, ...turns]) {
     const at = turn % servers.length;
     for (const server of [...servers.slice(at), ...servers.slice(0, at)]) {
       const sample = await scenario.measure(lab, server);

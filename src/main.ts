@@ -40,7 +40,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       clock: systemClock,
       random: Math.random,
       fileSystem: nodeFileSystem,
-      logDestination: config.log.format === 'pretty' ? prettyDestination(output) : output,
+      logDestination: isPretty(config.log.format) ? prettyDestination(output) : output,
       collectGarbage,
       processMetrics: true,
     });
@@ -74,4 +74,8 @@ function limitYoungGeneration(): void {
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
   (runInNewContext('gc') as () => void)();
+}
+
+function isPretty(format: 'auto' | 'json' | 'pretty'): boolean {
+  return format === 'pretty' || (format === 'auto' && process.stdout.isTTY);
 }

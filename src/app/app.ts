@@ -11,14 +11,14 @@ import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import type { Environment } from '../config/secrets.ts';
-import { createLogger } from '../telemetry/log.ts';
+import { createLogger, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import type { AccessSurroundings } from './access.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
 import { openRegistrySide, routingTable } from './registry-side.ts';
 import type { ConfigFile } from './rule-changes.ts';
-import { openStorage } from './storage.ts';
+import { openStorage, type Storage } from './storage.ts';
 import { createUpstreams } from './upstreams.ts';
 
 export interface AppOptions {
@@ -58,6 +58,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
   const sealed = () => seal.isApplied;
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
+  logStart(logger, options, storage);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
@@ -80,7 +81,7 @@ export async function startApp(options: AppOptions): Promise<App> {
     }),
   );
   const registry = await openRegistrySide(config.server, {
-    ...{ ...shared, table, access, via: identity.via, logDestination },
+    ...{ ...shared, table, access, via: identity.via, logDestination, logged: config.log.access },
   });
   stack.defer(() => {
     draining = true;
@@ -105,6 +106,22 @@ export async function startApp(options: AppOptions): Promise<App> {
       logger.info({}, 'shut down');
     },
   };
+}
+
+/** What an operator wants to know first: which program, by which configuration, on which data, towards which upstreams. */
+function logStart(logger: Logger, { config, configFile, version }: AppOptions, { space }: Storage): void {
+  const withCredentials = [...config.upstreams].filter(([, { credentials }]) => credentials !== 'none');
+  logger.info(
+    {
+      ...{ version, node: process.version },
+      config: configFile?.path ?? 'none found, built-in defaults',
+      directory: config.cache.directory,
+      ...{ bytes: space.used, maxBytes: space.maxBytes },
+      upstreams: [...config.upstreams.keys()],
+      withCredentials: withCredentials.map(([name]) => name),
+    },
+    'starting',
+  );
 }
 
 /** Undefined: everybody may pull everything. */

@@ -7,7 +7,8 @@ import { createOperationsApp } from '../http/operations/operations.ts';
 import { type Admit, admitEverybody } from '../http/operations/permit.ts';
 import { readStatus } from '../http/operations/status.ts';
 import type { ServerCertificate } from '../http/server/certificate.ts';
-import { type ListenAddress, Listener } from '../http/server/listener.ts';
+import type { ListenAddress } from '../http/server/listen-address.ts';
+import { Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -90,6 +91,7 @@ export async function openOperationsSide(
     },
   });
   const listener = await Listener.open(addressOf(config.operations), app.callback(), {
+    key: 'operations.listen',
     requestTimeoutMs: 0, // no limit: a large archive takes long to import
     ...(certificate === undefined ? {} : { tls: certificate.tls }),
   });

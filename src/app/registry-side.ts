@@ -32,6 +32,8 @@ export interface RegistrySideContext {
   via: string;
   logger: Logger;
   logDestination: DestinationStream;
+  /** Which requests are logged. */
+  logged: Config['log']['access'];
   metrics: Metrics;
   clock: Clock;
 }
@@ -48,7 +50,8 @@ export async function openRegistrySide(
   config: Config['server'],
   context: RegistrySideContext,
 ): Promise<RegistrySide> {
-  const { mirrors, upstreamByName, table, access, via, logger, logDestination, metrics, clock } = context;
+  const { mirrors, upstreamByName, table, access, via, logger, logDestination, logged, metrics, clock } =
+    context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
   await using stack = new AsyncDisposableStack();
   const certificate = await openCertificate(config.tls, context);
@@ -58,7 +61,7 @@ export async function openRegistrySide(
 
   const app = new Koa<PullState>();
   app.silent = true; // every error ends in answerErrors
-  app.use(accessLog({ logger, metrics, clock, clientOf, destination: logDestination }));
+  app.use(accessLog({ logger, metrics, clock, clientOf, lines: logged, destination: logDestination }));
   app.use(answerErrors());
   if (door !== undefined) app.use(door.tokenEndpoint);
   app.use(
@@ -73,7 +76,7 @@ export async function openRegistrySide(
       ...(door === undefined ? {} : { authorizer: door.authorizer }),
     }),
   );
-  const options = certificate === undefined ? {} : { tls: certificate.tls };
+  const options = { key: 'server.listen', ...(certificate === undefined ? {} : { tls: certificate.tls }) };
   const listener = await Listener.open(listen, app.callback(), options);
   certificate?.watch((changed) => listener.setSecureContext(changed));
   const open = stack.move();

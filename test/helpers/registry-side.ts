@@ -73,7 +73,9 @@ export async function startRegistrySide(
   const metrics = new Metrics({ version: 'test', processMetrics: false });
   const app = new Koa<PullState>();
   app.silent = true;
-  app.use(accessLog({ logger, metrics, clock: new FakeClock(), clientOf: directClient, destination }));
+  app.use(
+    accessLog({ logger, metrics, clock: new FakeClock(), clientOf: directClient, lines: 'all', destination }),
+  );
   app.use(answerErrors());
   app.use(
     answerPulls({

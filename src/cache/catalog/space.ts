@@ -53,6 +53,11 @@ export class Space {
     this.#context = context;
   }
 
+  /** The budget of the stored content. */
+  get maxBytes(): number {
+    return this.#settings.maxBytes;
+  }
+
   /** Bytes that are stored or reserved. */
   get used(): number {
     return this.#stored + this.#reserved;

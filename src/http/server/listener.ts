@@ -11,6 +11,7 @@ import { createServer as createTlsServer, type Server as TlsServer } from 'node:
 import { type AddressInfo, connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
+import { type ListenAddress, listenError } from './listen-address.ts';
 
 /** Longer than the idle timeouts of the usual load balancers (60 s), so that we never close under a request of theirs. */
 const KEEP_ALIVE_MS = 75_000;
@@ -22,12 +23,9 @@ const TIMEOUT_CHECK_MS = 5_000;
 /** How often a server that drains looks for connections whose last reply has ended. */
 const DRAIN_CHECK_MS = 50;
 
-export type ListenAddress =
-  | { host: string; port: number }
-  /** A Unix socket. Its mode says who can connect. */
-  | { socket: string; mode: number };
-
 export interface ListenerOptions {
+  /** The key of the address in the configuration, for errors. */
+  key?: string;
   /** For the whole of a request, including its body; 0: no limit. Default: 60 s. */
   requestTimeoutMs?: number;
   /** Serves HTTPS with these options of `node:tls`. Absent: plain HTTP. */
@@ -54,12 +52,13 @@ export class Listener {
    * Starts to listen.
    *
    * @param address port 0 takes any free port; a socket that a server has left behind is replaced
-   * @throws the system's error if the address cannot be bound, or Node's error for wrong TLS options
+   * @throws {ListenError} the address cannot be had
+   * @throws {Error} the TLS options are wrong
    */
   static async open(
     address: ListenAddress,
     handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
-    { requestTimeoutMs = REQUEST_TIMEOUT_MS, tls }: ListenerOptions = {},
+    { requestTimeoutMs = REQUEST_TIMEOUT_MS, tls, key = 'listen' }: ListenerOptions = {},
   ): Promise<Listener> {
     const options: ServerOptions = {
       keepAliveTimeout: KEEP_ALIVE_MS,
@@ -78,9 +77,9 @@ export class Listener {
     const listener = new Listener(server);
     if ('socket' in address) await removeLeftover(address.socket);
     await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
+      server.once('error', (error) => reject(listenError(error, key, address)));
       const listening = () => {
-        server.off('error', reject);
+        server.removeAllListeners('error');
         resolve();
       };
       if ('socket' in address) server.listen(address.socket, listening);

@@ -32,7 +32,7 @@ suite('a valid configuration', () => {
     });
     assert.equal(config.defaultUpstream, 'docker.io');
     assert.equal(config.sealed, false);
-    assert.deepEqual(config.log, { level: 'info', format: 'json' });
+    assert.deepEqual(config.log, { level: 'info', format: 'auto', access: 'all' });
     assert.deepEqual([...config.upstreams.keys()], ['docker.io', 'ghcr.io', 'quay.io']);
     assert.deepEqual(config.upstreams.get('docker.io'), {
       url: 'https://registry-1.docker.io',

@@ -66,7 +66,8 @@ upstreams:
 warm: []
 log:
   level: warn
-  format: json
+  format: auto
+  access: all
 `,
   );
 });
@@ -162,7 +163,7 @@ test('the output loads as the same configuration', async () => {
       }),
       log: fc.record({
         level: fc.constantFrom('trace', 'silent'),
-        format: fc.constantFrom('json', 'pretty'),
+        format: fc.constantFrom('auto', 'json', 'pretty'),
       }),
     },
     { requiredKeys: ['upstreams'] },

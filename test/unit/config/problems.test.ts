@@ -101,7 +101,7 @@ suite('every problem is reported with its place', () => {
     ['warm: [{ images: [a] }]', `m.yaml:1:8: warm[0].every: is missing: it ${TIMEOUT}`],
     // sealed, log
     ['sealed: "true"', 'm.yaml:1:9: sealed: must be true or false, got "true"'],
-    ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of json, pretty, got "text"'],
+    ['log: { format: text }', 'm.yaml:1:16: log.format: must be one of auto, json, pretty, got "text"'],
     // upstreams
     [
       'upstreams: [docker.io]',
