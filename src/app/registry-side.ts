@@ -118,7 +118,7 @@ async function openDoor(
   const challenger = new Challenger(externalUrl);
   return {
     authorizer: new RuleAuthorizer({ gate, challenger, metrics }),
-    tokenEndpoint: answerTokenRequests(gate),
+    tokenEndpoint: answerTokenRequests(gate, metrics),
   };
 }
 

@@ -94,7 +94,7 @@ export class Metrics {
   readonly decisions = new DecisionTally(() => this.accessDecisions);
   readonly accessDecisions = this.#counter(
     'millpond_access_decisions_total',
-    'Requests that access control allowed or refused.',
+    'Requests and logins that access control allowed or refused; unauthorized: wrong or no credentials.',
     ['identity_kind', 'decision'],
     () => this.decisions.flush(),
   );

@@ -153,6 +153,8 @@ test('wrong credentials are 401 and invalid_token, also where anonymous clients 
 test('docker login: wrong credentials without a scope are 401, with one they get an anonymous token that says so later', async (t) => {
   const { mirror } = await setUp(t);
   assert.equal((await tokenOf(mirror, basic('anna', 'wrong'), '')).reply.status, 401);
+  const failed = await mirror.metric('millpond_access_decisions_total', { decision: 'unauthorized' });
+  assert.equal(failed, 1);
   const authorization = await bearer(mirror, basic('hub-user', 'hub password'));
   assert.equal((await mirror.get('/v2/org/public/manifests/1', { authorization })).status, 200);
   const refused = await mirror.get(MANIFEST, { authorization });
@@ -194,6 +196,32 @@ test('a JWT of five minutes begins a session of an hour, by its refresh token to
   for (const authorization of [`Bearer ${access_token}`, basic('oauth', refresh)])
     assert.equal(await pull(authorization), 401);
   assert.equal((await mirror.send('POST', '/token', {}, form)).status, 401);
+});
+
+test('an issuer that is removed ends the sessions that came from it', async (t) => {
+  const provider = await OidcProvider.start(t);
+  const rules = [{ who: 'oidc:ci', claims: { client_id: 'ci' }, pull: 'ghcr.io/org/*' }];
+  const oidc = [{ name: 'ci', issuer: provider.issuer, audience: 'millpond' }];
+  const { mirror, clock, directory, upstream } = await setUp(t, { access: { oidc, rules } });
+  const { json } = await tokenOf(mirror, basic('oauth', await provider.jwt()), 'offline_token=true');
+  const proofs = [`Bearer ${json['token']}`, basic('oauth', String(json['refresh_token']))];
+  await mirror.app.close();
+  const another = [{ name: 'ci', issuer: 'https://another.example', audience: 'millpond' }];
+  const upstreams = { 'ghcr.io': upstream.url };
+  for (const [changed, status] of [
+    [oidc, 200],
+    [another, 401],
+  ] as const) {
+    const restarted = await startMirror(t, { clock, directory, upstreams, access: { oidc: changed, rules } });
+    for (const authorization of proofs) {
+      assert.equal(
+        (await restarted.get(MANIFEST, { authorization })).status,
+        status,
+        authorization.slice(0, 8),
+      );
+    }
+    await restarted.app.close();
+  }
 });
 
 test('a revoked token and a changed password end within 5 s, tokens that were given for them too', async (t) => {

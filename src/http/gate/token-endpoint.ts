@@ -3,28 +3,31 @@ import type { IncomingMessage } from 'node:http';
 import type { Middleware } from 'koa';
 import type { GrantedToken, TokenRequest } from '../../access/control/token-exchange.ts';
 import { RegistryError } from '../../oci/errors.ts';
+import { ANONYMOUS } from '../../request-context.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
 import type { PullReply, PullState } from '../registry/pull-state.ts';
 import { TOKEN_PATH } from './challenge.ts';
+import { countDecision, decisionOf } from './decisions.ts';
 import { clientOf, type Gate } from './gate.ts';
 import { refusalOf } from './refusals.ts';
 
 /** A JWT has 16 KiB at most, and three characters for each that must be escaped are rare in it. */
 const FORM_MAX_BYTES = 64 * 1024;
 
-export function answerTokenRequests(gate: Gate): Middleware<PullState> {
+export function answerTokenRequests(gate: Gate, metrics: Metrics): Middleware<PullState> {
   return async (ctx, next) => {
     const [path, query = ''] = (ctx.req.url ?? '').split('?');
     if (path !== TOKEN_PATH) return next();
     ctx.state.path = TOKEN_PATH; // the query names accounts
     ctx.state.guarded = 'no-store';
-    const granted = await grant(ctx, query, gate);
+    const granted = await grant(ctx, query, gate, metrics);
     ctx.set('Cache-Control', 'no-store');
     ctx.type = 'application/json';
     ctx.body = JSON.stringify(replyOf(granted));
   };
 }
 
-async function grant(ctx: PullReply, query: string, gate: Gate): Promise<GrantedToken> {
+async function grant(ctx: PullReply, query: string, gate: Gate, metrics: Metrics): Promise<GrantedToken> {
   const { req, state } = ctx;
   const request = await requestOf(req, query);
   const { exchange, rules } = gate.access;
@@ -33,7 +36,7 @@ async function grant(ctx: PullReply, query: string, gate: Gate): Promise<Granted
     const mayBeAnonymous = rules.mayDoSomething(gate.connectionOf(req, state.context), 'pull');
     return await exchange.grant(request, clientOf(state.context), mayBeAnonymous);
   } catch (error) {
-    throw refusalOf(
+    const refusal = refusalOf(
       error,
       // RFC 9110, 15.5.2 demands a challenge. At this place Basic is the way to log in.
       (message) =>
@@ -42,6 +45,8 @@ async function grant(ctx: PullReply, query: string, gate: Gate): Promise<Granted
           headers: { 'WWW-Authenticate': 'Basic realm="millpond", charset="UTF-8"' },
         }),
     );
+    if (refusal instanceof RegistryError) countDecision(metrics, ANONYMOUS, decisionOf(refusal));
+    throw refusal;
   }
 }
 

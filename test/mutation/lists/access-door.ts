@@ -1,0 +1,171 @@
+import type { Mutation } from '../mutation.ts';
+
+const DOOR = ['test/access/registry-door.test.ts'];
+const TLS = ['test/access/tls.test.ts'];
+const GATE = 'src/http/gate';
+const CONTROL = 'src/access/control';
+
+/** Who may pull what, as the registry side decides it. */
+export const accessDoor: readonly Mutation[] = [
+  {
+    file: `${GATE}/gate.ts`,
+    replace: 'if (secure || this.access.insecure) return;',
+    by: 'return;',
+    promise: 'no password is taken where others can read it',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/gate.ts`,
+    replace: 'if (this.#isOfPage(message.headers)) return {};',
+    by: '',
+    promise: 'a web page has no network identity',
+    tests: DOOR,
+  },
+  {
+    file: 'src/access/network/web-page.ts',
+    replace: "return isFromAnotherSite(headers) || headers['accept-language'] !== undefined;",
+    by: 'return isFromAnotherSite(headers);',
+    promise: 'a page by DNS rebinding has no network identity',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/rule-authorizer.ts`,
+    replace: 'cachedOnly: !decision.fetch',
+    by: 'cachedOnly: false',
+    promise: 'fetch: false asks upstream for nothing',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/rule-authorizer.ts`,
+    replace: 'if (decision.somebody ||',
+    by: 'if (false ||',
+    promise: 'a refusal of somebody is 403',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/rule-authorizer.ts`,
+    replace: "error: 'invalid_token',",
+    by: '',
+    promise: 'wrong credentials are told from none',
+    tests: DOOR,
+  },
+  {
+    file: 'src/mirror/cached-only.ts',
+    replace: 'if (cachedOnly !== true) return;',
+    by: 'return;',
+    promise: 'what is not cached is 404 for a client that may not fetch',
+    tests: DOOR,
+  },
+  {
+    file: `${CONTROL}/token-exchange.ts`,
+    replace: '!request.hasScope ||',
+    by: '',
+    promise: 'docker login with a wrong password is refused where anonymous clients may pull',
+    tests: DOOR,
+  },
+  {
+    file: `${CONTROL}/token-exchange.ts`,
+    replace: "if (mayBeAnonymous) return { kind: 'anonymous', unknownCredentials: false };",
+    by: "return { kind: 'anonymous', unknownCredentials: false };",
+    promise: 'there is no anonymous token where anonymous clients may pull nothing',
+    tests: DOOR,
+  },
+  {
+    file: `${CONTROL}/token-exchange.ts`,
+    replace: "return { kind: 'anonymous', unknownCredentials: true };",
+    by: "return { kind: 'anonymous', unknownCredentials: false };",
+    promise: 'a refusal says that the credentials are not known',
+    tests: DOOR,
+  },
+  {
+    file: 'src/access/tokens/mirror-tokens.ts',
+    replace: 'const isRecent = sinceCheck >= 0 && sinceCheck < CURRENT_MS;',
+    by: 'const isRecent = true;',
+    promise: 'a token ends within 5 s of its revocation',
+    tests: DOOR,
+  },
+  {
+    file: `${CONTROL}/access-control.ts`,
+    replace: 'rules = new AccessRules(changed, upstreams);',
+    by: 'void changed;',
+    promise: 'a removed rule ends without a restart',
+    tests: DOOR,
+  },
+  {
+    file: `${CONTROL}/access-control.ts`,
+    replace: '? issuers?.fingerprint(origin.name) === origin.fingerprint',
+    by: '? true',
+    promise: 'a removed issuer ends its sessions',
+    tests: DOOR,
+  },
+  {
+    file: 'src/app/rule-changes.ts',
+    replace: 'access.useRules(now.rules);',
+    by: '',
+    promise: 'changed rules are taken over',
+    tests: DOOR,
+  },
+  {
+    file: 'src/http/registry/headers.ts',
+    replace: 'if (guarded === undefined) {',
+    by: 'if (guarded !== undefined || guarded === undefined) {',
+    promise: 'replies to one client are private',
+    tests: DOOR,
+  },
+  {
+    file: 'src/http/registry/errors.ts',
+    replace: "ctx.state.guarded = 'no-store';",
+    by: '',
+    promise: 'no cache keeps a refusal',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/challenge.ts`,
+    replace: 'const scope = challenge.scoped === true ? scopeOf(message.url ?? ',
+    by: 'const scope = challenge.scoped === undefined ? scopeOf(message.url ?? ',
+    promise: 'a challenge names the scope to ask for',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/token-endpoint.ts`,
+    replace: "ctx.set('Cache-Control', 'no-store');",
+    by: '',
+    promise: 'no cache keeps a token',
+    tests: DOOR,
+  },
+  {
+    file: `${GATE}/decisions.ts`,
+    replace: 'metrics.decisions.add({ identity_kind: kind, decision });',
+    by: '',
+    promise: 'decisions are counted',
+    tests: DOOR,
+  },
+  {
+    file: 'src/http/registry/blobs.ts',
+    replace: "ctx.state.context.client.viaProxy && ctx.get('X-Sendfile-Type').toLowerCase()",
+    by: "ctx.get('X-Sendfile-Type').toLowerCase()",
+    promise: 'only a trusted proxy can ask for the hand-over',
+    tests: ['test/mirror/accel-redirect.test.ts'],
+  },
+  {
+    file: 'src/http/server/certificate.ts',
+    replace: 'this.#onChange?.(loaded.context);',
+    by: '',
+    promise: 'a changed certificate is used',
+    tests: TLS,
+  },
+  {
+    file: 'src/http/server/certificate.ts',
+    replace: "rejectUnauthorized: clientCertificate === 'required',",
+    by: 'rejectUnauthorized: false,',
+    promise: 'a client without a required certificate is not served',
+    tests: TLS,
+  },
+  {
+    file: 'src/http/server/certificate.ts',
+    replace: 'this.#loaded = loaded;\n    this.#onChange',
+    by: 'this.#onChange',
+    promise: 'a new revocation list counts on open connections',
+    tests: TLS,
+  },
+];
