@@ -27,9 +27,9 @@ async function setUp(t: TestContext, settings: Record<string, unknown> = {}) {
   return { upstream, mirror };
 }
 
-function manifestOf(layer: Digest): Buffer {
+function manifestOf(layer: Digest, size = blob.length): Buffer {
   const config = { digest: digestOf(Buffer.from('{}')), size: 2, mediaType: 'c' };
-  const layers = [{ digest: layer, size: blob.length, mediaType: 'l' }];
+  const layers = [{ digest: layer, size, mediaType: 'l' }];
   return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers }));
 }
 
@@ -46,6 +46,20 @@ test('a large blob is fetched in ranges, several at once, each byte once', async
   const warm = await mirror.get(PATH);
   assert.equal(warm.headers['cache-status'], 'millpond; hit');
   assert.deepEqual(await readdir(join(mirror.directory, 'data/ingest')), []);
+});
+
+test('what is left after the first range is split as well, however little: 64 MiB come in four ranges', async (t) => {
+  const smallest = noise(64 * MIB, 'smallest');
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addContent(smallest);
+  upstream.addManifest('org/large', manifestOf(digestOf(smallest), smallest.length), OCI_MANIFEST, 'latest');
+  const mirror = await startMirror(t, { upstreams: { 'docker.io': upstream.url } });
+  await mirror.get('/v2/org/large/manifests/latest');
+  const reply = await mirror.get(`/v2/org/large/blobs/${digestOf(smallest)}`);
+  assert.equal(sha256(reply.body), sha256(smallest));
+  const ranges = upstream.requests.filter(({ kind }) => kind === 'blob').map(({ headers }) => headers.range);
+  const starts = [0, 16, 32, 48].map((at) => `bytes=${at * MIB}-${(at + 16) * MIB - 1}`);
+  assert.deepEqual(ranges.toSorted(), starts.toSorted());
 });
 
 test('while one connection is fast, the ranges come one after the other', async (t) => {

@@ -20,7 +20,7 @@ import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { BlobBytes, BlobOrigin } from './blob-origin.ts';
-import { fetchInLanes, type Segment, segmentsOf } from './segments.ts';
+import { fetchInLanes, type Segment, segmentsOf, split } from './segments.ts';
 
 export interface FillContext {
   catalog: Catalog;
@@ -195,9 +195,8 @@ export class Fill {
     const { spool, clock } = this.#context;
     const { segments: lanes } = this.request;
     await spool.noteFront(ingest);
-    const rest = segmentsOf(first.to, begun.size, lanes);
-    const tail = rest.length === 0 ? [{ from: first.to, to: begun.size ?? first.to }] : rest;
-    await fetchInLanes({ segment: first, fetched: this.#write(ingest, begun, first.from) }, tail, {
+    const rest = split(first.to, begun.size ?? first.to, lanes);
+    await fetchInLanes({ segment: first, fetched: this.#write(ingest, begun, first.from) }, rest, {
       lanes,
       clock,
       fetch: (segment) => this.#fillSegment(ingest, segment),

@@ -21,14 +21,20 @@ const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
 const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
 
 /**
- * Splits a blob from `from` on. Makes several parts for each lane, so that the front grows steadily, but few enough not
- * to flood upstream with requests. Empty if the blob is fetched in one piece.
+ * The parts of a blob from `from` on. Empty if it is fetched in one piece.
  *
  * @param size bytes of the whole blob
  * @param lanes parts that may be fetched at one time
  */
 export function segmentsOf(from: number, size: number | undefined, lanes: number): Segment[] {
-  if (size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES) return [];
+  return size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES ? [] : split(from, size, lanes);
+}
+
+/**
+ * Splits what is left of a blob, however little. Makes several parts for each lane, so that the front grows steadily, but
+ * few enough not to flood upstream with requests.
+ */
+export function split(from: number, size: number, lanes: number): Segment[] {
   const share = Math.ceil((size - from) / (lanes * 4));
   const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), SEGMENT_MAX_BYTES);
   const count = Math.ceil((size - from) / length);
