@@ -22,7 +22,7 @@ test('ten minutes of wrong passwords, missing tags and missing repositories: mem
   const directory = await tempDir(t);
   const mirror = await startRealMirror(t, directory, {
     upstreams: { 'docker.io': { url: upstream.url } },
-    log: { level: 'warn' },
+    log: { access: 'none' },
     access: {
       users: { htpasswd: await writeHtpasswd(directory, { anna: PASSWORD }) },
       rules: [{ who: 'user:anna', pull: '*' }],
