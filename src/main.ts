@@ -59,7 +59,7 @@ process.exit(exitCode);
  * user has set one. V8 reads the limit only when it starts.
  *
  * It saves memory: with a hundred slow clients of a cold blob, the process grows by 57 to 69 MiB, and by 89 to 106 MiB
- * with V8's default (test/soak/memory.test.ts allows 100). It saves no CPU, and costs a start 40 ms.
+ * with V8's default (test/soak/memory.test.ts allows 100). It saves no CPU, and costs a start 60 ms.
  */
 function limitYoungGeneration(): void {
   const option = '--max-semi-space-size';

@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { DestinationStream } from 'pino';
+import { canonicalAddress, isLoopback } from '../access/network/addresses.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
@@ -128,16 +129,12 @@ function logStart(logger: Logger, { config, configFile, version }: AppOptions, {
 async function openAccessControl(config: Config, surroundings: AccessSurroundings) {
   const { access, server } = config;
   if (access !== undefined) return (await import('./access.ts')).openAccess(config, access, surroundings);
-  if (!isLoopback(server.listen.host)) {
-    const { host } = server.listen;
+  const { host } = server.listen;
+  if (host !== 'localhost' && !isLoopback(canonicalAddress(host))) {
     surroundings.logger.warn(
       { listener: 'registry', host },
       'there is no access control: everybody who reaches this address may pull everything; add access to the configuration',
     );
   }
   return undefined;
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }

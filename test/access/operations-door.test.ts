@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import { basic, createRobotToken, writeHtpasswd } from '../helpers/access-files.ts';
 import { selfSigned } from '../helpers/certificates.ts';
@@ -132,16 +133,48 @@ test('each request counts as one decision, by the kind of its sender', async (t)
   assert.equal(await counted('user', 'allowed'), before + 3, 'these two and a look at the metrics');
 });
 
-test('the list shows only the images that the asker may observe', async (t) => {
+test('a client that leaves while its login waits is no defect: nothing is logged', async (t) => {
   const { mirror } = await setUp(t);
+  const wrong = (n: number) => ({ authorization: basic('ops', `wrong ${n}`) });
+  for (let n = 0; n < 5; n += 1) await send(mirror, 'GET /api/status', wrong(n));
+  mirror.clock.impatient = false; // from now on logins wait
+  const before = mirror.log.length;
+  const leave = new AbortController();
+  const leaving = request(`${mirror.operationsUrl}/api/status`, { headers: wrong(5), signal: leave.signal });
+  await mirror.clock.waited();
+  leave.abort();
+  await assert.rejects(leaving);
+  while (mirror.clock.isAwaited) await setImmediate();
+  await setImmediate(); // what the refusal leads to
+  assert.deepEqual(mirror.log.slice(before), []);
+});
+
+test('the list shows only the images that the asker may observe and may pull', async (t) => {
+  const robots = { directory: await tempDir(t), clock: new FakeClock() };
+  const puller = await createRobotToken(robots.directory, 'puller', robots.clock);
+  const observer = await createRobotToken(robots.directory, 'observer', robots.clock);
+  const rules = Object.entries(RIGHTS).map(([user, rights]) => ({ who: `user:${user}`, ...rights }));
+  const { mirror } = await setUp(t, {
+    ...robots,
+    access: {
+      tokens: puller.path,
+      rules: [
+        ...rules,
+        { who: 'token:puller', observe: true, pull: 'ghcr.io/org/*' },
+        { who: 'token:observer', observe: 'ghcr.io/org/*', pull: '*' },
+      ],
+    },
+  });
   const both = images('ghcr.io/org/app:1', 'ghcr.io/other/app:1');
   await send(mirror, 'POST /api/warm', headersOf('ops'), both);
-  const names = async (asker: string) => {
-    const { text } = await send(mirror, 'GET /api/images', headersOf(asker));
+  const names = async (headers: Record<string, string>) => {
+    const { text } = await send(mirror, 'GET /api/images', headers);
     return (JSON.parse(text) as { images: { name: string }[] }).images.map(({ name }) => name);
   };
-  assert.deepEqual(await names('some-observer'), ['ghcr.io/org/app:1']);
-  assert.deepEqual(await names('observer'), ['ghcr.io/org/app:1', 'ghcr.io/other/app:1']);
+  assert.deepEqual(await names(headersOf('ops')), ['ghcr.io/org/app:1', 'ghcr.io/other/app:1']);
+  for (const { secret } of [puller, observer])
+    assert.deepEqual(await names({ authorization: `Bearer ${secret}` }), ['ghcr.io/org/app:1']);
+  assert.deepEqual(await names(headersOf('observer')), [], 'it may pull nothing');
 });
 
 test('warm needs the right to fetch, export that to pull; operate alone is neither', async (t) => {

@@ -5,6 +5,8 @@ import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
+import { tokenList } from '../../src/access/credentials/tokens/robot-tokens.ts';
+import { hashOfSecret } from '../../src/access/credentials/tokens/token-lines.ts';
 import { runCommandLine } from '../../src/cli/program.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { MAIN } from '../helpers/real-mirror.ts';
@@ -69,12 +71,15 @@ test('millpond token create --print-line changes no file: the line goes to stdou
   assert.deepEqual(await readdir(folder), []);
 });
 
-test('the printed line, added by a shell, is a token as any other', async (t) => {
+test('the printed line, added to the file by a shell, lets the printed secret in', async (t) => {
   const { folder } = await setUp(t);
   const command = `"$0" "$1" token create ci --expires 12h --print-line >> tokens 2> secret`;
   const options = { cwd: folder };
   await promisify(execFile)('sh', ['-c', command, process.execPath, MAIN], options);
-  assert.match(await readFile(join(folder, 'secret'), 'utf8'), SECRET);
+  const secret = await readFile(join(folder, 'secret'), 'utf8');
+  assert.match(secret, SECRET);
+  const robots = tokenList(await readFile(join(folder, 'tokens')), 'tokens');
+  assert.equal(robots.byHash.get(hashOfSecret(secret.trim()))?.name, 'ci');
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [MAIN, 'token', 'list', '--json', '--file', 'tokens'],

@@ -1,4 +1,5 @@
 /** Time that stands still until a test moves it. */
+import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '../../src/clock.ts';
 
 export class FakeClock implements Clock {
@@ -33,6 +34,16 @@ export class FakeClock implements Clock {
     return { [Symbol.dispose]: () => void this.#repeated.delete(entry) };
   }
 
+  /** Whether somebody sleeps. */
+  get isAwaited(): boolean {
+    return this.#sleepers.size > 0;
+  }
+
+  /** Resolves when somebody sleeps. */
+  async waited(): Promise<void> {
+    while (!this.isAwaited) await setImmediate();
+  }
+
   async sleep(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     if (this.impatient) {
@@ -44,7 +55,9 @@ export class FakeClock implements Clock {
       this.#sleepers.add(sleeper);
       signal?.addEventListener('abort', () => {
         this.#sleepers.delete(sleeper);
-        reject(signal.reason as Error);
+        // As node:timers/promises does it.
+        const aborted = new Error('The operation was aborted', { cause: signal.reason });
+        reject(Object.assign(aborted, { name: 'AbortError', code: 'ABORT_ERR' }));
       });
     });
   }

@@ -39,3 +39,8 @@ export function addressGroup(address: string): string {
   const zeros = Array.from({ length: GROUPS - head.length - tail.length }, () => '0');
   return `${[...head, ...zeros, ...tail].slice(0, NETWORK_GROUPS).join(':')}::/64`;
 }
+
+/** @param address in canonical form */
+export function isLoopback(address: string | undefined): boolean {
+  return address === '::1' || address?.startsWith('127.') === true;
+}

@@ -1,9 +1,5 @@
 /** Checks which URLs of an issuer may be requested. Pure. */
-import { BlockList, isIP } from 'node:net';
-
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
+import { canonicalAddress, isLoopback } from '../network/addresses.ts';
 
 /**
  * What is wrong with the URL of an issuer or of its keys, as a clause for a message; undefined if nothing is.
@@ -16,15 +12,13 @@ export function issuerUrlProblem(text: string, insecure: boolean): string | unde
   if (url === null || !['http:', 'https:'].includes(url.protocol)) return 'is not an https:// URL';
   if (url.username !== '' || url.password !== '') return 'must not hold a user name or password';
   if (url.hash !== '') return 'must not have a fragment';
-  if (url.protocol === 'http:' && !insecure && !isLoopback(url))
+  if (url.protocol === 'http:' && !insecure && !isOnThisMachine(url))
     return 'is http://: keys that come unencrypted can be replaced on their way; use https://, or set insecure: true';
   return undefined;
 }
 
-function isLoopback({ hostname }: URL): boolean {
-  const host = hostname.replace(/^\[|\]$/g, '');
-  const family = isIP(host);
-  return family === 0 ? host === 'localhost' : loopback.check(host, family === 6 ? 'ipv6' : 'ipv4');
+function isOnThisMachine({ hostname }: URL): boolean {
+  return hostname === 'localhost' || isLoopback(canonicalAddress(hostname.replace(/^\[|\]$/g, '')));
 }
 
 /**

@@ -1,8 +1,7 @@
 /** Tells what kind of secret a client has sent, by its form alone. Pure. */
+import { isTokenSecret } from '../credentials/tokens/token-lines.ts';
 
 export type SecretForm = 'robot-token' | 'jwt' | 'password';
-
-const ROBOT_TOKEN_PREFIX = 'mpt_';
 
 /**
  * Three base64url parts, the first of which begins like a JSON object: `{"` and `{ ` encode to `ey`, `{` and a line break
@@ -13,6 +12,6 @@ const JWT = /^e[wy][A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$/;
 
 /** The kind of a password or Bearer credential. Nothing is tried: each form is checked in one way only. */
 export function classify(secret: string): SecretForm {
-  if (secret.startsWith(ROBOT_TOKEN_PREFIX)) return 'robot-token';
+  if (isTokenSecret(secret)) return 'robot-token';
   return JWT.test(secret) ? 'jwt' : 'password';
 }

@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { AccessControl } from '../../access/control/access-control.ts';
 import { AuthenticationError } from '../../access/errors.ts';
+import { isLoopback } from '../../access/network/addresses.ts';
 import type { Client } from '../../access/network/client-address.ts';
 import type { Asker, CertificateIdentity } from '../../access/rules/identities.ts';
 import type { TokenOrigin } from '../../access/tokens/origin.ts';
@@ -90,8 +91,4 @@ export function clientOf(caller: Caller): { address: string | undefined; readonl
       return caller.signal;
     },
   };
-}
-
-function isLoopback(address: string): boolean {
-  return address === '::1' || address.startsWith('127.');
 }

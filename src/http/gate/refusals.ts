@@ -3,6 +3,7 @@ import { AuthenticationError, TooManyAttemptsError } from '../../access/errors.t
 import { IssuerError } from '../../access/oidc/errors.ts';
 import { TokenError } from '../../access/tokens/errors.ts';
 import { RegistryError } from '../../oci/errors.ts';
+import { ClientGoneError } from '../server/content-sender.ts';
 
 /** @param unauthorized makes the 401 */
 export function refusalOf(error: unknown, unauthorized: (message: string) => RegistryError): unknown {
@@ -16,6 +17,9 @@ export function refusalOf(error: unknown, unauthorized: (message: string) => Reg
       headers: { 'Retry-After': String(seconds) },
     });
   }
+  // While a login waits for its turn, its client may leave.
+  if (error instanceof Error && error.name === 'AbortError')
+    return new ClientGoneError('the client left while its login waited', { cause: error });
   if (error instanceof IssuerError)
     return new RegistryError('UNAVAILABLE', { message: error.message, status: 503 });
   return error;

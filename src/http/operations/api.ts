@@ -35,7 +35,7 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
   });
 
   router.get('/images', async (ctx) => {
-    const isShown = ctx.state.permit.only('observe');
+    const mayObserve = ctx.state.permit.only('observe');
     const query = new URLSearchParams(ctx.querystring);
     const images = [];
     let next: ImagePosition | undefined;
@@ -44,7 +44,7 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
       parseCursor(query.get('cursor') ?? undefined),
     );
     for await (const [position, image] of listed) {
-      if (!isShown(image)) continue;
+      if (!mayObserve(image) || !ctx.state.permit.has('pull', image)) continue;
       images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
       if (images.length < IMAGES_A_PAGE) continue;
       next = position;

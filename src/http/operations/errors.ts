@@ -1,6 +1,7 @@
 /** Errors of the operations side. They are answered as JSON. */
 import type { Middleware } from 'koa';
 import type { Logger } from '../../telemetry/log.ts';
+import { ClientGoneError } from '../server/content-sender.ts';
 
 type ApiStatus = 400 | 401 | 403 | 404 | 409 | 421 | 429 | 503;
 
@@ -24,7 +25,8 @@ export function answerErrors(logger: Logger): Middleware {
     } catch (error) {
       ctx.status = error instanceof ApiError ? error.status : 500;
       if (error instanceof ApiError) ctx.set(error.headers);
-      else logger.error({ err: error, path: ctx.path }, 'operation failed');
+      else if (!(error instanceof ClientGoneError))
+        logger.error({ err: error, path: ctx.path }, 'operation failed');
       ctx.body = { error: messageOf(error) };
     }
   };

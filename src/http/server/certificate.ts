@@ -24,7 +24,7 @@ interface Loaded {
   trust: ClientTrust | undefined;
 }
 
-export class ServerCertificate implements AsyncDisposable {
+export class ServerCertificate implements Disposable {
   readonly #settings: CertificateSettings;
   readonly #clock: Clock;
   readonly #files: WatchedFiles<Loaded>;
@@ -82,7 +82,7 @@ export class ServerCertificate implements AsyncDisposable {
       : trust.identityOf(socket, this.#clock.now());
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.#timer[Symbol.dispose]();
   }
 

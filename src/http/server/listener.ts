@@ -77,9 +77,10 @@ export class Listener {
     const listener = new Listener(server);
     if ('socket' in address) await removeLeftover(address.socket);
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(listenError(error, key, address)));
+      const refuse = (error: Error) => reject(listenError(error, key, address));
+      server.once('error', refuse);
       const listening = () => {
-        server.removeAllListeners('error');
+        server.off('error', refuse);
         resolve();
       };
       if ('socket' in address) server.listen(address.socket, listening);
@@ -134,9 +135,11 @@ async function removeLeftover(path: string): Promise<void> {
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(path);
-    probe.once('connect', () => resolve(true)).once('error', () => resolve(false));
-    probe.once('close', () => probe.destroy());
-    probe.once('connect', () => probe.destroy());
+    probe.once('error', () => resolve(false));
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
   });
 }
 

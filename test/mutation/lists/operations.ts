@@ -30,9 +30,16 @@ export const operations: readonly Mutation[] = [
   },
   {
     file: 'src/http/operations/api.ts',
-    replace: 'if (!isShown(image)) continue;',
-    by: '',
+    replace: "!mayObserve(image) || !ctx.state.permit.has('pull', image)",
+    by: "!ctx.state.permit.has('pull', image)",
     promise: 'the list shows only what the asker may observe',
+    tests: DOOR,
+  },
+  {
+    file: 'src/http/operations/api.ts',
+    replace: "!mayObserve(image) || !ctx.state.permit.has('pull', image)",
+    by: '!mayObserve(image)',
+    promise: 'the list shows only what the asker may pull',
     tests: DOOR,
   },
   {
