@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=4
 /** Connects the command line to the real world: files, clock, environment, signals. The only place that ends the process. */
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
@@ -59,7 +59,8 @@ process.exit(exitCode);
  * user has set one. V8 reads the limit only when it starts.
  *
  * It saves memory: with a hundred slow clients of a cold blob, the process grows by 57 to 69 MiB, and by 89 to 106 MiB
- * with V8's default (test/soak/memory.test.ts allows 100). It saves no CPU, and costs a start 60 ms.
+ * with V8's default (test/soak/memory.test.ts allows 100). It saves no CPU. The second start takes 60 ms, so the scripts of
+ * package.json, the image and the first line of this file set the limit themselves. This is for `node dist/main.js`.
  */
 function limitYoungGeneration(): void {
   const option = '--max-semi-space-size';

@@ -9,6 +9,7 @@ import { tempDir } from '../helpers/temp-dir.ts';
 const ROOT = resolve(import.meta.dirname, '../..');
 const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8');
 const packageJson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+  scripts: { start: string; millpond: string };
   bin: { millpond: string };
   devDependencies: { node: string };
 };
@@ -47,10 +48,19 @@ test('the health check of the image asks the operations side', () => {
 });
 
 test('the image starts what the package builds, on the Node that it is developed with', () => {
-  assert.match(dockerfile, new RegExp(`^ENTRYPOINT \\["node", "${packageJson.bin.millpond}"\\]$`, 'm'));
+  assert.match(dockerfile, new RegExp(`^ENTRYPOINT \\["node", .*"${packageJson.bin.millpond}"\\]$`, 'm'));
   const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map((match) => match[1]);
   const base = `node:${packageJson.devDependencies.node.split('.')[0]}-slim`;
   assert.deepEqual(bases, [base, base]);
+});
+
+test('no documented way to start makes the server start twice: each sets the limit that main.ts wants', () => {
+  const main = readFileSync(join(ROOT, 'src/main.ts'), 'utf8');
+  const [, flag] = /^#!\/usr\/bin\/env -S node (--max-semi-space-size=\d+)\n/.exec(main) ?? [];
+  assert.ok(flag !== undefined, main.split('\n')[0]);
+  assert.equal(packageJson.scripts.start, `node ${flag} src/main.ts serve`);
+  assert.equal(packageJson.scripts.millpond, `node ${flag} src/main.ts`);
+  assert.ok(dockerfile.includes(`ENTRYPOINT ["node", "${flag}", `));
 });
 
 test('every file that the image is built from exists', () => {
