@@ -80,10 +80,9 @@ class RulePermit implements Permit {
     countDecision(this.#metrics, this.identity, 'allowed');
   }
 
-  only(right: Right): (image: Target) => boolean {
-    this.expectSome(right);
+  only(rights: readonly Right[]): (image: Target) => boolean {
     countDecision(this.#metrics, this.identity, 'allowed');
-    return (image) => this.has(right, image);
+    return (image) => rights.every((right) => this.has(right, image));
   }
 
   #refuse(message: string): never {

@@ -35,7 +35,9 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
   });
 
   router.get('/images', async (ctx) => {
-    const mayObserve = ctx.state.permit.only('observe');
+    const { permit } = ctx.state;
+    permit.expectSome('observe');
+    const mayList = permit.only(['observe', 'pull']);
     const query = new URLSearchParams(ctx.querystring);
     const images = [];
     let next: ImagePosition | undefined;
@@ -44,7 +46,7 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
       parseCursor(query.get('cursor') ?? undefined),
     );
     for await (const [position, image] of listed) {
-      if (!mayObserve(image) || !ctx.state.permit.has('pull', image)) continue;
+      if (!mayList(image)) continue;
       images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
       if (images.length < IMAGES_A_PAGE) continue;
       next = position;

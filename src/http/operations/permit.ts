@@ -24,8 +24,13 @@ export interface Permit {
    * @throws {ApiError} 401 or 403
    */
   require(rights: readonly Right[], images?: readonly Target[]): void;
-  /** Like {@link expectSome}, and counts the decision. @returns whether the right covers an image */
-  only(right: Right): (image: Target) => boolean;
+  /**
+   * Counts the decision, for a list: unlike {@link require}, it leaves out what the sender may not see, and refuses
+   * nothing.
+   *
+   * @returns whether it has all of `rights` for an image
+   */
+  only(rights: readonly Right[]): (image: Target) => boolean;
 }
 
 /** @throws {ApiError} 401, 429 or 503: its credentials are wrong, or cannot be checked */
