@@ -44,6 +44,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       collectGarbage,
       processMetrics: true,
     });
+    process.on('SIGHUP', () => void app.reload());
     await new Promise((resolve) => {
       process.once('SIGTERM', resolve);
       process.once('SIGINT', resolve);

@@ -12,15 +12,18 @@ import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import type { Environment } from '../config/secrets.ts';
+import { upstreamByHost } from '../config/upstream-names.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import type { AccessSurroundings } from './access.ts';
+import { watchConfigFile } from './config-watch.ts';
+import { LiveUpstreams } from './live-upstreams.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
-import { openRegistrySide, routingTable } from './registry-side.ts';
-import type { ConfigFile } from './rule-changes.ts';
+import { openRegistrySide } from './registry-side.ts';
+import { type ConfigFile, Reloader } from './reload.ts';
 import { openStorage, type Storage } from './storage.ts';
-import { createUpstreams } from './upstreams.ts';
+import { WarmSchedule } from './warm-schedule.ts';
 
 export interface AppOptions {
   config: Config;
@@ -43,6 +46,8 @@ export interface App {
   /** `host:port` as bound. */
   readonly registryAddress: string;
   readonly operationsAddress: string;
+  /** Reads the configuration file again, and takes over what can be. What it finds is in the log. Never rejects. */
+  reload(): Promise<void>;
   /** Drains the registry side, then closes everything; the index last. Idempotent. */
   close(): Promise<void>;
 }
@@ -56,7 +61,8 @@ export async function startApp(options: AppOptions): Promise<App> {
   const metrics = new Metrics({ version, processMetrics: options.processMetrics });
 
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
-  const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
+  const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity });
+  const { seal } = upstreams;
   const sealed = () => seal.isApplied;
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
   logStart(logger, options, storage);
@@ -67,22 +73,19 @@ export async function startApp(options: AppOptions): Promise<App> {
   const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
   if (opened !== undefined) stack.use(opened);
   const access = opened?.control;
-  if (access !== undefined && options.configFile !== undefined) {
-    const { followRules } = await import('./rule-changes.ts');
-    stack.use(await followRules(options.configFile, access, { clock, logger }));
-  }
-  const table = routingTable(config);
-  const upstreamOf = (host: string) => table.upstreamByHost.get(host);
-  const shared = { mirrors, upstreamByName, logger, metrics, clock };
+  const shared = { mirrors, logger, metrics, clock };
   let draining = false;
+  let reloader: Reloader | undefined;
   const operations = stack.use(
     await openOperationsSide(config, {
-      ...{ ...shared, storage, upstreamOf, seal, version, access },
+      ...{ ...shared, storage, upstreams, seal, version, access },
       draining: () => draining,
+      reloader: () => reloader,
     }),
   );
   const registry = await openRegistrySide(config.server, {
-    ...{ ...shared, table, access, via: identity.via, logDestination, logged: config.log.access },
+    ...{ ...shared, access, via: identity.via, logDestination, logged: config.log.access },
+    routing: () => upstreams.routing,
   });
   stack.defer(() => {
     draining = true;
@@ -90,16 +93,30 @@ export async function startApp(options: AppOptions): Promise<App> {
   });
   logger.info({ listener: 'operations', address: operations.address }, 'listening');
   logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
-  for (const { every, ...images } of config.warm) {
-    const request = { ...images, referrers: true };
-    operations.warmer.runInBackground(request);
-    stack.use(clock.every(every, () => operations.warmer.runInBackground(request)));
+  const schedule = stack.use(new WarmSchedule(operations.warmer, clock));
+  schedule.use(config.warm);
+  const { configFile } = options;
+  if (configFile !== undefined) {
+    const apply = async (changed: Config) => {
+      await upstreams.use(changed);
+      if (changed.access !== undefined) access?.useRules(changed.access.rules, upstreamByHost(changed));
+      logger.level = changed.log.level;
+      schedule.use(changed.warm);
+    };
+    const reloading = new Reloader(configFile, config, { apply, now, logger, metrics });
+    reloader = reloading;
+    if (config.watchConfig)
+      stack.use(await watchConfigFile(configFile.path, clock, () => reloading.reload()));
   }
 
   const running = stack.move();
   return {
     registryAddress: registry.address,
     operationsAddress: operations.address,
+    reload: async () => {
+      if (reloader !== undefined) await reloader.reload();
+      else logger.warn({}, 'nothing to reload: the mirror was started without a configuration file');
+    },
     close: async () => {
       if (running.disposed) return;
       logger.info({}, 'shutting down');

@@ -10,7 +10,6 @@ import type { ServerCertificate } from '../http/server/certificate.ts';
 import type { ListenAddress } from '../http/server/listen-address.ts';
 import { Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
-import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Exporter } from '../transfer/exporter.ts';
@@ -18,15 +17,15 @@ import { Importer } from '../transfer/importer.ts';
 import { Warmer } from '../transfer/warmer.ts';
 import type { Seal } from '../upstream/client/seal.ts';
 import { openCertificate } from './listener-certificate.ts';
+import type { LiveUpstreams } from './live-upstreams.ts';
 import type { Mirrors } from './mirrors.ts';
+import type { Reloader } from './reload.ts';
 import type { Storage } from './storage.ts';
 
 export interface OperationsSideContext {
   storage: Storage;
   mirrors: Mirrors;
-  upstreamByName: ReadonlyMap<string, MirroredUpstream>;
-  /** Gives the name of the upstream for a host in an image name; undefined if none is configured. */
-  upstreamOf: (host: string) => string | undefined;
+  upstreams: LiveUpstreams;
   seal: Seal;
   /** Absent: everybody who reaches the listener may do everything. */
   access: AccessControl | undefined;
@@ -35,6 +34,8 @@ export interface OperationsSideContext {
   metrics: Metrics;
   clock: Clock;
   draining: () => boolean;
+  /** Undefined: the configuration is the built-in defaults. */
+  reloader: () => Reloader | undefined;
 }
 
 export interface OperationsSide extends AsyncDisposable {
@@ -48,15 +49,16 @@ export async function openOperationsSide(
   config: Config,
   context: OperationsSideContext,
 ): Promise<OperationsSide> {
-  const { storage, mirrors, upstreamByName, upstreamOf, seal, version, logger, metrics, clock, draining } =
-    context;
+  const { storage, mirrors, upstreams, seal, version, logger, metrics, clock, draining, reloader } = context;
+  const upstreamOf = (host: string) => upstreams.nameOf(host);
   await using stack = new AsyncDisposableStack();
   const { spool, faults, scrubber } = storage;
   const shared = { ...storage, manifests: mirrors.manifestStore, upstreamOf, clock, logger };
   const importer = new Importer(shared);
   stack.defer(() => importer.close());
   const warmer = new Warmer({
-    ...{ ...mirrors, catalog: storage.catalog, upstreamByName, upstreamOf, clock, logger },
+    ...{ ...mirrors, catalog: storage.catalog, upstreamOf, clock, logger },
+    upstreamNamed: (name) => upstreams.routing.upstreamByName.get(name),
     sealed: () => seal.isApplied,
   });
   stack.defer(() => warmer.close());
@@ -81,7 +83,12 @@ export async function openOperationsSide(
       const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
       return isWritable ? undefined : 'the cache directory cannot be written';
     },
-    status: () => readStatus(metrics, { version, sealed: seal.isApplied, upstreams: upstreamByName.keys() }),
+    status: () =>
+      readStatus(metrics, {
+        ...{ version, sealed: seal.isApplied, upstreams: upstreams.routing.upstreamByName.keys() },
+        configuration: reloader()?.status ?? { file: null, lastReload: null, waitsForRestart: [] },
+      }),
+    reload: async () => reloader()?.reload(),
     images: new Images(shared),
     upstreamOf,
     scrub: (signal) => scrubber.begin(signal),

@@ -6,17 +6,14 @@ import { NetworkList } from '../access/network/networks.ts';
 import { isFromBrowser } from '../access/network/web-page.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
-import { upstreamByHost } from '../config/upstream-names.ts';
 import { accessLog } from '../http/registry/access-log.ts';
 import { type ClientOf, directClient } from '../http/registry/client-request.ts';
 import { answerErrors } from '../http/registry/errors.ts';
 import type { PullState } from '../http/registry/pull-state.ts';
-import { answerPulls } from '../http/registry/pulls.ts';
-import type { RoutingTable } from '../http/registry/routes.ts';
+import { answerPulls, type Routing } from '../http/registry/pulls.ts';
 import type { ServerCertificate } from '../http/server/certificate.ts';
 import { ContentSender } from '../http/server/content-sender.ts';
 import { Listener } from '../http/server/listener.ts';
-import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openCertificate } from './listener-certificate.ts';
@@ -24,8 +21,7 @@ import type { Mirrors } from './mirrors.ts';
 
 export interface RegistrySideContext {
   mirrors: Mirrors;
-  upstreamByName: ReadonlyMap<string, MirroredUpstream>;
-  table: RoutingTable;
+  routing: () => Routing;
   /** Absent: everybody may pull everything. */
   access: AccessControl | undefined;
   /** Our own entry in `Via`. */
@@ -50,8 +46,7 @@ export async function openRegistrySide(
   config: Config['server'],
   context: RegistrySideContext,
 ): Promise<RegistrySide> {
-  const { mirrors, upstreamByName, table, access, via, logger, logDestination, logged, metrics, clock } =
-    context;
+  const { mirrors, routing, access, via, logger, logDestination, logged, metrics, clock } = context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
   await using stack = new AsyncDisposableStack();
   const certificate = await openCertificate(config.tls, context);
@@ -67,9 +62,8 @@ export async function openRegistrySide(
   app.use(
     answerPulls({
       ...mirrors,
-      table,
+      routing,
       via,
-      upstreamByName,
       sender: new ContentSender({ clientTimeoutMs: clientTimeout }),
       ...(accelRedirect === null ? {} : { accelRedirect }),
       ...(revalidateFrom.length === 0 ? {} : { mayRevalidate: isIn(revalidateFrom) }),
@@ -120,16 +114,6 @@ async function openDoor(
     authorizer: new RuleAuthorizer({ gate, challenger, metrics }),
     tokenEndpoint: answerTokenRequests(gate, metrics),
   };
-}
-
-export function routingTable(config: Config): RoutingTable {
-  const upstreamByVirtualHost = new Map<string, string>();
-  for (const [name, { hosts }] of config.upstreams) {
-    for (const host of hosts) upstreamByVirtualHost.set(host.toLowerCase(), name);
-  }
-  const byHost = upstreamByHost(config);
-  const defaultUpstream = byHost.get(config.defaultUpstream.toLowerCase()) ?? config.defaultUpstream;
-  return { defaultUpstream, upstreamByHost: byHost, upstreamByVirtualHost };
 }
 
 /** @param networks valid ones */

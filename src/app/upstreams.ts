@@ -1,10 +1,9 @@
-/** Creates the upstreams from the configuration. */
+/** Creates an upstream from its part of the configuration. */
 import { readFile } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
-import type { Config, UpstreamConfig } from '../config/schema.ts';
+import type { UpstreamConfig } from '../config/schema.ts';
 import { type Environment, Secret } from '../config/secrets.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
-import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import { imagePattern, type Repository } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -13,7 +12,7 @@ import { helperCredentials } from '../upstream/auth/credential-helper.ts';
 import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
-import { Seal, SealableUpstream } from '../upstream/client/seal.ts';
+import { SealableUpstream } from '../upstream/client/seal.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
@@ -28,19 +27,13 @@ export interface UpstreamsContext {
   identity: Identity;
 }
 
-/** Creates all upstreams, sealed. No file is read and no connection opened before the seal is lifted. */
-export function createUpstreams(
-  config: Config,
+/** Creates one upstream, sealed. No file is read and no connection opened before the seal is lifted. */
+export function sealedUpstream(
+  name: string,
+  config: UpstreamConfig,
   context: UpstreamsContext,
-): { upstreamByName: ReadonlyMap<string, MirroredUpstream>; seal: Seal } {
-  const upstreams = [...config.upstreams].map(([name, upstream]) => {
-    const client = new SealableUpstream(name, () => createUpstream(name, upstream, context));
-    return { client, segments: upstream.segments, freshnessFor: freshnessFor(upstream) };
-  });
-  return {
-    upstreamByName: new Map(upstreams.map((upstream) => [upstream.client.name, upstream])),
-    seal: new Seal(upstreams.map(({ client }) => client)),
-  };
+): SealableUpstream {
+  return new SealableUpstream(name, () => createUpstream(name, config, context));
 }
 
 async function createUpstream(
@@ -116,7 +109,7 @@ function proxyRule({ proxy }: UpstreamConfig, environment: Environment): ProxyRu
 }
 
 /** The first entry of `repositories` that matches overrides the settings of the upstream. */
-function freshnessFor({ freshness }: UpstreamConfig): (repository: Repository) => FreshnessPolicy {
+export function freshnessFor({ freshness }: UpstreamConfig): (repository: Repository) => FreshnessPolicy {
   const common = freshnessPolicy(freshness);
   const policies = freshness.repositories.map(({ match, ...own }) => {
     const known = Object.entries(own).filter(([, value]) => value !== undefined);

@@ -4,6 +4,7 @@ import { ConfigError } from '../config/errors.ts';
 import { addAccessCommands } from './commands/access.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { addImageCommands } from './commands/images.ts';
+import { addReloadCommand } from './commands/reload.ts';
 import { addScrubCommand } from './commands/scrub.ts';
 import { addSealCommands } from './commands/seal.ts';
 import { addServeCommand } from './commands/serve.ts';
@@ -56,6 +57,7 @@ function buildProgram(surroundings: Surroundings): Command {
   addWarmCommand(program, surroundings);
   addTransferCommands(program, surroundings);
   addScrubCommand(program, surroundings);
+  addReloadCommand(program, surroundings);
   addSealCommands(program, surroundings);
   addTokenCommands(program, surroundings);
   return program;

@@ -10,11 +10,16 @@ const REDACTED = '[redacted]';
  * configuration.
  */
 export function printConfig(config: Config): string {
-  return stringify(redact(z.encode(configSchema, config)), {
+  return stringify(printable(config), {
     lineWidth: 0,
     singleQuote: true,
     aliasDuplicateObjects: false,
   });
+}
+
+/** The configuration as in a file, with secrets redacted. */
+export function printable(config: Config): unknown {
+  return redact(z.encode(configSchema, config));
 }
 
 /** Goes by the shape of a secret's reference, not by its place: a new section cannot forget to redact its own. */

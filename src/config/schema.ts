@@ -27,6 +27,9 @@ export const configSchema = section({
   sealed: flag()
     .prefault(false)
     .describe('Whether to serve only from the cache, and never open an outgoing connection.'),
+  watchConfig: flag()
+    .prefault(true)
+    .describe('Whether to reload this file when it changes. SIGHUP and `millpond reload` always do.'),
   upstreams: z
     .codec(
       z.record(referenceHost(), upstreamSchema, {

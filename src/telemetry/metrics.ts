@@ -112,6 +112,16 @@ export class Metrics {
     'Failed operations on the cache directory. The pull itself goes on uncached.',
     ['operation', 'code'],
   );
+  readonly configReloadSuccessful = this.#gauge(
+    'millpond_config_last_reload_successful',
+    '0 when the configuration file had mistakes at the last reload, and the old configuration stayed in use.',
+    [],
+  );
+  readonly configReloadTime = this.#gauge(
+    'millpond_config_last_reload_success_timestamp_seconds',
+    'When the configuration in use was read.',
+    [],
+  );
   readonly buildInfo = this.#gauge('millpond_build_info', 'Always 1. The labels say which version runs.', [
     'version',
     'node',
@@ -121,6 +131,12 @@ export class Metrics {
   constructor(options: { version: string; processMetrics: boolean }) {
     if (options.processMetrics) collectDefaultMetrics({ register: this.registry });
     this.buildInfo.set({ version: options.version, node: process.version }, 1);
+  }
+
+  /** Ends the gauges of an upstream that is no longer configured. Its counters stay: they say what has happened. */
+  forgetUpstream(upstream: string): void {
+    for (const gauge of [this.upstreamUp, this.upstreamRateLimit, this.upstreamRateLimitRemaining])
+      gauge.remove({ upstream });
   }
 
   /** @param collect runs before the metric is read */

@@ -27,7 +27,7 @@ export interface ImageWarmerContext extends ReferrersContext {
   catalog: Catalog;
   manifests: ManifestMirror;
   blobs: BlobMirror;
-  upstreamByName: ReadonlyMap<string, MirroredUpstream>;
+  upstreamNamed: (name: string) => MirroredUpstream | undefined;
   sealed: () => boolean;
 }
 
@@ -62,7 +62,7 @@ export class ImageWarmer implements Disposable {
     image: RequestedImage,
     onProgress: (bytes: number, totalBytes: number) => void,
   ) {
-    const upstream = context.upstreamByName.get(image.key.upstream);
+    const upstream = context.upstreamNamed(image.key.upstream);
     if (upstream === undefined) throw new Error(`${image.key.upstream} is not an upstream`);
     this.#context = context;
     this.#image = image;

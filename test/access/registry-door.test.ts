@@ -254,10 +254,10 @@ test('a rule that is removed from the configuration file ends within 5 s, withou
     }
   };
   await writeFile(file, written.replace('user:anna', 'user anna'));
-  await look('changed files cannot be used: the old content stays in use');
+  await look('configuration not reloaded: the old one stays in use');
   assert.equal(await pull(), 200);
   await writeFile(file, written.replace('user:anna', 'user:bert'));
-  await look('changed rules are in use');
+  await look('configuration reloaded');
   assert.equal(await pull(), 403);
 });
 

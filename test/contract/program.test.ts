@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { digestOf } from '../../src/oci/digest.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { ConfigFolder } from '../helpers/config-folder.ts';
 import { MAIN, startRealMirror } from '../helpers/real-mirror.ts';
+import { until } from '../helpers/real-processes.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
@@ -84,4 +85,38 @@ test('whatever its umask is, the server writes nothing into the cache directory 
     [],
   );
   await mirror.stop();
+});
+
+test('SIGHUP and `millpond reload` take over a changed file; mistakes are told as FILE:LINE:COL, and the old one goes on', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1');
+  const directory = await tempDir(t);
+  const settings = { watchConfig: false, upstreams: { 'docker.io': { url: upstream.url } } };
+  const mirror = await startRealMirror(t, directory, settings);
+  const file = join(directory, 'millpond.yaml');
+  const written = await readFile(file, 'utf8');
+  const server = `http://127.0.0.1:${mirror.operationsPort}`;
+  const reload = () => millpond(['reload', '--server', server]);
+  const statusOf = async (host: string) => {
+    const path = `/v2/${host}/a/b/manifests/1`;
+    return (await fetch(`http://127.0.0.1:${mirror.port}${path}`)).status;
+  };
+
+  await writeFile(file, written.replace('docker.io:', 'docker.io: {}\n  new.test:'));
+  process.kill(mirror.process.pid, 'SIGHUP');
+  await until('the reload', mirror.process, async () => (await statusOf('new.test')) === 200);
+
+  await writeFile(file, written);
+  const { exitCode, stdout } = await reload();
+  assert.equal(exitCode, 0);
+  const [first, second] = stdout.split('\n');
+  assert.equal(first, `upstreams.docker.io.url: https://registry-1.docker.io → ${upstream.url}`);
+  assert.match(second ?? '', /^upstreams\.new\.test: \{.*\} → \(not set\)$/);
+  assert.equal(await statusOf('new.test'), 404);
+
+  await writeFile(file, written.replace('docker.io:', 'docker.io: { tagTTL: 5m }\n  bad.test:'));
+  const refused = await reload();
+  assert.equal(refused.exitCode, 2);
+  assert.match(refused.stderr, /^.*millpond\.yaml:\d+:\d+: upstreams\.docker\.io\.tagTTL: /);
+  assert.equal(await statusOf('docker.io'), 200);
 });

@@ -7,6 +7,7 @@ import { directClient } from '../../src/http/registry/client-request.ts';
 import { answerErrors } from '../../src/http/registry/errors.ts';
 import type { PullState } from '../../src/http/registry/pull-state.ts';
 import { answerPulls, type PullContext } from '../../src/http/registry/pulls.ts';
+import { RequestParser } from '../../src/http/registry/routes.ts';
 import { ContentSender } from '../../src/http/server/content-sender.ts';
 import { Listener, type ListenerOptions } from '../../src/http/server/listener.ts';
 import type { FreshnessPolicy } from '../../src/mirror/freshness.ts';
@@ -71,6 +72,16 @@ export async function startRegistrySide(
   const destination = { write: (line: string) => firstLine.resolve(JSON.parse(line) as LogLine) };
   const logger = createLogger({ level: 'info', destination, now: () => 0 });
   const metrics = new Metrics({ version: 'test', processMetrics: false });
+  const routing = {
+    parser: new RequestParser({
+      defaultUpstream: UPSTREAM,
+      upstreamByHost: new Map([[UPSTREAM, UPSTREAM]]),
+      upstreamByVirtualHost: new Map(),
+    }),
+    upstreamByName: new Map([
+      [UPSTREAM, { client: { name: UPSTREAM } as Upstream, segments: 1, freshnessFor: () => FRESHNESS }],
+    ]),
+  };
   const app = new Koa<PullState>();
   app.silent = true;
   app.use(
@@ -79,15 +90,8 @@ export async function startRegistrySide(
   app.use(answerErrors());
   app.use(
     answerPulls({
-      table: {
-        defaultUpstream: UPSTREAM,
-        upstreamByHost: new Map([[UPSTREAM, UPSTREAM]]),
-        upstreamByVirtualHost: new Map(),
-      },
+      routing: () => routing,
       via: VIA,
-      upstreamByName: new Map([
-        [UPSTREAM, { client: { name: UPSTREAM } as Upstream, segments: 1, freshnessFor: () => FRESHNESS }],
-      ]),
       manifests: {
         open: answer({ digest: SHA, mediaType: OCI_INDEX, bytes: BYTES, size: BYTES.length, outcome }),
       },

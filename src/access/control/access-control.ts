@@ -48,7 +48,7 @@ export interface AccessControl {
   readonly noChallenge: NetworkList;
   /** Whether credentials are taken without TLS, too. */
   readonly insecure: boolean;
-  useRules(rules: readonly AccessRule[]): void;
+  useRules(rules: readonly AccessRule[], upstreams: UpstreamByHost): void;
   /** Writes when tokens were last used. */
   close(): Promise<void>;
 }
@@ -92,8 +92,8 @@ export async function openAccessControl(
     get rules() {
       return rules;
     },
-    useRules: (changed) => {
-      rules = new AccessRules(changed, upstreams);
+    useRules: (changed, upstreamsNow) => {
+      rules = new AccessRules(changed, upstreamsNow);
     },
     ...{ authentication, insecure: config.insecure },
     exchange: new TokenExchange(authentication, tokens),

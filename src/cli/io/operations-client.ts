@@ -8,6 +8,7 @@ import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import { getCACertificates } from 'node:tls';
+import { ConfigError, type ConfigProblem } from '../../config/errors.ts';
 import { unreadable } from './files.ts';
 import type { ServerOptions } from './options.ts';
 import type { Surroundings } from './surroundings.ts';
@@ -147,6 +148,8 @@ export class OperationsClient {
   }
 
   #refused(status: number | undefined, body: string): Error {
+    const problems = problemsIn(body);
+    if (problems !== undefined) return new ConfigError('invalid', problems);
     const message = messageIn(body);
     if (message === undefined) {
       const what = `${this.#server} answered with status ${status}, which is not an answer of Millpond's operations listener`;
@@ -177,6 +180,18 @@ async function authoritiesWith(file: string): Promise<string[]> {
   } catch (error) {
     throw unreadable(file, error);
   }
+}
+
+/** What the mirror found in its configuration file. */
+function problemsIn(body: string): ConfigProblem[] | undefined {
+  try {
+    const json: unknown = JSON.parse(body);
+    if (typeof json === 'object' && json !== null && 'problems' in json && Array.isArray(json.problems))
+      return json.problems as ConfigProblem[];
+  } catch {
+    // Leaves it to the caller, as below.
+  }
+  return undefined;
 }
 
 function messageIn(body: string): string | undefined {

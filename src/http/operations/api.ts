@@ -14,12 +14,19 @@ import type { Status } from './status.ts';
 
 const IMAGES_A_PAGE = 500;
 
+/** Its fields are the reply, but for `successful`, which becomes the status. */
+type ReloadReply =
+  | { successful: true; changes: readonly object[]; waitsForRestart: readonly string[] }
+  | { successful: false; problems: readonly object[] };
+
 export interface ApiContext {
   logger: Logger;
   status: () => Promise<Status>;
   images: Images;
   /** Finds the name of the configured upstream that a host in an image name means. */
   upstreamOf: (host: string) => string | undefined;
+  /** @returns undefined if there is no configuration file */
+  reload: () => Promise<ReloadReply | undefined>;
   /** Lasts until the next start, which uses the configuration again. */
   setSealed: (sealed: boolean) => Promise<void>;
   /** @returns undefined if a scrub is running already */
@@ -79,6 +86,18 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
       ctx.body = { sealed };
     });
   }
+
+  router.post('/reload', async (ctx) => {
+    ctx.state.permit.require(['operate']);
+    const result = await api.reload();
+    if (result === undefined)
+      throw new ApiError(409, 'nothing to reload: the mirror was started without a configuration file');
+    const { successful, ...reply } = result;
+    ctx.status = successful ? 200 : 422;
+    ctx.body = successful
+      ? reply
+      : { error: 'the configuration file has mistakes: the old configuration stays in use', ...reply };
+  });
 
   router.post('/scrub', async (ctx) => {
     ctx.state.permit.require(['operate']);

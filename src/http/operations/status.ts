@@ -1,9 +1,20 @@
 /** What `millpond status` shows. All of it is read from the metrics, so that nothing is counted twice. */
 import type { Metrics } from '../../telemetry/metrics.ts';
 
+/** Which configuration counts. */
+export interface ConfigurationStatus {
+  /** Null: the built-in defaults. */
+  file: string | null;
+  /** Null before the first reload. */
+  lastReload: { at: string; successful: boolean; problems: readonly object[] } | null;
+  /** Keys that were changed in the file and count from the next start. */
+  waitsForRestart: readonly string[];
+}
+
 export interface Status {
   version: string;
   sealed: boolean;
+  configuration: ConfigurationStatus;
   store: { bytes: number; capacityBytes: number; objects: number; evictions: number };
   /** Since the start of the process. Rates are from 0 to 1; null before the first request. */
   requests: {
@@ -28,7 +39,12 @@ const FROM_CACHE = ['hit', 'revalidated', 'stale', 'collapsed'];
 
 export async function readStatus(
   metrics: Metrics,
-  facts: { version: string; sealed: boolean; upstreams: Iterable<string> },
+  facts: {
+    version: string;
+    sealed: boolean;
+    upstreams: Iterable<string>;
+    configuration: ConfigurationStatus;
+  },
 ): Promise<Status> {
   const requests = await shares(metrics.requests);
   const bytes = await shares(metrics.responseBytes);
@@ -44,6 +60,7 @@ export async function readStatus(
   return {
     version: facts.version,
     sealed: facts.sealed,
+    configuration: facts.configuration,
     store: {
       bytes: (await value(metrics.storeBytes)) ?? 0,
       capacityBytes: (await value(metrics.storeCapacity)) ?? 0,

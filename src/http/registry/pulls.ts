@@ -20,21 +20,27 @@ import { isRead, pingHeaders, setHeaders } from './headers.ts';
 import { answerReferrers, answerTags, type ListContext } from './lists.ts';
 import { answerManifest, type ManifestContext } from './manifests.ts';
 import type { PullReply, PullState } from './pull-state.ts';
-import { noSuchRoute, type PullRequest, RequestParser, type RoutingTable } from './routes.ts';
+import { noSuchRoute, type PullRequest, type RequestParser } from './routes.ts';
+
+/** The upstreams of one configuration, and the parser that names one of them for each request. */
+export interface Routing {
+  readonly parser: RequestParser;
+  readonly upstreamByName: ReadonlyMap<string, MirroredUpstream>;
+}
 
 export interface PullContext extends ManifestContext, BlobContext, ListContext {
-  table: RoutingTable;
+  /** Asked once a request: a reload replaces it, and a request keeps what it began with. */
+  routing: () => Routing;
   /** Our own entry in `Via`. */
   via: string;
-  upstreamByName: ReadonlyMap<string, MirroredUpstream>;
   /** Absent: every client may pull everything. */
   authorizer?: Authorizer;
 }
 
 export function answerPulls(pulls: PullContext): Middleware<PullState> {
-  const parser = new RequestParser(pulls.table);
   return async (ctx) => {
     const { req, state } = ctx;
+    const { parser, upstreamByName } = pulls.routing();
     if (pulls.authorizer !== undefined) state.guarded = 'private';
     const request = parser.parse(req.url ?? '/', req.headers.host);
     if (!isRead(req.method)) {
@@ -58,7 +64,7 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
       state.rule = rule;
     }
     if (request.kind === 'ping') answerPing(ctx);
-    else await answerPull(ctx, request, pulls);
+    else await answerPull(ctx, request, upstreamByName.get(request.upstream), pulls);
   };
 }
 
@@ -68,8 +74,12 @@ function answerPing(ctx: PullReply): void {
   ctx.body = '{}';
 }
 
-async function answerPull(ctx: PullReply, request: Readonly<PullRequest>, pulls: PullContext): Promise<void> {
-  const upstream = pulls.upstreamByName.get(request.upstream);
+async function answerPull(
+  ctx: PullReply,
+  request: Readonly<PullRequest>,
+  upstream: MirroredUpstream | undefined,
+  pulls: PullContext,
+): Promise<void> {
   if (upstream === undefined)
     throw new Error(`the routing table names ${request.upstream}, which is not an upstream`);
   const { state } = ctx;

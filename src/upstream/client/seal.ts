@@ -97,7 +97,9 @@ export class SealableUpstream implements Upstream {
 
 /** Seals and unseals all upstreams together. Starts applied. */
 export class Seal {
-  readonly #upstreams: readonly SealableUpstream[];
+  #upstreams: readonly SealableUpstream[];
+  /** Upstreams that are no longer configured. Whoever still pulls from one keeps it; the seal must reach it, too. */
+  #replaced: WeakRef<SealableUpstream>[] = [];
   #applied = true;
   #lastChange: Promise<void> = Promise.resolve();
 
@@ -128,9 +130,32 @@ export class Seal {
     });
   }
 
+  /**
+   * Takes `upstreams` in place of those of before. Pulls from one that is gone go on; its connections close when they are
+   * no longer used. While the seal is lifted, the new ones are unsealed first.
+   *
+   * @throws if one cannot be unsealed: then those of before stay
+   */
+  replace(upstreams: readonly SealableUpstream[]): Promise<void> {
+    return this.#change(async () => {
+      const added = upstreams.filter((upstream) => !this.#upstreams.includes(upstream));
+      try {
+        if (!this.#applied) for (const upstream of added) await upstream.unseal();
+      } catch (error) {
+        await Promise.all(added.map((upstream) => upstream.seal()));
+        throw error;
+      }
+      const gone = this.#upstreams.filter((upstream) => !upstreams.includes(upstream));
+      const used = this.#replaced.filter((reference) => reference.deref() !== undefined);
+      this.#replaced = [...used, ...gone.map((upstream) => new WeakRef(upstream))];
+      this.#upstreams = upstreams;
+    });
+  }
+
   async #applyNow(): Promise<void> {
     this.#applied = true;
-    await Promise.all(this.#upstreams.map((upstream) => upstream.seal()));
+    const replaced = this.#replaced.flatMap((reference) => reference.deref() ?? []);
+    await Promise.all([...this.#upstreams, ...replaced].map((upstream) => upstream.seal()));
   }
 
   /** Runs one change at a time. Two at once could leave an upstream unsealed, or lose a client with its connections. */

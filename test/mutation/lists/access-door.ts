@@ -86,7 +86,7 @@ export const accessDoor: readonly Mutation[] = [
   },
   {
     file: `${CONTROL}/access-control.ts`,
-    replace: 'rules = new AccessRules(changed, upstreams);',
+    replace: 'rules = new AccessRules(changed, upstreamsNow);',
     by: 'void changed;',
     promise: 'a removed rule ends without a restart',
     tests: DOOR,
@@ -99,9 +99,9 @@ export const accessDoor: readonly Mutation[] = [
     tests: DOOR,
   },
   {
-    file: 'src/app/rule-changes.ts',
-    replace: 'access.useRules(now.rules);',
-    by: '',
+    file: 'src/app/app.ts',
+    replace: 'access?.useRules(changed.access.rules, upstreamByHost(changed));',
+    by: 'void access;',
     promise: 'changed rules are taken over',
     tests: DOOR,
   },

@@ -27,7 +27,7 @@ function setUp({ ready, broken }: { ready?: Promise<void>; broken?: string } = {
   );
   const ask = () =>
     Promise.allSettled(upstreams.map((upstream) => upstream.fetchTags(CONTEXT, REPOSITORY, '')));
-  return { seal: new Seal(upstreams), open, created: () => created, ask };
+  return { seal: new Seal(upstreams), upstreams, open, created: () => created, ask };
 }
 
 function codes(outcomes: PromiseSettledResult<unknown>[]): string[] {
@@ -77,4 +77,37 @@ test('a seal that cannot be lifted for one upstream stays applied for all', asyn
   assert.equal(seal.isApplied, true);
   assert.deepEqual(codes(await ask()), ['sealed', 'sealed']);
   assert.equal(open.size, 0);
+});
+
+test('an upstream that cannot be unsealed replaces none: those of before go on, and what was opened for it is closed', async () => {
+  const { seal, open, ask } = setUp();
+  await seal.lift();
+  const bad = setUp({ broken: 'quay.io' });
+  await assert.rejects(seal.replace(bad.upstreams), /its ca is gone/);
+  assert.equal(bad.open.size, 0);
+  assert.deepEqual(codes(await ask()), ['answered', 'answered']);
+  await seal.apply();
+  assert.equal(open.size, 0);
+});
+
+test('upstreams that were replaced go on for whoever still pulls from them, until the seal is applied', async () => {
+  const { seal, open, ask } = setUp();
+  await seal.lift();
+  const next = setUp();
+  await seal.replace(next.upstreams);
+  assert.deepEqual(codes(await ask()), ['answered', 'answered']);
+  assert.deepEqual(codes(await next.ask()), ['answered', 'answered']);
+  await seal.apply();
+  assert.deepEqual(codes(await ask()), ['sealed', 'sealed']);
+  assert.deepEqual([open.size, next.open.size], [0, 0]);
+  await seal.lift();
+  assert.deepEqual(codes(await ask()), ['sealed', 'sealed']);
+});
+
+test('upstreams that replace others under an applied seal stay sealed', async () => {
+  const { seal } = setUp();
+  const next = setUp();
+  await seal.replace(next.upstreams);
+  assert.deepEqual(codes(await next.ask()), ['sealed', 'sealed']);
+  assert.equal(next.created(), 0);
 });

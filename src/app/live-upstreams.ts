@@ -1,0 +1,96 @@
+/** The upstreams of the configuration in use. A reload replaces those that have changed; all others keep their state. */
+import { isDeepStrictEqual } from 'node:util';
+import type { Config, UpstreamConfig } from '../config/schema.ts';
+import { upstreamByHost } from '../config/upstream-names.ts';
+import type { Routing } from '../http/registry/pulls.ts';
+import { RequestParser, type RoutingTable } from '../http/registry/routes.ts';
+import { Seal, type SealableUpstream } from '../upstream/client/seal.ts';
+import { freshnessFor, sealedUpstream, type UpstreamsContext } from './upstreams.ts';
+
+interface Entry {
+  config: UpstreamConfig;
+  client: SealableUpstream;
+}
+
+export class LiveUpstreams {
+  readonly seal: Seal;
+  readonly #context: UpstreamsContext;
+  #entries: ReadonlyMap<string, Entry>;
+  #table: RoutingTable;
+  #routing: Routing;
+
+  /** Creates all upstreams, sealed. */
+  constructor(config: Config, context: UpstreamsContext) {
+    this.#context = context;
+    this.#entries = this.#entriesFor(config, new Map());
+    this.#table = routingTable(config);
+    this.#routing = routingOf(this.#table, this.#entries);
+    this.seal = new Seal(clientsOf(this.#entries));
+  }
+
+  get routing(): Routing {
+    return this.#routing;
+  }
+
+  /** The name of the upstream that a host in an image name means; undefined if none is configured. */
+  nameOf(host: string): string | undefined {
+    return this.#table.upstreamByHost.get(host);
+  }
+
+  /**
+   * Uses the upstreams of another configuration. Pulls that run from one that is gone or has changed go on as they began.
+   *
+   * @throws if a new one cannot be created, for example if its `ca` cannot be read: then nothing has changed
+   */
+  async use(config: Config): Promise<void> {
+    const before = this.#entries;
+    const entries = this.#entriesFor(config, before);
+    await this.seal.replace(clientsOf(entries));
+    this.#entries = entries;
+    this.#table = routingTable(config);
+    this.#routing = routingOf(this.#table, entries);
+    for (const upstream of before.keys()) {
+      if (!entries.has(upstream)) this.#context.metrics.forgetUpstream(upstream);
+    }
+  }
+
+  #entriesFor({ upstreams }: Config, before: ReadonlyMap<string, Entry>): Map<string, Entry> {
+    return new Map(
+      [...upstreams].map(([name, config]) => {
+        const old = before.get(name);
+        const kept = old !== undefined && isSameClient(old.config, config);
+        return [name, { config, client: kept ? old.client : sealedUpstream(name, config, this.#context) }];
+      }),
+    );
+  }
+}
+
+/** What is about mirroring or about names needs no new client, which would lose its connections, its tokens and its quota. */
+function isSameClient(before: UpstreamConfig, now: UpstreamConfig): boolean {
+  return isDeepStrictEqual(
+    { ...before, freshness: undefined, segments: undefined, hosts: undefined },
+    { ...now, freshness: undefined, segments: undefined, hosts: undefined },
+  );
+}
+
+function clientsOf(entries: ReadonlyMap<string, Entry>): SealableUpstream[] {
+  return [...entries.values()].map(({ client }) => client);
+}
+
+function routingOf(table: RoutingTable, entries: ReadonlyMap<string, Entry>): Routing {
+  const mirrored = [...entries].map(
+    ([name, { config, client }]) =>
+      [name, { client, segments: config.segments, freshnessFor: freshnessFor(config) }] as const,
+  );
+  return { parser: new RequestParser(table), upstreamByName: new Map(mirrored) };
+}
+
+function routingTable(config: Config): RoutingTable {
+  const upstreamByVirtualHost = new Map<string, string>();
+  for (const [name, { hosts }] of config.upstreams) {
+    for (const host of hosts) upstreamByVirtualHost.set(host.toLowerCase(), name);
+  }
+  const byHost = upstreamByHost(config);
+  const defaultUpstream = byHost.get(config.defaultUpstream.toLowerCase()) ?? config.defaultUpstream;
+  return { defaultUpstream, upstreamByHost: byHost, upstreamByVirtualHost };
+}
