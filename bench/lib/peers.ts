@@ -81,12 +81,14 @@ export interface MoreConfig {
   cache?: Record<string, unknown>;
   server?: Record<string, unknown>;
   access?: Record<string, unknown>;
+  /** Of the upstream that most content comes from. */
+  upstream?: Record<string, unknown>;
 }
 
 export async function startMillpond(
   { directory, upstreamPort, foreignPort }: Surroundings,
   checkout: Checkout,
-  { cache, server: more, ...sections }: MoreConfig = {},
+  { cache, server: more, upstream, ...sections }: MoreConfig = {},
 ): Promise<Server> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const config = {
@@ -96,7 +98,7 @@ export async function startMillpond(
     ...sections,
     defaultUpstream: 'upstream.test',
     upstreams: {
-      'upstream.test': { url: `http://127.0.0.1:${upstreamPort}` },
+      'upstream.test': { url: `http://127.0.0.1:${upstreamPort}`, ...upstream },
       'foreign.test': { url: `http://127.0.0.1:${foreignPort}` },
     },
   };
