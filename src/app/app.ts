@@ -23,7 +23,6 @@ import { openOperationsSide } from './operations-side.ts';
 import { openRegistrySide } from './registry-side.ts';
 import { type ConfigFile, Reloader } from './reload.ts';
 import { openStorage, type Storage } from './storage.ts';
-import { WarmSchedule } from './warm-schedule.ts';
 
 export interface AppOptions {
   config: Config;
@@ -78,7 +77,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   let reloader: Reloader | undefined;
   const operations = stack.use(
     await openOperationsSide(config, {
-      ...{ ...shared, storage, upstreams, seal, version, access },
+      ...{ ...shared, storage, upstreams, seal, version, access, fileSystem: options.fileSystem },
       draining: () => draining,
       reloader: () => reloader,
     }),
@@ -93,15 +92,14 @@ export async function startApp(options: AppOptions): Promise<App> {
   });
   logger.info({ listener: 'operations', address: operations.address }, 'listening');
   logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
-  const schedule = stack.use(new WarmSchedule(operations.warmer, clock));
-  schedule.use(config.warm);
+  operations.schedule.use(config.warm);
   const { configFile } = options;
   if (configFile !== undefined) {
     const apply = async (changed: Config) => {
       await upstreams.use(changed);
       if (changed.access !== undefined) access?.useRules(changed.access.rules, upstreamByHost(changed));
       logger.level = changed.log.level;
-      schedule.use(changed.warm);
+      operations.schedule.use(changed.warm);
     };
     const reloading = new Reloader(configFile, config, { apply, now, logger, metrics });
     reloader = reloading;

@@ -5,11 +5,12 @@ import { upstreamByHost } from '../config/upstream-names.ts';
 import type { Routing } from '../http/registry/pulls.ts';
 import { RequestParser, type RoutingTable } from '../http/registry/routes.ts';
 import { Seal, type SealableUpstream } from '../upstream/client/seal.ts';
+import type { ResilientUpstream, UpstreamCondition } from '../upstream/limits/resilience.ts';
 import { freshnessFor, sealedUpstream, type UpstreamsContext } from './upstreams.ts';
 
 interface Entry {
   config: UpstreamConfig;
-  client: SealableUpstream;
+  client: SealableUpstream<ResilientUpstream>;
 }
 
 export class LiveUpstreams {
@@ -35,6 +36,11 @@ export class LiveUpstreams {
   /** The name of the upstream that a host in an image name means; undefined if none is configured. */
   nameOf(host: string): string | undefined {
     return this.#table.upstreamByHost.get(host);
+  }
+
+  /** What is known of each upstream; undefined while it is sealed. */
+  *conditions(): Generator<[name: string, UpstreamCondition | undefined]> {
+    for (const [name, { client }] of this.#entries) yield [name, client.client?.condition()];
   }
 
   /**

@@ -1,6 +1,7 @@
 /** Opens the operations side: the listener for metrics, health and the API, and the parts that the API uses. */
 import type { AccessControl } from '../access/control/access-control.ts';
 import { isFromAnotherSite } from '../access/network/web-page.ts';
+import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
@@ -21,6 +22,7 @@ import type { LiveUpstreams } from './live-upstreams.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { Reloader } from './reload.ts';
 import type { Storage } from './storage.ts';
+import { WarmSchedule } from './warm-schedule.ts';
 
 export interface OperationsSideContext {
   storage: Storage;
@@ -30,6 +32,7 @@ export interface OperationsSideContext {
   /** Absent: everybody who reaches the listener may do everything. */
   access: AccessControl | undefined;
   version: string;
+  fileSystem: Pick<FileSystem, 'statfs'>;
   logger: Logger;
   metrics: Metrics;
   clock: Clock;
@@ -41,7 +44,7 @@ export interface OperationsSideContext {
 export interface OperationsSide extends AsyncDisposable {
   /** `host:port` as bound, or `unix:` and the path of the socket. */
   address: string;
-  warmer: Warmer;
+  schedule: WarmSchedule;
 }
 
 /** @throws the system's error if the address cannot be bound; an error of the files that `tls` names */
@@ -62,6 +65,13 @@ export async function openOperationsSide(
     sealed: () => seal.isApplied,
   });
   stack.defer(() => warmer.close());
+  const schedule = stack.use(new WarmSchedule(warmer, clock));
+  const startedAt = clock.now();
+  const { directory } = config.cache;
+  const freeBytes = async () => {
+    const found = await faults.tolerate(() => context.fileSystem.statfs(directory));
+    return found === undefined ? null : found.bavail * found.bsize;
+  };
   const { listen, tls, hosts } = config.operations;
   const certificate = await openCertificate(tls, context);
   if (certificate !== undefined) stack.use(certificate);
@@ -83,9 +93,10 @@ export async function openOperationsSide(
       const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
       return isWritable ? undefined : 'the cache directory cannot be written';
     },
-    status: () =>
+    status: async () =>
       readStatus(metrics, {
-        ...{ version, sealed: seal.isApplied, upstreams: upstreams.routing.upstreamByName.keys() },
+        ...{ version, sealed: seal.isApplied, upstreams: upstreams.conditions() },
+        ...{ startedAt, directory, warm: schedule.status, freeBytes: await freeBytes() },
         configuration: reloader()?.status ?? { file: null, lastReload: null, waitsForRestart: [] },
       }),
     reload: async () => reloader()?.reload(),
@@ -105,7 +116,7 @@ export async function openOperationsSide(
   certificate?.watch((changed) => listener.setSecureContext(changed));
   stack.defer(() => listener.drain(0));
   const open = stack.move();
-  return { address: listener.address, warmer, [Symbol.asyncDispose]: () => open.disposeAsync() };
+  return { address: listener.address, schedule, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
 function addressOf({ listen, socketMode }: Config['operations']): ListenAddress {

@@ -32,7 +32,7 @@ export function sealedUpstream(
   name: string,
   config: UpstreamConfig,
   context: UpstreamsContext,
-): SealableUpstream {
+): SealableUpstream<ResilientUpstream> {
   return new SealableUpstream(name, () => createUpstream(name, config, context));
 }
 

@@ -69,11 +69,15 @@ export class Warmer {
     });
   }
 
-  /** Does nothing while the mirror is sealed, or the same request is still running. */
-  runInBackground(request: WarmRequest): void {
-    if (this.#scheduled.has(request) || this.#context.sealed()) return;
+  /**
+   * Does nothing while the mirror is sealed, or the same request is still running. Never rejects.
+   *
+   * @returns how many images came; undefined if nothing was done, or it stopped early
+   */
+  async runInBackground(request: WarmRequest): Promise<{ images: number; failed: number } | undefined> {
+    if (this.#scheduled.has(request) || this.#context.sealed()) return undefined;
     this.#scheduled.add(request);
-    void this.#drain(request).finally(() => this.#scheduled.delete(request));
+    return this.#drain(request).finally(() => this.#scheduled.delete(request));
   }
 
   /** Stops what is running, and waits for it. Idempotent. */
@@ -82,16 +86,19 @@ export class Warmer {
     await Promise.allSettled(this.#running);
   }
 
-  async #drain(request: WarmRequest): Promise<void> {
+  async #drain(request: WarmRequest): Promise<{ images: number; failed: number } | undefined> {
     const { logger } = this.#context;
     try {
       const context: RequestContext = { id: randomUUID(), identity: { kind: 'mirror' } };
       for await (const event of this.begin(request, context)) {
-        if (event.event === 'done') logger.info(event, 'scheduled warming done');
+        if (event.event !== 'done') continue;
+        logger.info(event, 'scheduled warming done');
+        return { images: event.images, failed: event.failed };
       }
     } catch (error) {
       logger.warn({ err: error }, 'scheduled warming stopped early');
     }
+    return undefined;
   }
 
   async #warm(request: WarmRequest, context: AbortableContext, sink: EventSink<WarmEvent>): Promise<void> {

@@ -120,7 +120,7 @@ suite('the command line', () => {
     ['serve', 'now'],
     ['config', 'check', 'a.yaml'],
     ['config', 'check', '--config'],
-    ['status', '--server', '127.0.0.1:5001'],
+    ['status', '--server', 'millpond'],
     ['import', '--server', 'ftp://127.0.0.1', 'images.tar'],
   ]) {
     test(`ends with 2 and an explanation on stderr: millpond ${args.join(' ')}`, async () => {

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { request } from 'undici';
 import { type Digest, digestHex, digestOf } from '../../src/oci/digest.ts';
 import { diskUse } from '../helpers/disk-use.ts';
 import { noise, type TestImage } from '../helpers/images.ts';
-import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { errorReply, ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { startMirror, type TestMirror } from '../helpers/start-mirror.ts';
 
 interface ApiReply {
@@ -252,16 +253,69 @@ test('the status tells the store, the hit rate and each upstream', async (t) => 
   const { json } = await api(mirror, 'GET', '/status');
   assert.deepEqual(json, {
     version: 'test',
+    startedAt: '2026-01-01T00:00:00.000Z',
     sealed: false,
-    store: { bytes: 4096, capacityBytes: 50 * 2 ** 30, objects: 1, evictions: 0 },
+    configuration: { file: join(mirror.directory, 'millpond.yaml'), lastReload: null, waitsForRestart: [] },
+    store: {
+      directory: join(mirror.directory, 'data'),
+      bytes: 4096,
+      capacityBytes: 50 * 2 ** 30,
+      freeBytes: (json['store'] as { freeBytes: number }).freeBytes,
+      objects: 1,
+      evictions: 0,
+    },
     requests: {
       total: 4,
       hitRate: 0.75,
       bytes: (json['requests'] as { bytes: number }).bytes,
       byteHitRate: 0.75,
     },
-    upstreams: [{ name: 'registry.test', up: true, requests: 1, rateLimit: { limit: 100, remaining: 42 } }],
+    upstreams: [
+      {
+        ...{ name: 'registry.test', up: true, outage: null, pausedUntil: null, requests: 1 },
+        rateLimit: { limit: 100, remaining: 42, resetsAt: '2026-01-01T06:00:00.000Z' },
+      },
+    ],
+    warm: [],
   });
+});
+
+test('the status says why an upstream is down, since when, and when it is asked again; and until when a 429 holds', async (t) => {
+  const { upstream, mirror } = await setUp(t);
+  const upstreams = async () => (await api(mirror, 'GET', '/status')).json['upstreams'];
+  upstream.script({ kind: 'manifest' }, (reply) =>
+    Object.assign(reply, errorReply(429, 'TOOMANYREQUESTS', { 'Retry-After': '60' })),
+  );
+  await mirror.get('/v2/a/b/manifests/1');
+  const now = mirror.clock.now();
+  const inOneMinute = new Date(now + 60_000).toISOString();
+  assert.equal(((await upstreams()) as { pausedUntil: string }[])[0]?.pausedUntil, inOneMinute);
+  mirror.clock.advance(60_000);
+  await upstream.close();
+  await mirror.get('/v2/a/b/manifests/1');
+  const [down] = (await upstreams()) as {
+    up: boolean;
+    pausedUntil: null;
+    outage: { reason: string; since: string; retryAt: string };
+  }[];
+  assert.deepEqual([down?.up, down?.pausedUntil], [false, null]);
+  assert.match(down?.outage.reason ?? '', /cannot be reached|refused|ECONNREFUSED/);
+  const since = Date.parse(down?.outage.since ?? '');
+  assert.ok(since >= now + 60_000 && Date.parse(down?.outage.retryAt ?? '') > since);
+});
+
+test('the status shows the last result of each warm list', async (t) => {
+  const upstream = await ScriptedUpstream.start(t);
+  upstream.addImage('a/b', '1', { layers: [] });
+  const images = ['registry.test/a/b:1', 'registry.test/a/b:none'];
+  const mirror = await startMirror(t, {
+    upstreams: { 'registry.test': upstream.url },
+    warm: [{ images, every: '1h' }],
+  });
+  const warm = async () => (await api(mirror, 'GET', '/status')).json['warm'] as { last: object | null }[];
+  while ((await warm())[0]?.last === null) await setImmediate();
+  const at = new Date(mirror.clock.now()).toISOString();
+  assert.deepEqual(await warm(), [{ images, last: { at, images: 1, failed: 1 } }]);
 });
 
 async function fileOf(mirror: TestMirror, digest: Digest): Promise<string> {

@@ -1,9 +1,11 @@
 /** `millpond list` and `millpond remove`. */
-import type { Command } from 'commander';
-import { OperationsClient } from '../io/operations-client.ts';
+import { type Command, Option } from 'commander';
+import type { OperationsClient } from '../io/operations-client.ts';
 import { type ServerOptions, withServerOptions } from '../io/options.ts';
-import { humanSize, table } from '../io/output.ts';
+import { humanSize } from '../io/output.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
+import { ago, writeTable } from '../io/tables.ts';
 
 interface Image {
   name: string;
@@ -23,35 +25,52 @@ interface Removal {
   bytes: number;
 }
 
+const ORDERS = {
+  name: (a: Image, b: Image) => a.name.localeCompare(b.name, 'en'),
+  size: (a: Image, b: Image) => b.size - a.size,
+  used: (a: Image, b: Image) => b.usedAt.localeCompare(a.usedAt, 'en'),
+};
+
+interface ListOptions extends ServerOptions {
+  sort?: keyof typeof ORDERS;
+  json?: true;
+}
+
 export function addImageCommands(program: Command, surroundings: Surroundings): void {
-  const { stdout, stderr } = surroundings;
+  const { stdout, stderr, clock } = surroundings;
   withServerOptions(program.command('list'))
     .description('list cached images')
     .argument('[pattern]', 'list only images whose name matches; * matches any text', '*')
+    .addOption(
+      new Option('--sort <order>', 'by name, by size (largest first) or by last use (latest first)').choices(
+        Object.keys(ORDERS),
+      ),
+    )
     .option('--json', 'print JSON')
-    .action(async (pattern: string, options: ServerOptions & { json?: true }) => {
+    .action(async (pattern: string, options: ListOptions) => {
       const images: Image[] = [];
-      for await (const page of pages(new OperationsClient(options, surroundings), pattern))
+      for await (const page of pages(await operationsClient(options, surroundings), pattern))
         images.push(...page);
+      if (options.sort !== undefined) images.sort(ORDERS[options.sort]);
       if (options.json) {
         stdout.write(`${JSON.stringify(images, undefined, 2)}\n`);
         return;
       }
       const rows = images.map(({ name, digest, platforms, size, usedAt }) => [
         name,
-        shorten(digest),
-        platforms.join(','),
-        humanSize(size),
-        usedAt,
+        { value: digest, text: shorten(digest) },
+        { value: platforms.join(','), text: fewPlatforms(platforms) },
+        { value: String(size), text: humanSize(size) },
+        { value: usedAt, text: ago(clock.now() - Date.parse(usedAt)) },
       ]);
-      stdout.write(table([['IMAGE', 'DIGEST', 'PLATFORMS', 'SIZE', 'LAST USED'], ...rows]));
+      writeTable(stdout, ['IMAGE', 'DIGEST', 'PLATFORMS', 'SIZE', 'LAST USED'], rows);
     });
 
   withServerOptions(program.command('remove'))
     .description('remove tags or digests from the cache, with all content that no other image needs')
     .argument('<image...>', 'name of an image with its tag or digest, such as docker.io/library/alpine:3.20')
     .action(async (names: string[], options: ServerOptions) => {
-      const client = new OperationsClient(options, surroundings);
+      const client = await operationsClient(options, surroundings);
       const failed: string[] = [];
       for (const name of names) {
         try {
@@ -79,6 +98,14 @@ async function* pages(client: OperationsClient, pattern: string): AsyncGenerator
   }
 }
 
+/** An index of many platforms would leave no room for names. */
+function fewPlatforms(platforms: readonly string[]): string {
+  const [first = '', ...others] = platforms;
+  return others.length === 0 ? first : `${first} +${others.length}`;
+}
+
+/** As docker shows image ids. */
 function shorten(digest: string): string {
-  return digest.slice(0, digest.indexOf(':') + 13);
+  const hex = digest.indexOf(':') + 1;
+  return digest.slice(hex, hex + 12);
 }

@@ -1,7 +1,7 @@
 /** `millpond reload`. */
 import type { Command } from 'commander';
-import { OperationsClient } from '../io/operations-client.ts';
 import { type ServerOptions, withServerOptions } from '../io/options.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 /** The API's answer. */
@@ -18,7 +18,7 @@ export function addReloadCommand(program: Command, surroundings: Surroundings): 
     )
     .option('--json', 'print JSON')
     .action(async (options: ServerOptions & { json?: true }) => {
-      const reloaded = await new OperationsClient(options, surroundings).json('POST', '/reload');
+      const reloaded = await (await operationsClient(options, surroundings)).json('POST', '/reload');
       stdout.write(
         options.json ? `${JSON.stringify(reloaded, undefined, 2)}\n` : format(reloaded as Reloaded),
       );

@@ -1,8 +1,8 @@
 /** `millpond scrub`. */
 import type { Command } from 'commander';
-import { OperationsClient } from '../io/operations-client.ts';
 import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 export function addScrubCommand(program: Command, surroundings: Surroundings): void {
@@ -14,7 +14,7 @@ export function addScrubCommand(program: Command, surroundings: Surroundings): v
     .action(async (options: ServerOptions) => {
       const bars = new ProgressBars(stderr);
       try {
-        for await (const event of new OperationsClient(options, surroundings).events('/scrub')) {
+        for await (const event of (await operationsClient(options, surroundings)).events('/scrub')) {
           if (event.event === 'progress')
             bars.update('scrub', Number(event['bytes']), Number(event['totalBytes']));
           else bars.hide();

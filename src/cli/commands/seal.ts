@@ -1,7 +1,7 @@
 /** `millpond seal` and `millpond unseal`. */
 import type { Command } from 'commander';
-import { OperationsClient } from '../io/operations-client.ts';
 import { type ServerOptions, withServerOptions } from '../io/options.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 export function addSealCommands(program: Command, surroundings: Surroundings): void {
@@ -13,7 +13,7 @@ export function addSealCommands(program: Command, surroundings: Surroundings): v
     withServerOptions(program.command(name))
       .description(`${description}; the next start goes by the configuration again`)
       .action(async (options: ServerOptions) => {
-        await new OperationsClient(options, surroundings).json('POST', `/${name}`);
+        await (await operationsClient(options, surroundings)).json('POST', `/${name}`);
         stdout.write(`${state} until the next start\n`);
       });
   }

@@ -7,7 +7,6 @@ import type { Command } from 'commander';
 import type { Digest } from '../../oci/digest.ts';
 import { readLayout } from '../../transfer/layout/layout-reader.ts';
 import { unreadable } from '../io/files.ts';
-import { OperationsClient } from '../io/operations-client.ts';
 import {
   collect,
   type PlatformOption,
@@ -16,6 +15,7 @@ import {
   withServerOptions,
 } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 interface ExportOptions extends ServerOptions, PlatformOption {
@@ -39,7 +39,7 @@ function addExportCommand(program: Command, surroundings: Surroundings): void {
       const since: Digest[] = [];
       for (const file of options.since ?? []) since.push(...(await digestsIn(file, cwd)));
       const body = { images, platforms: options.platform ?? [], since };
-      const reply = await new OperationsClient(options, surroundings).download('/export', body);
+      const reply = await (await operationsClient(options, surroundings)).download('/export', body);
       const bars = new ProgressBars(stderr);
       try {
         const total = Number(reply.headers['millpond-content-bytes']);
@@ -73,7 +73,7 @@ function addImportCommand(program: Command, surroundings: Surroundings): void {
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
       try {
-        const client = new OperationsClient(options, surroundings);
+        const client = await operationsClient(options, surroundings);
         for await (const event of client.upload(`/import${query}`, createReadStream(path), size)) {
           const image = String(event['image']);
           if (event.event === 'progress') bars.update('import', Number(event['bytes']), size);

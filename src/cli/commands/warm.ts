@@ -3,7 +3,6 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { unreadable } from '../io/files.ts';
-import { OperationsClient } from '../io/operations-client.ts';
 import {
   type PlatformOption,
   type ServerOptions,
@@ -11,6 +10,7 @@ import {
   withServerOptions,
 } from '../io/options.ts';
 import { humanSize, ProgressBars } from '../io/output.ts';
+import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 interface WarmOptions extends ServerOptions, PlatformOption {
@@ -37,7 +37,7 @@ export function addWarmCommand(program: Command, surroundings: Surroundings): vo
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
       try {
-        for await (const { event, ...about } of new OperationsClient(options, surroundings).events(
+        for await (const { event, ...about } of (await operationsClient(options, surroundings)).events(
           '/warm',
           body,
         )) {

@@ -31,7 +31,7 @@ export class OperationsClient {
   #authorities: Promise<string[]> | undefined;
 
   constructor(
-    { server, token, ca }: ServerOptions,
+    { server, token, ca }: ServerOptions & { server: string },
     { environment, cwd }: Pick<Surroundings, 'environment' | 'cwd'>,
   ) {
     this.#server = server;

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Surroundings } from './surroundings.ts';
 
-const DEFAULT_SERVER = 'http://127.0.0.1:5001';
+export const DEFAULT_SERVER = 'http://127.0.0.1:5001';
 
 export interface ConfigOption {
   config?: string;
@@ -20,11 +20,18 @@ export function chosenConfigFile(options: ConfigOption, { environment }: Surroun
   return options.config ?? (environment['MILLPOND_CONFIG'] || undefined);
 }
 
-export interface ServerOptions {
+export interface ServerOptions extends ConfigOption {
   /** A URL without a slash at its end, or `unix:` and the path of a socket. */
-  server: string;
+  server?: string;
   token?: string;
   ca?: string;
+}
+
+/** Also takes `host:port`. @returns undefined if it is no address */
+export function parseServer(text: string): string | undefined {
+  if (/^unix:./.test(text)) return text;
+  const url = /^(\[[\da-fA-F:.]+\]|[\w.-]+):\d+$/.test(text) ? `http://${text}` : text;
+  return /^https?:$/.test(URL.parse(url)?.protocol ?? '') ? url.replace(/\/+$/, '') : undefined;
 }
 
 /** How to reach a running mirror, and the token that it may ask for. */
@@ -32,15 +39,15 @@ export function withServerOptions(command: Command): Command {
   return command
     .option(
       '--server <url>',
-      'operations listener of the running mirror: http://, https:// or unix:/path/of/socket',
+      `operations listener of the running mirror: host:port, http://, https:// or unix:/path/of/socket (default: $MILLPOND_SERVER, else that of the configuration, else ${DEFAULT_SERVER})`,
       (text) => {
-        if (/^unix:./.test(text)) return text;
-        if (/^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text.replace(/\/+$/, '');
-        const forms = `an http:// or https:// URL, such as ${DEFAULT_SERVER}, or unix: and a path`;
+        const server = parseServer(text);
+        if (server !== undefined) return server;
+        const forms = `host:port, an http:// or https:// URL, such as ${DEFAULT_SERVER}, or unix: and a path`;
         throw new InvalidArgumentError(`It must be ${forms}.`);
       },
-      DEFAULT_SERVER,
     )
+    .option('-c, --config <file>', 'configuration file of the mirror, which names the listener')
     .option(
       '--token <token>',
       'token of the mirror (default: $MILLPOND_TOKEN, which is better: everybody on this machine can read a command line)',

@@ -71,7 +71,9 @@ export class ProgressBars {
   }
 }
 
-function isTerminal(output: TextOutput): output is TextOutput & NodeJS.WritableStream {
+export function isTerminal(
+  output: TextOutput,
+): output is TextOutput & NodeJS.WritableStream & { columns?: number } {
   return output instanceof Object && 'isTTY' in output && output.isTTY === true;
 }
 

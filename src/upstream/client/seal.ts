@@ -13,14 +13,19 @@ import type {
 } from '../upstream.ts';
 
 /** An upstream whose client exists only while the seal is lifted. */
-export class SealableUpstream implements Upstream {
+export class SealableUpstream<Client extends Upstream = Upstream> implements Upstream {
   readonly name: string;
-  readonly #createClient: () => Promise<Upstream>;
-  #client: Upstream | undefined;
+  readonly #createClient: () => Promise<Client>;
+  #client: Client | undefined;
 
-  constructor(name: string, createClient: () => Promise<Upstream>) {
+  constructor(name: string, createClient: () => Promise<Client>) {
     this.name = name;
     this.#createClient = createClient;
+  }
+
+  /** Undefined while sealed. */
+  get client(): Client | undefined {
+    return this.#client;
   }
 
   /** @throws what creating the client throws */

@@ -16,6 +16,15 @@ export interface BreakerContext {
   random: () => number;
 }
 
+/** Times are milliseconds since the epoch. */
+export interface Outage {
+  /** What the last request met. */
+  reason: string;
+  since: number;
+  /** When the next request is sent, at the earliest. */
+  retryAt: number;
+}
+
 export class Breaker {
   readonly #upstream: string;
   readonly #context: BreakerContext;
@@ -23,6 +32,7 @@ export class Breaker {
   #cooldownMs = FIRST_COOLDOWN_MS;
   /** Milliseconds since the epoch; undefined while the breaker is closed. */
   #openUntil: number | undefined;
+  #opened: { reason: string; since: number } | undefined;
 
   /** @param upstream its name, for errors and log lines */
   constructor(upstream: string, context: BreakerContext) {
@@ -32,6 +42,12 @@ export class Breaker {
 
   get isOpen(): boolean {
     return this.#openUntil !== undefined;
+  }
+
+  /** Undefined while the breaker is closed. */
+  get outage(): Outage | undefined {
+    if (this.#openUntil === undefined || this.#opened === undefined) return undefined;
+    return { ...this.#opened, retryAt: this.#openUntil };
   }
 
   /**
@@ -59,6 +75,7 @@ export class Breaker {
     this.#failures = 0;
     this.#cooldownMs = FIRST_COOLDOWN_MS;
     this.#openUntil = undefined;
+    this.#opened = undefined;
   }
 
   /** Counts an outage. The third in a row opens the breaker. So does one timeout, because a client waited for it. */
@@ -73,6 +90,7 @@ export class Breaker {
         { requestId, err: error, upstream: this.#upstream },
         'upstream does not answer: requests to it stop for some seconds',
       );
+    this.#opened = { reason: error.message, since: this.#opened?.since ?? clock.now() };
     this.#openUntil = clock.now() + this.#cooldownMs * (0.75 + random() / 4);
   }
 }

@@ -21,6 +21,13 @@ export class PullQuota {
     if (remaining !== undefined) this.#last = { remaining, at: this.#clock.now(), windowMs };
   }
 
+  /** When upstream allows more pulls, at the latest: milliseconds since the epoch. Undefined: not told, or over. */
+  get windowEnd(): number | undefined {
+    if (this.#last === undefined) return undefined;
+    const end = this.#last.at + this.#last.windowMs;
+    return end > this.#clock.now() ? end : undefined;
+  }
+
   /** @returns the pulls left and the longest time until there are more; undefined while more are left than reserved */
   shortage(): { remaining: number; leftMs: number } | undefined {
     if (this.#last === undefined || this.#last.remaining > this.#reserve) return undefined;

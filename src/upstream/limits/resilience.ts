@@ -23,7 +23,7 @@ import type {
   ManifestHead,
   Upstream,
 } from '../upstream.ts';
-import { Breaker, type BreakerContext } from './breaker.ts';
+import { Breaker, type BreakerContext, type Outage } from './breaker.ts';
 import type { PullQuota } from './pull-quota.ts';
 
 const RETRIES = 2;
@@ -33,6 +33,16 @@ export interface ResilienceContext extends BreakerContext {
   metrics: Metrics;
   /** Absent: the pulls of this upstream are not limited. */
   quota?: PullQuota;
+}
+
+/** Times are milliseconds since the epoch. */
+export interface UpstreamCondition {
+  /** Why none of its URLs gets requests now. */
+  outage: Outage | undefined;
+  /** Until then requests of some kind are not sent, because of a 429. */
+  pausedUntil: number | undefined;
+  /** End of the window of its pull limit. */
+  limitEndsAt: number | undefined;
 }
 
 export class ResilientUpstream implements Upstream {
@@ -92,6 +102,16 @@ export class ResilientUpstream implements Upstream {
     query: ListQuery,
   ): Promise<FetchedReferrers | undefined> {
     return this.#ask(context, 'referrers', (to) => to.fetchReferrers(context, repository, digest, query));
+  }
+
+  condition(): UpstreamCondition {
+    const outages = this.#endpoints.map(({ breaker }) => breaker.outage);
+    const pausedUntil = Math.max(0, ...this.#heldByKind.values());
+    return {
+      outage: outages.includes(undefined) ? undefined : outages[0],
+      pausedUntil: pausedUntil > this.#context.clock.now() ? pausedUntil : undefined,
+      limitEndsAt: this.#context.quota?.windowEnd,
+    };
   }
 
   async close(): Promise<void> {
