@@ -105,7 +105,10 @@ suite('the configuration', () => {
   test('the output of config print is a configuration with the same output', async () => {
     const printed = await run(['config', 'print', '--config', 'good.yaml']);
     await folder.write('printed.yaml', printed.stdout);
-    assert.deepEqual(await run(['config', 'print', '--config', 'printed.yaml']), printed);
+    const again = await run(['config', 'print', '--config', 'printed.yaml']);
+    const values = ({ stdout }: Outcome) => stdout.replace(/ +# \S+$/gm, '');
+    assert.equal(values(again), values(printed));
+    assert.match(values(printed), /^sealed: true$/m);
   });
 });
 
