@@ -14,11 +14,13 @@ export interface SyntaxProblem extends Position {
 export class YamlSource {
   /** The content: `null` if the file is empty, `undefined` if it is not valid YAML. */
   readonly data: unknown;
+  readonly text: string;
   readonly #problems: SyntaxProblem[];
   readonly #lines = new LineCounter();
   readonly #document;
 
   constructor(text: string) {
+    this.text = text;
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, stringKeys: true });
     const { errors, warnings } = this.#document;
     // Keeps the first of several problems at one place: the parser reports others that only follow from it.
