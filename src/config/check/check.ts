@@ -9,7 +9,7 @@ import { accessWarnings, upstreamWarnings } from './upstream-warnings.ts';
 import { valueWarnings } from './value-warnings.ts';
 import { WARNING_NAMES, type Warning, type WarningName, warning } from './warning.ts';
 
-export interface PlacedWarning extends ConfigProblem {
+interface PlacedWarning extends ConfigProblem {
   name: WarningName;
 }
 

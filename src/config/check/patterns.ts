@@ -1,11 +1,10 @@
 /** Compares patterns in which `*` stands for any text. */
+import { imagePattern } from '../../oci/reference.ts';
 
-/** Stands for any text: no pattern can have it. */
-const ANY = '\0';
-
-/** Whether `pattern` matches everything that `other` matches. */
+/**
+ * Whether `pattern` matches everything that `other` matches. The `*` of `other` is a letter like any other here, and no
+ * name has it: only a `*` of `pattern` can match it, which then matches whatever may stand there.
+ */
 export function covers(pattern: string, other: string): boolean {
-  const parts = pattern.split('*').map((part) => part.replace(/[\\^$.+?()[\]{}|]/g, '\\$&'));
-  // Only a * can match ANY, and that * then matches whatever may stand there.
-  return new RegExp(`^${parts.join('.*')}$`, 's').test(other.replaceAll('*', ANY));
+  return imagePattern(pattern).test(other);
 }
