@@ -55,11 +55,20 @@ export class ConfigSources {
   /** `millpond.yaml:12`, the name of a variable, or `default`. */
   originOf(path: Issue['path']): string {
     const line = this.yaml.find(path, 'key')?.line;
-    return this.#nameOf(path) ?? (line === undefined ? 'default' : `${this.name}:${line}`);
+    // A secret is printed in place of the map that says where it is, which a variable may have made.
+    const variable = this.#nameOf(path) ?? this.#namesBelow(path)[0];
+    return variable ?? (line === undefined ? 'default' : `${this.name}:${line}`);
   }
 
   #nameOf(path: Issue['path']): string | undefined {
     return this.#overrides?.nameByPath.get(formatPath(path));
+  }
+
+  /** The variables that set a key in this section. */
+  #namesBelow(section: Issue['path']): string[] {
+    return [...(this.#overrides?.nameByPath ?? [])]
+      .filter(([key]) => key.startsWith(`${formatPath(section)}.`))
+      .map(([, name]) => name);
   }
 
   /** The variable that sets the value, or would set it if it is missing in a section that only variables have made. */
@@ -67,10 +76,8 @@ export class ConfigSources {
     const set = this.#nameOf(path);
     if (set !== undefined || this.#overrides === undefined) return set;
     const section = path.slice(0, -1);
-    const isMade = [...this.#overrides.nameByPath.keys()].some((key) =>
-      key.startsWith(`${formatPath(section)}.`),
-    );
-    if (!isMade || this.yaml.find(section, 'key') !== undefined) return undefined;
+    if (this.#namesBelow(section).length === 0 || this.yaml.find(section, 'key') !== undefined)
+      return undefined;
     return this.#overrides.knownByPath.get(formatPath(path));
   }
 

@@ -184,6 +184,7 @@ test('every value says where it comes from', async () => {
     'cache:\n  maxSize: 1GiB\n  pin: [a.example/*]\nupstreams:\n  docker.io:\n',
     {
       MILLPOND_CACHE_MAX_SIZE: '2GiB',
+      MILLPOND_ACCESS_SIGNING_KEY_FILE: 'certificate.pem',
     },
   );
   const origins = [
@@ -192,6 +193,14 @@ test('every value says where it comes from', async () => {
     ['cache', 'keepFree'],
     ['upstreams', 'docker.io', 'url'],
     ['sealed'],
+    ['access', 'signingKey'],
   ].map((path) => sources.originOf(path));
-  assert.deepEqual(origins, ['MILLPOND_CACHE_MAX_SIZE', 'm.yaml:3', 'default', 'default', 'default']);
+  assert.deepEqual(origins, [
+    'MILLPOND_CACHE_MAX_SIZE',
+    'm.yaml:3',
+    'default',
+    'default',
+    'default',
+    'MILLPOND_ACCESS_SIGNING_KEY_FILE',
+  ]);
 });
