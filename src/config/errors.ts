@@ -2,13 +2,16 @@
 
 /** One mistake and its place. */
 export interface ConfigProblem {
-  /** The name of the file as the user gave it. */
+  /** The name of the file as the user gave it, or `environment`. */
   file: string;
-  /** The first line is 1. */
+  /** The first line is 1; 0: the environment, which has no lines. */
   line: number;
-  /** The first column is 1. */
+  /** The first column is 1; 0: the environment. */
   col: number;
-  /** Keys joined by dots, such as `upstreams.ghcr.io.freshness.tagTtl`; empty if the problem is the file itself. */
+  /**
+   * Keys joined by dots, such as `upstreams.ghcr.io.freshness.tagTtl`; empty if the problem is the file itself. In the
+   * environment, the name of the variable.
+   */
   path: string;
   message: string;
 }
@@ -28,9 +31,13 @@ export class ConfigError extends Error {
   }
 }
 
-/** `FILE:LINE:COL: path: message`: editors and CI systems turn this form into a link. */
+/**
+ * `FILE:LINE:COL: path: message`: editors and CI systems turn this form into a link. Of a variable,
+ * `environment: NAME: message`.
+ */
 export function formatProblem({ file, line, col, path, message }: ConfigProblem): string {
-  return `${file}:${line}:${col}: ${path === '' ? '' : `${path}: `}${message}`;
+  const place = line === 0 ? file : `${file}:${line}:${col}`;
+  return `${place}: ${path === '' ? '' : `${path}: `}${message}`;
 }
 
 export type SecretErrorCode = 'missing' | 'empty' | 'unreadable';

@@ -1,9 +1,12 @@
 /** Mistakes of the two listeners that the schema cannot express. */
+import { isIPv4, isIPv6 } from 'node:net';
+import { formatListen, type ListenAddress } from './fields/addresses.ts';
 import type { Issue } from './file/raw.ts';
 import type { Config } from './schema.ts';
 
-/** Keys of a listener that need each other. */
-export function listenerIssues({ server, operations }: Config): Issue[] {
+/** @param isWritten whether a key is set by the user: the place of a mistake of two keys is that of one of these */
+export function listenerIssues(config: Config, isWritten: (path: Issue['path']) => boolean): Issue[] {
+  const { server, operations } = config;
   const issues: Issue[] = [];
   for (const [side, { tls }] of Object.entries({ server, operations })) {
     if (tls === undefined || tls.clientCa !== undefined) continue;
@@ -20,5 +23,32 @@ export function listenerIssues({ server, operations }: Config): Issue[] {
     const message = 'needs trustedProxies: add the address of the nginx, such as 127.0.0.1';
     issues.push({ path: ['server', 'accelRedirect'], part: 'key', message });
   }
+  issues.push(...overlapIssues(config, isWritten));
   return issues;
+}
+
+function overlapIssues({ server, operations }: Config, isWritten: (path: Issue['path']) => boolean): Issue[] {
+  const { listen } = operations;
+  if ('socket' in listen || !overlap(server.listen, listen)) return [];
+  const here = isWritten(['operations', 'listen']) ? 'operations' : 'server';
+  const other =
+    here === 'server'
+      ? `operations.listen, ${formatListen(listen)}`
+      : `server.listen, ${formatListen(server.listen)}`;
+  const message = `cannot be opened beside ${other}: give one of the two another port`;
+  return [{ path: [here, 'listen'], part: 'value', message }];
+}
+
+/** Whether no two sockets can have these addresses at the same time, as far as their text tells. */
+function overlap(a: ListenAddress, b: ListenAddress): boolean {
+  // Port 0 is any free one.
+  if (a.port !== b.port || a.port === 0) return false;
+  const hosts = [plainHost(a.host), plainHost(b.host)];
+  if (hosts[0] === hosts[1] || hosts.includes('::')) return true; // :: takes IPv4, too
+  return hosts.includes('0.0.0.0') && hosts.every(isIPv4);
+}
+
+/** One spelling of an IPv6 address. */
+function plainHost(host: string): string {
+  return isIPv6(host) ? new URL(`http://[${host}]`).hostname.slice(1, -1) : host.toLowerCase();
 }

@@ -1,6 +1,7 @@
-/** Loads a configuration file: the result is a {@link Config}, or a {@link ConfigError} with all mistakes at once. */
+/** Loads a configuration: the result is a {@link Config}, or a {@link ConfigError} with all mistakes at once. */
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { settingsIn } from './environment/names.ts';
 import { ConfigError, type ConfigProblem } from './errors.ts';
 import { nameIssues } from './file/names.ts';
 import { withPresets } from './file/presets.ts';
@@ -11,60 +12,73 @@ import { listenerIssues } from './listener-issues.ts';
 import { makePathsAbsolute, referenceIssues } from './references.ts';
 import { type Config, configSchema } from './schema.ts';
 import { type Environment, whyUnreadable } from './secrets.ts';
+import { ConfigSources } from './sources.ts';
 
 export interface LoadOptions {
   /** The YAML file; `undefined` means the built-in defaults. */
   file?: string | undefined;
-  /** The folder that `file` and the relative paths in it start from. */
+  /** The folder that relative paths start from, and `file` too. */
   cwd: string;
-  /** If given, the environment variables and files that the configuration names are checked, too. */
+  /** Its variables `MILLPOND_…` come before the file. The variables and files that the configuration names are checked. */
   environment?: Environment;
-  /** Called for what can be used, but lets in more than was meant, or less. In the order of the file. */
-  warn?: (warning: ConfigProblem) => void;
+  /** True: does not check what the configuration names. For commands that need none of it. */
+  ignoreReferences?: boolean;
 }
 
-/** @throws {ConfigError} the file cannot be read, or it has mistakes */
-export async function loadConfig({ file, cwd, environment, warn }: LoadOptions): Promise<Config> {
-  const source = new YamlSource(file === undefined ? '' : await readConfigFile(file, cwd));
-  const problemAt = (position: { line: number; col: number }, path: Issue['path'], message: string) => ({
-    file: file ?? 'built-in defaults',
-    line: position.line,
-    col: position.col,
-    path: formatPath(path),
-    message,
-  });
-  const problems = source.problems.map(({ message, ...position }) => problemAt(position, [], message));
-  if (source.data === undefined) throw new ConfigError('syntax', problems.sort(byPosition));
+export interface LoadedConfig {
+  config: Config;
+  sources: ConfigSources;
+  /** What the config was made of, with absolute paths, but for that of the cache directory. */
+  data: unknown;
+}
 
-  const data = withPresets(source.data);
+/** @throws {ConfigError} the file cannot be read, or there are mistakes in it or in variables */
+export async function loadConfig(options: LoadOptions): Promise<Config> {
+  return (await loadWithSources(options)).config;
+}
+
+/** As {@link loadConfig}, for those who must say where a value comes from. @throws {ConfigError} */
+export async function loadWithSources(options: LoadOptions): Promise<LoadedConfig> {
+  const { cwd, environment } = options;
+  const { data, sources } = await read(options);
   makePathsAbsolute(data, cwd);
   const parsed = configSchema.safeParse(data);
   const issues = parsed.success ? [] : schemaIssues(configSchema, parsed.error);
   const others = nameIssues(data);
-  if (environment !== undefined) others.push(...(await referenceIssues(data, environment)));
+  if (environment !== undefined && options.ignoreReferences !== true)
+    others.push(...(await referenceIssues(data, environment)));
   // Reports a value that the schema refuses only once: other mistakes at the same place follow from that.
   const misshapen = new Set(issues.map(({ path }) => formatPath(path)));
   issues.push(...others.filter(({ path }) => !misshapen.has(formatPath(path))));
+  if (parsed.success) issues.push(...(await relatedIssues(parsed.data, sources)));
 
-  const placed = ({ path, part, message }: Issue) => problemAt(source.locate(path, part), path, message);
-  problems.push(...issues.map(placed));
-  if (parsed.success) {
-    const { errors, warnings } = await relatedIssues(parsed.data);
-    problems.push(...errors.map(placed));
-    if (problems.length === 0 && warn !== undefined) warnings.map(placed).sort(byPosition).forEach(warn);
-  }
+  const problems = [...sources.problems, ...issues.map((issue) => sources.problem(issue))];
   if (!parsed.success || problems.length > 0) throw new ConfigError('invalid', problems.sort(byPosition));
   const { cache } = parsed.data;
-  return { ...parsed.data, cache: { ...cache, directory: resolve(cwd, cache.directory) } };
+  const config = { ...parsed.data, cache: { ...cache, directory: resolve(cwd, cache.directory) } };
+  return { config, sources, data };
+}
+
+/** The data of file and variables. @throws {ConfigError} */
+async function read({ file, cwd, environment }: LoadOptions): Promise<Omit<LoadedConfig, 'config'>> {
+  const yaml = new YamlSource(file === undefined ? '' : await readConfigFile(file, cwd));
+  if (yaml.data === undefined)
+    throw new ConfigError('syntax', new ConfigSources(file, yaml, undefined).problems.sort(byPosition));
+  const ofFile = withPresets(yaml.data);
+  const settings = settingsIn(environment ?? {});
+  if (settings.length === 0) return { data: ofFile, sources: new ConfigSources(file, yaml, undefined) };
+  // Loaded only where there are such variables: most servers have none.
+  const { override } = await import('./environment/overrides.ts');
+  const overrides = override(ofFile, settings, configSchema);
+  return { data: overrides.data, sources: new ConfigSources(file, yaml, overrides) };
 }
 
 /** Mistakes of keys that need each other. */
-async function relatedIssues(config: Config): Promise<{ errors: Issue[]; warnings: Issue[] }> {
-  const errors = listenerIssues(config);
-  if (config.access === undefined) return { errors, warnings: [] };
+async function relatedIssues(config: Config, sources: ConfigSources): Promise<Issue[]> {
+  const ofListeners = listenerIssues(config, (path) => sources.isWritten(path));
+  if (config.access === undefined) return ofListeners;
   // Loaded only where there is access control.
-  const ofAccess = (await import('./access-issues.ts')).accessIssues(config);
-  return { errors: [...errors, ...ofAccess.errors], warnings: ofAccess.warnings };
+  return [...ofListeners, ...(await import('./access-issues.ts')).accessIssues(config).errors];
 }
 
 async function readConfigFile(file: string, cwd: string): Promise<string> {
@@ -76,6 +90,7 @@ async function readConfigFile(file: string, cwd: string): Promise<string> {
   }
 }
 
-function byPosition(a: ConfigProblem, b: ConfigProblem): number {
+/** In the order of the file, after the environment. */
+export function byPosition(a: ConfigProblem, b: ConfigProblem): number {
   return a.line - b.line || a.col - b.col;
 }

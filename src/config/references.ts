@@ -2,10 +2,12 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { SecretError } from './errors.ts';
+import { isOfShell } from './fields/paths.ts';
 import { type Issue, isRaw } from './file/raw.ts';
 import { type Environment, Secret, whyUnreadable } from './secrets.ts';
 
-type Kind = 'file' | 'secret file' | 'secret variable';
+/** A private file holds secrets beside other things, or in a form of its own. A secret file holds one and nothing else. */
+type Kind = 'file' | 'private file' | 'secret file' | 'secret variable';
 
 interface Reference {
   /** `*` stands for each entry of a list or map. */
@@ -20,35 +22,40 @@ const UPSTREAM_REFERENCES: readonly Reference[] = [
   { path: ['credentials', 'password', 'file'], kind: 'secret file' },
   { path: ['credentials', 'identityToken', 'env'], kind: 'secret variable' },
   { path: ['credentials', 'identityToken', 'file'], kind: 'secret file' },
-  { path: ['credentials', 'dockerConfig'], kind: 'file' },
+  { path: ['credentials', 'dockerConfig'], kind: 'private file' },
   { path: ['proxy', 'password', 'env'], kind: 'secret variable' },
   { path: ['proxy', 'password', 'file'], kind: 'secret file' },
   { path: ['ca'], kind: 'file' },
   { path: ['clientCertificate', 'cert'], kind: 'file' },
-  { path: ['clientCertificate', 'key'], kind: 'file' },
+  { path: ['clientCertificate', 'key'], kind: 'private file' },
 ];
 
-const TLS_FILES = ['certificate', 'key', 'clientCa', 'clientCrl'];
+const TLS_FILES: readonly Reference[] = [
+  { path: ['certificate'], kind: 'file' },
+  { path: ['key'], kind: 'private file' },
+  { path: ['clientCa'], kind: 'file' },
+  { path: ['clientCrl'], kind: 'file' },
+];
 
 /** All keys that name a file or a variable. */
 const REFERENCES: readonly Reference[] = [
   ...UPSTREAM_REFERENCES.map(({ path, kind }) => ({ path: ['upstreams', '*', ...path], kind })),
   ...['server', 'operations'].flatMap((side) =>
-    TLS_FILES.map((key): Reference => ({ path: [side, 'tls', key], kind: 'file' })),
+    TLS_FILES.map(({ path, kind }) => ({ path: [side, 'tls', ...path], kind })),
   ),
-  { path: ['access', 'users', 'htpasswd'], kind: 'file' },
-  { path: ['access', 'tokens'], kind: 'file' },
-  { path: ['access', 'signingKey', 'file'], kind: 'file' },
+  { path: ['access', 'users', 'htpasswd'], kind: 'private file' },
+  { path: ['access', 'tokens'], kind: 'private file' },
+  { path: ['access', 'signingKey', 'file'], kind: 'private file' },
   { path: ['access', 'oidc', '*', 'jwks'], kind: 'file' },
   { path: ['access', 'oidc', '*', 'ca'], kind: 'file' },
-  { path: ['access', 'oidc', '*', 'token', 'file'], kind: 'file' },
+  { path: ['access', 'oidc', '*', 'token', 'file'], kind: 'private file' },
 ];
 
 /** Makes the paths absolute, except that of the cache directory. Changes `data`. */
 export function makePathsAbsolute(data: unknown, cwd: string): void {
   for (const { kind, holder, key, name } of references(data)) {
-    // Leaves an empty path to the schema, which refuses it: made absolute, it would be `cwd`.
-    if (kind !== 'secret variable' && name !== '') holder[key] = resolve(cwd, name);
+    // Leaves to the schema what it refuses. Made absolute, an empty path would be `cwd`, and `~` a folder in it.
+    if (kind !== 'secret variable' && name !== '' && !isOfShell(name)) holder[key] = resolve(cwd, name);
   }
 }
 
@@ -57,7 +64,7 @@ export async function referenceIssues(data: unknown, environment: Environment): 
   const issues: Issue[] = [];
   for (const { path, kind, name } of references(data)) {
     try {
-      if (kind === 'file') await readFile(name);
+      if (kind === 'file' || kind === 'private file') await readFile(name);
       else await new Secret(kind === 'secret file' ? { file: name } : { env: name }, environment).read();
     } catch (error) {
       const message =
@@ -66,6 +73,13 @@ export async function referenceIssues(data: unknown, environment: Environment): 
     }
   }
   return issues;
+}
+
+/** The files with secrets. @param data with absolute paths */
+export function secretFiles(data: unknown): { path: PropertyKey[]; file: string }[] {
+  return [...references(data)]
+    .filter(({ kind }) => kind === 'private file' || kind === 'secret file')
+    .map(({ path, name }) => ({ path, file: name }));
 }
 
 function* references(data: unknown) {

@@ -47,6 +47,22 @@ test('the program ends with the exit code of the command, and writes errors to s
   });
 });
 
+test('a server takes its settings from the environment, before those of its file', async (t) => {
+  const variables = { MILLPOND_LOG_ACCESS: 'none', MILLPOND_OPERATIONS_HOSTS: '', MILLPOND_SEALED: 'true' };
+  const mirror = await startRealMirror(t, await tempDir(t), { sealed: false }, variables);
+  const status = await fetch(`http://127.0.0.1:${mirror.operationsPort}/api/status`);
+  assert.equal(((await status.json()) as { sealed: boolean }).sealed, true);
+  await mirror.stop();
+});
+
+test('a server does not start with a variable that means no key', async () => {
+  assert.deepEqual(await millpond(['serve', '--config', 'good.yaml'], { MILLPOND_CACHE_MAXSIZE: '1GiB' }), {
+    exitCode: 2,
+    stdout: '',
+    stderr: 'environment: MILLPOND_CACHE_MAXSIZE: means no key; did you mean MILLPOND_CACHE_MAX_SIZE?\n',
+  });
+});
+
 test('--version prints the version of the package', async () => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'));
   assert.deepEqual(await millpond(['--version']), { exitCode: 0, stdout: `${version}\n`, stderr: '' });

@@ -23,6 +23,7 @@ import {
   protectCacheDirectory,
 } from '../store/file-modes.ts';
 import type { FileSystem } from '../store/file-system.ts';
+import { whyNotOurs } from '../store/own-directory.ts';
 import type { Contents } from './inventory.ts';
 
 const FORMAT = 1;
@@ -47,7 +48,7 @@ interface Surroundings {
 }
 
 /**
- * @throws {StorageError} its format is newer, another server uses it, or the disk fails
+ * @throws {StorageError} its format is newer, it holds something else, another server uses it, or the disk fails
  * @throws {CacheGroupError} the process is not in the group
  */
 export async function openCacheDirectory(
@@ -56,6 +57,7 @@ export async function openCacheDirectory(
 ): Promise<CacheDirectory> {
   const { fileSystem: fs, store, logger, group } = surroundings;
   const pidFile = join(directory, 'pid');
+  await requireOwn(directory, fs);
   await makeCacheDirectory(directory, fs, group);
   const known = await knowsFormat(directory, fs);
   const opened = await openIndex(directory, pidFile, surroundings);
@@ -89,6 +91,14 @@ export async function openCacheDirectory(
     if (error instanceof StorageError || error instanceof CacheGroupError) throw error;
     throw new StorageError('open', error);
   }
+}
+
+/** Comes before everything: opening a directory closes it to other users, and that must not happen to somebody's home. */
+async function requireOwn(directory: string, fs: FileSystem): Promise<void> {
+  const reason = await whyNotOurs(directory, fs);
+  if (reason === undefined) return;
+  const cause = Object.assign(new Error('not a cache directory'), { code: 'FOREIGN' });
+  throw new StorageError('open', cause, `: ${directory} ${reason}`);
 }
 
 /**

@@ -16,7 +16,7 @@ interface ExplainOptions extends ConfigOption {
 }
 
 export function addAccessCommands(program: Command, surroundings: Surroundings): void {
-  const { cwd, stdout } = surroundings;
+  const { cwd, environment, stdout } = surroundings;
   const access = program.command('access').description('look into the rules of access control');
   withConfigOption(access.command('explain'))
     .description(
@@ -46,7 +46,10 @@ export function addAccessCommands(program: Command, surroundings: Surroundings):
       if (question === undefined || asked.length > 1)
         command.error('error: give one of --pull, --operate and --observe');
       const { right, image } = question;
-      const config = await loadConfig({ file: chosenConfigFile(options, surroundings), cwd });
+      const config = await loadConfig({
+        file: chosenConfigFile(options, surroundings),
+        ...{ cwd, environment, ignoreReferences: true },
+      });
       // Loaded only here: other commands need no access control.
       const { explainAccess, UsageError } = await import('../access/explain.ts');
       try {

@@ -122,9 +122,12 @@ function tokenFiles() {
 }
 
 async function lastUsesOfServer(options: ConfigOption, surroundings: Surroundings): Promise<string> {
-  const { cwd } = surroundings;
+  const { cwd, environment } = surroundings;
   const { LAST_USES_FILE } = await import('../../access/credentials/tokens/last-uses.ts');
-  const { cache } = await loadConfig({ file: chosenConfigFile(options, surroundings), cwd });
+  const { cache } = await loadConfig({
+    file: chosenConfigFile(options, surroundings),
+    ...{ cwd, environment, ignoreReferences: true },
+  });
   return join(cache.directory, LAST_USES_FILE);
 }
 

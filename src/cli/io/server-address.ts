@@ -29,7 +29,7 @@ async function serverOf(options: ServerOptions, surroundings: Surroundings): Pro
     );
   }
   const file = chosenConfigFile(options, surroundings);
-  return file === undefined ? DEFAULT_SERVER : addressIn(await loadConfig({ file, cwd }));
+  return addressIn(await loadConfig({ file, cwd, environment, ignoreReferences: true }));
 }
 
 /** The listener's own address; of one that listens on all addresses, that of this machine. */

@@ -20,12 +20,14 @@ export function listenAddress() {
 export function socketOrAddress() {
   const what = 'a host and a port, such as 127.0.0.1:5001, or unix: and the path of a socket';
   const parse = (text: string): ListenAddress | { socket: string } | undefined => {
-    const [, socket] = /^unix:([^\0]+)$/.exec(text) ?? [];
+    const [, socket] = /^unix:([^\0~][^\0]*)$/.exec(text) ?? [];
     return socket === undefined ? parseListen(text) : { socket };
   };
   const format = (address: ListenAddress | { socket: string }) =>
     'socket' in address ? `unix:${address.socket}` : formatListen(address);
-  return written(what, parse, format, z.custom<ListenAddress | { socket: string }>());
+  const nearest = (text: string) =>
+    text.startsWith('unix:~') ? 'unix: and the whole path, without ~' : undefined;
+  return written(what, parse, format, z.custom<ListenAddress | { socket: string }>(), nearest);
 }
 
 function parseListen(text: string): ListenAddress | undefined {
@@ -35,7 +37,7 @@ function parseListen(text: string): ListenAddress | undefined {
   return host === undefined || port > 65_535 ? undefined : { host, port };
 }
 
-function formatListen({ host, port }: ListenAddress): string {
+export function formatListen({ host, port }: ListenAddress): string {
   return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }
 

@@ -12,18 +12,26 @@ const LONGEST_SHOWN = 60;
  * @param what completes the error "must be …" and gives an example
  * @param parse returns `undefined` for text that is not valid
  * @param value the type that the program uses
+ * @param nearest what was probably meant by text that is not valid
  */
 export function written<T>(
   what: string,
   parse: (text: string) => T | undefined,
   format: (value: T) => string,
   value: z.ZodType<T, T>,
+  nearest?: (text: string) => string | undefined,
 ) {
   return z.codec(z.string({ error: wrongType(what) }), value, {
     decode: (text, context) => {
       const parsed = parse(text);
       if (parsed !== undefined) return parsed;
-      context.issues.push({ code: 'custom', input: text, message: wrongType(what)({ input: text }) });
+      const meant = nearest?.(text);
+      const hint = meant === undefined ? '' : `; did you mean ${meant}?`;
+      context.issues.push({
+        code: 'custom',
+        input: text,
+        message: `${wrongType(what)({ input: text })}${hint}`,
+      });
       return z.NEVER;
     },
     encode: format,

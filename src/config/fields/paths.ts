@@ -5,6 +5,11 @@ import { wrongSecret } from './codec.ts';
 /** Where a secret is kept: in an environment variable or in a file. */
 export type SecretRef = { env: string } | { file: string };
 
+/** Whether it is a path that a shell was to replace. Millpond would make a folder called `~`. */
+export function isOfShell(path: string): boolean {
+  return path.startsWith('~');
+}
+
 /**
  * The path of a file or folder. A path with a line break is refused: somebody has pasted the content of a file. No error
  * shows the text, because that content may be a secret.
@@ -16,6 +21,9 @@ export function path() {
     .min(1, { error })
     .regex(/^[^\0\r\n]*$/, {
       error: 'must be the path of a file, but is several lines: do not paste its content',
+    })
+    .refine((path) => !isOfShell(path), {
+      error: 'begins with ~, and only a shell replaces that: write the whole path',
     });
 }
 

@@ -1,7 +1,7 @@
 /** Durations and sizes. */
 import * as z from 'zod';
 import { written } from './codec.ts';
-import { formatDuration, formatSize, parseDuration, parseSize } from './units.ts';
+import { formatDuration, formatSize, nearestSize, parseDuration, parseSize } from './units.ts';
 
 // setTimeout turns a longer delay into 1 ms: a timeout of 30 days would fire at once.
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -49,7 +49,7 @@ function parseTimer(text: string): number | undefined {
 /** A number of bytes, 0 included. */
 export function sizeOrNone() {
   const what = 'a size in B, KiB, MiB, GiB or TiB, such as 1GiB, or 0B';
-  return written(what, parseSize, formatSize, z.number());
+  return written(what, parseSize, formatSize, z.number(), nearestSize);
 }
 
 /** A number of bytes above 0, or a share of the file system, above 0 and at most 1. */
@@ -63,5 +63,5 @@ export function sizeOrShare() {
   };
   const format = (value: number | { share: number }) =>
     typeof value === 'number' ? formatSize(value) : `${Math.round(value.share * 100)}%`;
-  return written(what, parse, format, z.custom<number | { share: number }>());
+  return written(what, parse, format, z.custom<number | { share: number }>(), nearestSize);
 }

@@ -39,6 +39,16 @@ export function formatSize(bytes: number): string {
   return formatAmount(bytes, SIZE_UNITS, 'B');
 }
 
+/**
+ * The size that was probably meant by `50G`, `50gb` or `50 GiB`: `50GiB`. Sizes of disks and memory are told in these
+ * units, with or without the i.
+ */
+export function nearestSize(text: string): string | undefined {
+  const [, count, unit = ''] = /^([1-9]\d*) *([kmgt]?)i?b?$/i.exec(text) ?? [];
+  const name = unit === '' ? 'B' : `${unit.toUpperCase()}iB`;
+  return count === undefined ? undefined : `${count}${name}`;
+}
+
 function parseAmount(text: string, units: ReadonlyMap<string, number>): number | undefined {
   const [, count, unit] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
   const factor = units.get(unit ?? '');

@@ -1,5 +1,6 @@
 /** Turns the findings of zod into messages about keys and values of the file. */
-import * as z from 'zod';
+import type * as z from 'zod';
+import { keySchemaOf } from './key-schema.ts';
 import type { Issue } from './raw.ts';
 import { nearest } from './suggest.ts';
 
@@ -46,16 +47,8 @@ function unknownKey(key: string, known: readonly string[]): string {
     : `unknown key; did you mean ${suggestion}?`;
 }
 
-/** The part of JSON Schema that names the keys. */
-interface KeySchema {
-  properties?: Record<string, KeySchema>;
-  additionalProperties?: KeySchema | false;
-  items?: KeySchema;
-  anyOf?: KeySchema[];
-}
-
 function knownKeys(schema: z.ZodType, path: Issue['path']): string[] {
-  let schemas = [z.toJSONSchema(schema, { io: 'input' }) as KeySchema];
+  let schemas = [keySchemaOf(schema)];
   for (const step of path) {
     schemas = schemas
       .map(

@@ -14,11 +14,13 @@ export interface SyntaxProblem extends Position {
 export class YamlSource {
   /** The content: `null` if the file is empty, `undefined` if it is not valid YAML. */
   readonly data: unknown;
+  readonly text: string;
   readonly #problems: SyntaxProblem[];
   readonly #lines = new LineCounter();
   readonly #document;
 
   constructor(text: string) {
+    this.text = text;
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, stringKeys: true });
     const { errors, warnings } = this.#document;
     // Keeps the first of several problems at one place: the parser reports others that only follow from it.
@@ -37,9 +39,21 @@ export class YamlSource {
 
   /** The position of the key or the value at `path`. If it is not in the file, the position of the nearest key above it. */
   locate(path: readonly PropertyKey[], part: 'key' | 'value'): Position {
+    const { key, value, isThere } = this.#search(path);
+    return this.#at(isThere && part === 'value' ? value : key);
+  }
+
+  /** As {@link locate}; undefined if it is not in the file. */
+  find(path: readonly PropertyKey[], part: 'key' | 'value'): Position | undefined {
+    const { key, value, isThere } = this.#search(path);
+    return isThere ? this.#at(part === 'value' ? value : key) : undefined;
+  }
+
+  /** The offsets of what is at `path`, or of the nearest key above it. */
+  #search(path: readonly PropertyKey[]): { key: number; value: number; isThere: boolean } {
     let node: unknown = this.#document.contents;
-    let nearest = 0;
-    for (const [depth, step] of path.entries()) {
+    let nearest = path.length === 0 ? (startOf(node) ?? 0) : 0;
+    for (const step of path) {
       const container = isAlias(node) ? node.resolve(this.#document) : node;
       let key: unknown;
       if (isMap(container)) {
@@ -50,11 +64,10 @@ export class YamlSource {
         key = node = typeof step === 'number' ? container.items[step] : undefined;
       }
       const keyStart = startOf(key);
-      if (keyStart === undefined) return this.#at(nearest);
+      if (keyStart === undefined) return { key: nearest, value: nearest, isThere: false };
       nearest = keyStart;
-      if (depth === path.length - 1) return this.#at(part === 'key' ? keyStart : (startOf(node) ?? keyStart));
     }
-    return this.#at(startOf(node) ?? 0);
+    return { key: nearest, value: startOf(node) ?? nearest, isThere: true };
   }
 
   #at(offset: number): Position {

@@ -309,8 +309,8 @@ export const config: readonly Mutation[] = [
   },
   {
     file: 'src/config/file/source.ts',
-    replace: "part === 'key' ? keyStart : (startOf(node) ?? keyStart)",
-    by: 'keyStart',
+    replace: "isThere && part === 'value' ? value : key",
+    by: 'key',
     promise: 'a wrong value is reported at the value, not at its key',
     tests: PROBLEMS,
   },
@@ -344,8 +344,8 @@ export const config: readonly Mutation[] = [
   },
   {
     file: 'src/config/load.ts',
-    replace: 'if (environment !== undefined) others.push',
-    by: 'if (false) others.push',
+    replace: 'environment !== undefined && options.ignoreReferences !== true',
+    by: 'false',
     promise: 'a missing variable or file is reported',
     tests: PROBLEMS,
   },
@@ -411,8 +411,8 @@ export const cli: readonly Mutation[] = [
   },
   {
     file: 'src/cli/commands/config.ts',
-    replace: 'await loadConfig({ file, cwd, environment, warn });',
-    by: 'await loadConfig({ file, cwd, warn });',
+    replace: 'await checkConfig({ file, cwd, environment }',
+    by: 'await checkConfig({ file, cwd }',
     promise: 'config check reports a secret that is not there',
     tests: COMMAND_LINE,
   },

@@ -337,7 +337,7 @@ export const transfer: readonly Mutation[] = [
   },
   {
     file: 'src/transfer/warmer.ts',
-    replace: 'if (this.#scheduled.has(request) || this.#context.sealed()) return;',
+    replace: 'if (this.#scheduled.has(request) || this.#context.sealed()) return undefined;',
     by: 'if (this.#scheduled.has(request)) return;',
     promise: 'a schedule does nothing in a sealed mirror',
     tests: WARM,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Inventory } from '../../../src/cache/catalog/inventory.ts';
@@ -168,4 +168,17 @@ test('an index that another process has open is left alone, and the message name
   await writeFile(join(directory, 'pid'), '4711');
   await assert.rejects(open(), { message: /is in use by another Millpond, process 4711/ });
   assert.ok(!(await readdir(directory)).includes('index.damaged'));
+});
+
+test('a folder with somebody’s files is refused before anything in it is changed, its mode included', async (t) => {
+  const { directory, open } = await setUp(t);
+  await writeFile(join(directory, 'thesis.txt'), 'words');
+  await chmod(directory, 0o755);
+  await assert.rejects(open(), {
+    name: 'StorageError',
+    errno: 'FOREIGN',
+    message: `cache directory: open failed: FOREIGN: ${directory} is neither empty nor a cache of Millpond, it holds thesis.txt: choose another folder`,
+  });
+  assert.deepEqual(await readdir(directory), ['blobs', 'thesis.txt']);
+  assert.equal((await stat(directory)).mode & 0o777, 0o755);
 });

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { stringify } from 'yaml';
 import { loadConfig } from '../../../src/config/load.ts';
-import { printConfig } from '../../../src/config/print.ts';
+import { printConfig, printConfigWithOrigins } from '../../../src/config/print.ts';
 import { ConfigFolder } from '../../helpers/config-folder.ts';
 
 const folder = await ConfigFolder.create();
@@ -35,6 +35,7 @@ cache:
   scrubInterval: none
 defaultUpstream: docker.io
 sealed: false
+watchConfig: true
 upstreams:
   docker.io:
     url: https://registry-1.docker.io
@@ -113,7 +114,7 @@ test('the output loads as the same configuration', async () => {
       realmHosts: fc.uniqueArray(fc.constantFrom('auth.example', 'auth.example:444')),
       fallbackUrls: fc.array(fc.constantFrom('https://c.example', 'http://d.example:1/x')),
       ca: fc.constantFrom('ca.pem', '/etc/#ca', 'null'),
-      clientCertificate: fc.constant({ cert: 'c: d', key: '~' }),
+      clientCertificate: fc.constant({ cert: 'c: d', key: './~' }),
       proxy: fc.constantFrom('none', 'http://proxy.corp:3128/', 'https://corp%5Cbob@[fd00::1]'),
       allowPrivateAddresses: fc.boolean(),
       maxConnections: fc.integer({ min: 1 }),
@@ -141,7 +142,7 @@ test('the output loads as the same configuration', async () => {
       operations: fc.record({ listen }),
       cache: fc.record(
         {
-          directory: fc.constantFrom('data', '/var/lib/mill pond', '~', '- x', '"q"'),
+          directory: fc.constantFrom('data', '/var/lib/mill pond', './~', '- x', '"q"'),
           group: fc.constantFrom('none', 'www-data', 0, 101, '33'),
           maxSize: fc.oneof(
             fc.integer({ min: 1 }).map((bytes) => `${bytes}B`),
@@ -174,6 +175,7 @@ test('the output loads as the same configuration', async () => {
       fc.pre(!(written.upstreams['registry:5000'].hosts ?? []).includes('[::1]:5000'));
       const config = await folder.load(stringify(written));
       assert.deepEqual(await folder.load(printConfig(config)), config);
+      assert.deepEqual(await folder.load(printConfigWithOrigins(config, String)), config);
     }),
   );
 });

@@ -57,13 +57,23 @@ suite('every problem is reported with its place', () => {
     ['operations: 127.0.0.1:1', 'm.yaml:1:13: operations: must be a map of settings, got "127.0.0.1:1"'],
     // cache
     ['cache: { directory: "" }', 'm.yaml:1:21: cache.directory: must be the path of a file or folder'],
-    ['cache: { maxSize: 50GB }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50GB"`],
+    [
+      'cache: { directory: ~/millpond }',
+      'm.yaml:1:21: cache.directory: begins with ~, and only a shell replaces that: write the whole path',
+    ],
+    [
+      'operations: { listen: "unix:~/m.sock" }',
+      'm.yaml:1:23: operations.listen: must be a host and a port, such as 127.0.0.1:5001, or unix: and the path of a socket, got "unix:~/m.sock"; did you mean unix: and the whole path, without ~?',
+    ],
+    ['cache: { maxSize: 50G }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50G"; did you mean 50GiB?`],
+    ['cache: { maxSize: 50 gib }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50 gib"; did you mean 50GiB?`],
+    ['cache: { maxSize: 50GB }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "50GB"; did you mean 50GiB?`],
     ['cache: { maxSize: 0B }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0B"`],
     ['cache: { maxSize: 0% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "0%"`],
     ['cache: { maxSize: 101% }', `m.yaml:1:19: cache.maxSize: ${SIZE}, got "101%"`],
     [
       'cache: { keepFree: 1GB }',
-      'm.yaml:1:20: cache.keepFree: must be a size in B, KiB, MiB, GiB or TiB, such as 1GiB, or 0B, got "1GB"',
+      'm.yaml:1:20: cache.keepFree: must be a size in B, KiB, MiB, GiB or TiB, such as 1GiB, or 0B, got "1GB"; did you mean 1GiB?',
     ],
     [
       'cache: { pin: [alpine] }',
@@ -334,7 +344,7 @@ upstreams:
     assert.deepEqual(await folder.problems(text, {}), [
       `m.yaml:2:11: server.listen: ${LISTEN}, got 5000`,
       'm.yaml:3:3: server.drainTimout: unknown key; did you mean drainTimeout?',
-      `m.yaml:4:19: cache.maxSize: ${SIZE}, got "50GB"`,
+      `m.yaml:4:19: cache.maxSize: ${SIZE}, got "50GB"; did you mean 50GiB?`,
       `m.yaml:4:39: cache.lowWatermark: ${SHARE}, got 1.5`,
       'm.yaml:5:18: defaultUpstream: must be an upstream or an alias of one, got "dcker.io"; did you mean docker.io?',
       'm.yaml:9:15: upstreams.ghcr.io.aliases[0]: docker.io already belongs to upstream docker.io: a name can select only one upstream',
@@ -386,7 +396,7 @@ suite('an unknown key', () => {
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, upstreams, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, warm, log',
     ],
   ] as const) {
     test(problem, async () => {
@@ -396,6 +406,15 @@ suite('an unknown key', () => {
 });
 
 suite('files and variables that the configuration names', () => {
+  test('a path that begins with ~ is reported once, and ./~ is a name like any other', async () => {
+    await folder.write('~', 'certificate');
+    assert.deepEqual(await folder.problems(upstream('ca: ~/ca.pem'), {}), [
+      `m.yaml:3:9: ${D}.ca: begins with ~, and only a shell replaces that: write the whole path`,
+    ]);
+    const { upstreams } = await folder.load(upstream('ca: ./~'), {});
+    assert.equal(upstreams.get('docker.io')?.ca, `${folder.path}/~`);
+  });
+
   const credentials = (password: string) => upstream(`credentials: { username: bob, password: ${password} }`);
 
   test('a variable must be set, and not be empty', async () => {

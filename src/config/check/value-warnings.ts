@@ -1,0 +1,38 @@
+/** Warnings that the values of the configuration are enough for. Pure. */
+import { isAbsolute } from 'node:path';
+import { formatListen } from '../fields/addresses.ts';
+import type { Config } from '../schema.ts';
+import { covers } from './patterns.ts';
+import { type Warning, warning } from './warning.ts';
+
+/** @param directory `cache.directory` as it is written; undefined if it is the default */
+export function valueWarnings(config: Config, directory: string | undefined): Warning[] {
+  return [...exposedListeners(config), ...relativeDirectory(directory), ...pinsOfEverything(config)];
+}
+
+function exposedListeners({ access, server, operations }: Config): Warning[] {
+  if (access !== undefined) return [];
+  const sides = [
+    { side: 'server', listen: server.listen, may: 'pull everything' },
+    { side: 'operations', listen: operations.listen, may: 'see and remove everything in the cache' },
+  ];
+  return sides.flatMap(({ side, listen, may }) => {
+    if ('socket' in listen || !/^(?:0\.0\.0\.0|[:0]+)$/.test(listen.host)) return [];
+    const what = `${formatListen(listen)} is every address of this machine, and there is no access control: everybody who reaches it may ${may}`;
+    return [warning('no-access-control', [side, 'listen'], `${what}; add access, or listen on one address`)];
+  });
+}
+
+function relativeDirectory(directory: string | undefined): Warning[] {
+  if (directory === undefined || isAbsolute(directory)) return [];
+  const what = 'is relative: another working directory means another, empty cache; write the whole path';
+  return [warning('relative-directory', ['cache', 'directory'], what)];
+}
+
+/** The sizes of pinned images are not known here. But where all are pinned, maxSize is reached sooner or later. */
+function pinsOfEverything({ cache, upstreams }: Config): Warning[] {
+  const isPinned = (host: string) => cache.pin.some((pattern) => covers(pattern, `${host}/*:*`));
+  if (upstreams.size === 0 || ![...upstreams.keys()].every(isPinned)) return [];
+  const what = 'pins every image, so nothing can be evicted: when maxSize is reached, nothing more is kept';
+  return [warning('pins-everything', ['cache', 'pin'], what)];
+}
