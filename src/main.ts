@@ -52,7 +52,19 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
     output.flushSync();
   },
 });
-process.exit(exitCode);
+endProcess(exitCode);
+
+/**
+ * Ends the process without waiting for what does not answer. `process.exit` waits for calls of the file system and of the
+ * resolver that are under way: for ever, for one on a network drive that is gone. A process that becomes another one does
+ * not.
+ */
+function endProcess(code: number): void {
+  const waited = process.getActiveResourcesInfo().filter((kind) => /^(FSReq|GetAddrInfo)/.test(kind));
+  const args = [process.execPath, '-e', `process.exitCode = ${code}`];
+  if (waited.length > 0) process.execve?.(process.execPath, args, {}); // no such call on Windows
+  process.exit(code);
+}
 
 /**
  * Starts the program again, as the same process, with a limit for the young generation of V8's heap (in MiB), unless its

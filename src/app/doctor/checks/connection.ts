@@ -25,7 +25,11 @@ export async function openConnection(
     const socket = await openSocket(hostOf(to), portOf(to), signal);
     const address = `${socket.remoteAddress ?? to.hostname}:${portOf(to)}`;
     const message = proxy === undefined ? `connected to ${address}` : `connected to the proxy ${to.host}`;
-    return { finding: { outcome: 'ok', message }, socket, [Symbol.asyncDispose]: async () => close(socket) };
+    return {
+      finding: { outcome: 'ok', message },
+      socket,
+      [Symbol.asyncDispose]: async () => void socket.destroy(),
+    };
   } catch (error) {
     const where = proxy === undefined ? `${hostOf(url)}:${portOf(url)}` : `the proxy ${proxy.url.host}`;
     const failure = toUpstreamError(error, name, where);
@@ -46,11 +50,12 @@ async function openTunnel(endpoint: Endpoint, proxy: Proxy, timeoutMs: number): 
   });
   try {
     const socket = await connections.tunnel({ hostname: hostOf(url), port: String(portOf(url)) });
+    socket.on('error', () => undefined);
     return {
       finding: { outcome: 'ok', message: `connected through the proxy ${proxy.url.host}` },
       socket,
       [Symbol.asyncDispose]: async () => {
-        close(socket);
+        socket.destroy();
         await connections.close();
       },
     };
@@ -65,15 +70,10 @@ function openSocket(host: string, port: number, signal: AbortSignal): Promise<So
     const socket = connect({ host, port, signal });
     socket.once('error', reject);
     socket.once('connect', () => {
-      socket.off('error', reject);
+      socket.on('error', () => undefined); // it may break at any time, and its next user notices
       resolve(socket);
     });
   });
-}
-
-/** A socket without a listener for errors would end the process when its server resets it. */
-function close(socket: Socket): void {
-  socket.on('error', () => undefined).destroy();
 }
 
 function advice(endpoint: Endpoint, { code, cause }: UpstreamError): string {
