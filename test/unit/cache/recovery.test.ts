@@ -10,6 +10,7 @@ import { FsStore } from '../../../src/cache/store/fs-store.ts';
 import { type Digest, digestHex, digestOf } from '../../../src/oci/digest.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
 import { buildImage, noise } from '../../helpers/images.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
 import { silentLogger } from '../../helpers/test-transport.ts';
@@ -33,7 +34,7 @@ async function setUp(t: TestContext) {
   const open = async () => {
     const store = new FsStore(directory, fileSystem);
     const opened = await openCacheDirectory(directory, {
-      ...{ store, fileSystem, group: undefined },
+      ...{ store, fileSystem, group: undefined, clock: new FakeClock() },
       logger: silentLogger(),
     });
     cleanUp(t, () => opened.close().catch(() => undefined)); // a test may have closed it
