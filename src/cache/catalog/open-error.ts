@@ -51,7 +51,7 @@ export async function inTime<T>(
     if (isLate) await close(result);
     return result;
   });
-  return Promise.race([opened, late]);
+  return await Promise.race([opened, late]);
 }
 
 /** LevelDB gives the reason of the system as text only. */
