@@ -16,7 +16,7 @@ export interface Diagnosis {
   about(subject: string): string[];
 }
 
-/** @param config merged over a cache directory that is not there yet */
+/** @param config merged over a small cache whose directory is not there yet */
 export async function runDoctor(
   t: Pick<TestContext, 'after'>,
   config: Record<string, unknown>,
@@ -24,7 +24,8 @@ export async function runDoctor(
 ): Promise<Diagnosis> {
   const directory = await tempDir(t);
   const file = join(directory, 'millpond.yaml');
-  await writeFile(file, stringify({ cache: { directory: join(directory, 'data') }, ...config }));
+  const cache = { directory: join(directory, 'data'), maxSize: '1MiB', keepFree: '0B' };
+  await writeFile(file, stringify({ cache, ...config }));
   const { clock = systemClock, environment = {}, args = [] } = options;
   const written = { stdout: '', stderr: '' };
   const exitCode = await runCommandLine(['doctor', '--config', file, ...args], {
@@ -36,6 +37,7 @@ export async function runDoctor(
     stderr: { write: (text) => void (written.stderr += text) },
     serve: async () => undefined,
   });
+  if (exitCode === 2) throw new Error(`the configuration of the test is wrong: ${written.stderr}`);
   assertNothingTold([written.stdout, written.stderr], environment);
   const about = (subject: string) =>
     written.stdout

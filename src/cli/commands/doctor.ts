@@ -28,7 +28,10 @@ export function addDoctorCommand(program: Command, surroundings: Surroundings): 
       const { ok, warning, failed, skipped } = counts;
       if (options.json !== undefined)
         stdout.write(`${JSON.stringify({ ok: failed === 0, checks: results }, undefined, 2)}\n`);
-      else stdout.write(`${ok} ok, ${warning} warnings, ${failed} failed, ${skipped} skipped\n`);
+      else
+        stdout.write(
+          `${ok} ok, ${warning} warning${warning === 1 ? '' : 's'}, ${failed} failed, ${skipped} skipped\n`,
+        );
       if (failed > 0) throw new Error(failed === 1 ? '1 check failed' : `${failed} checks failed`);
     });
 }

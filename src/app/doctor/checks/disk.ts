@@ -49,14 +49,15 @@ async function nearestFolder(path: string): Promise<string> {
     if ((await stat(path)).isDirectory()) return path;
   } catch (error) {
     const code = codeOf(error);
-    if (code === 'ENOENT' && dirname(path) !== path) return nearestFolder(dirname(path));
+    const isMissing = code === 'ENOENT' || code === 'ENOTDIR'; // the second: there is a file above it
+    if (isMissing && dirname(path) !== path) return nearestFolder(dirname(path));
     if (code === 'EACCES')
       throw new CheckFailure(
         `this user may not look into ${dirname(path)} (EACCES)`,
         'run this command as the user of the server, or change the mode of the folder',
         error,
       );
-    if (code !== 'ENOTDIR') throw error;
+    throw error;
   }
   throw new CheckFailure(`${path} is no folder`, 'choose another cache.directory');
 }
