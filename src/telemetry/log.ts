@@ -106,7 +106,7 @@ export function prettyDestination(output: { write(text: string): unknown }): Des
       const fields = Object.entries(shown).map(
         ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
       );
-      const below = stack === undefined ? '' : `\n${String(stack)}`;
+      const below = typeof stack === 'string' ? `\n${stack}` : '';
       output.write(`${[time, String(level).padEnd(5), msg, ...fields].join(' ')}${below}\n`);
     },
   };

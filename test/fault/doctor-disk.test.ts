@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runDoctor } from '../helpers/doctor.ts';
 import { MAIN, startRealMirror } from '../helpers/real-mirror.ts';
-import { missingPrograms } from '../helpers/real-processes.ts';
+import { missingPrograms, run } from '../helpers/real-processes.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
@@ -55,7 +54,7 @@ test('a file system without space left is told', { skip: missingPrograms('unshar
     mount -t tmpfs -o size=64k none '${mount}'
     dd if=/dev/zero of='${mount}/file' bs=4k 2>/dev/null
     '${process.execPath}' '${MAIN}' doctor -c '${config}' || true`;
-  const output = execFileSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8', stdio: 'pipe' });
+  const output = await run('unshare', ['-m', 'sh', '-c', script]);
   assert.match(
     output,
     new RegExp(`^failed +disk: ${mount} has no space left: free some, or choose another`, 'm'),

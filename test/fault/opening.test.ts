@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -9,6 +8,7 @@ import { FsStore } from '../../src/cache/store/fs-store.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { FailingFileSystem } from '../helpers/failing-file-system.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
+import { run } from '../helpers/real-processes.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { silentLogger } from '../helpers/test-transport.ts';
 
@@ -66,7 +66,7 @@ test('a cache directory in a folder that holds no folders is refused at once', a
 test('a cache directory that does not answer is given up after 30 s', async (t) => {
   const directory = await tempDir(t);
   const fifo = join(directory, 'format');
-  execFileSync('mkfifo', [fifo]);
+  await run('mkfifo', [fifo]);
   const clock = new FakeClock();
   const opening = assert.rejects(open(directory, { clock }), {
     message: /: no answer within 30 s: check the drive that it is on, or choose another one \(ETIMEDOUT\); /,

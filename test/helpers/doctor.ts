@@ -13,7 +13,7 @@ export interface Diagnosis {
   stdout: string;
   stderr: string;
   /** The lines about an upstream or about what is checked once, such as `docker.io` or `disk`. */
-  about(subject: string): string[];
+  about: (subject: string) => string[];
 }
 
 /** @param config merged over a small cache whose directory is not there yet */

@@ -18,7 +18,7 @@ import { askRegistry, failureOf } from './checks/registry.ts';
 import { CheckFailure, type CheckResult, type Finding } from './checks/result.ts';
 
 /** Milliseconds, for one step. */
-export const STEP_MS = 8_000;
+const STEP_MS = 8_000;
 
 export interface Surroundings {
   environment: Environment;

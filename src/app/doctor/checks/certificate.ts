@@ -67,8 +67,10 @@ function reasonOf({ code, message }: { code?: string; message: string }): string
       return 'the server does not speak TLS';
     case 'ECONNRESET':
       return 'the server closed the connection';
+    case undefined:
+      return message;
     default:
-      return code ?? message;
+      return code;
   }
 }
 

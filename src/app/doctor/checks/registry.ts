@@ -72,7 +72,9 @@ function adviceFor({ code, retryAfterMs, status }: UpstreamError, upstream: stri
       return status === undefined
         ? `check the way to it: firewall, proxy, and upstreams.${upstream}.url`
         : 'wait, or ask whoever runs the registry';
-    default:
+    case 'invalid-response':
+    case 'not-found':
+    case 'sealed':
       return `check upstreams.${upstream}.url`;
   }
 }
