@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { openCacheDirectory } from '../../src/cache/catalog/recovery.ts';
 import { LevelIndex } from '../../src/cache/index/level-index.ts';
 import { FsStore } from '../../src/cache/store/fs-store.ts';
+import { createLogger } from '../../src/telemetry/log.ts';
 import { cleanUp } from '../helpers/cleanup.ts';
 import { FailingFileSystem } from '../helpers/failing-file-system.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
@@ -15,7 +16,7 @@ import { silentLogger } from '../helpers/test-transport.ts';
 const NOBODY = 65_534;
 
 /** Opens a cache directory as a start does. */
-function open(directory: string, { clock = new FakeClock(), errno = '' } = {}) {
+function open(directory: string, { clock = new FakeClock(), errno = '', logger = silentLogger() } = {}) {
   const disk = new FailingFileSystem();
   if (errno !== '') disk.fail('mkdir', errno);
   const { fileSystem } = disk;
@@ -24,7 +25,7 @@ function open(directory: string, { clock = new FakeClock(), errno = '' } = {}) {
     store,
     fileSystem,
     clock,
-    logger: silentLogger(),
+    logger,
     group: undefined,
   });
 }
@@ -88,10 +89,14 @@ test('an index that this user may not open is not taken for a damaged one', asyn
   const before = await readdir(join(directory, 'index'));
   await mkdir(join(directory, 'blobs'));
   becomeNobody(t);
-  await assert.rejects(open(directory), {
+  const log: string[] = [];
+  const destination = { write: (line: string) => void log.push(line) };
+  const logger = createLogger({ level: 'info', destination, now: () => 0 });
+  await assert.rejects(open(directory, { logger }), {
     message: /: this user may not read and write there: .* \(EACCES\); /,
   });
   if (process.getuid?.() === 0) process.seteuid?.(0);
+  assert.deepEqual(log, [], 'nothing was repaired');
   assert.deepEqual(await readdir(join(directory, 'index')), before);
   assert.ok(!(await readdir(directory)).includes('index.damaged'));
 });
