@@ -82,6 +82,7 @@ test('an index that this user may not open is not taken for a damaged one', asyn
   const directory = await tempDir(t);
   const index = await LevelIndex.open(join(directory, 'index'));
   await index.close();
+  await writeFile(join(directory, 'format'), '1\n', { mode: 0o644 });
   await chmod(directory, 0o777);
   await chmod(join(directory, 'index'), 0o500);
   for (const name of await readdir(join(directory, 'index')))
