@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import type { App } from './app/app.ts';
 import { systemClock } from './clock.ts';
 
 const [command] = process.argv.slice(2);
@@ -32,7 +33,10 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       import('./telemetry/log.ts'),
     ]);
     const output = bufferedOutput();
-    const app = await startApp({
+    let app: App | undefined;
+    // Without a handler, SIGHUP ends the process, also one that is still starting.
+    process.on('SIGHUP', () => void app?.reload());
+    app = await startApp({
       config,
       configFile,
       environment: process.env,
@@ -44,7 +48,6 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       collectGarbage,
       processMetrics: true,
     });
-    process.on('SIGHUP', () => void app.reload());
     await new Promise((resolve) => {
       process.once('SIGTERM', resolve);
       process.once('SIGINT', resolve);
@@ -53,7 +56,19 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
     output.flushSync();
   },
 });
-process.exit(exitCode);
+endProcess(exitCode);
+
+/**
+ * Ends the process without waiting for what does not answer. `process.exit` waits for calls of the file system and of the
+ * resolver that are under way: for ever, for one on a network drive that is gone. A process that becomes another one does
+ * not.
+ */
+function endProcess(code: number): void {
+  const waited = process.getActiveResourcesInfo().filter((kind) => /^(FSReq|GetAddrInfo)/.test(kind));
+  const args = [process.execPath, '-e', `process.exitCode = ${code}`];
+  if (waited.length > 0) process.execve?.(process.execPath, args, {}); // no such call on Windows
+  process.exit(code);
+}
 
 /**
  * Starts the program again, as the same process, with a limit for the young generation of V8's heap (in MiB), unless its

@@ -9,7 +9,7 @@ const SRC = resolve(import.meta.dirname, '../src');
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
   app: ['config', 'access', 'http', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock'],
-  cli: ['config', 'transfer', 'access', 'cache', 'oci', 'clock'],
+  cli: ['app', 'config', 'transfer', 'access', 'cache', 'oci', 'clock'],
   config: ['access', 'telemetry', 'oci'],
   http: ['access', 'transfer', 'mirror', 'cache', 'upstream', 'telemetry', 'oci', 'clock', 'request-context'],
   transfer: ['mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry', 'request-context'],

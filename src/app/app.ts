@@ -90,8 +90,6 @@ export async function startApp(options: AppOptions): Promise<App> {
     draining = true;
     return registry.drain(config.server.drainTimeout);
   });
-  logger.info({ listener: 'operations', address: operations.address }, 'listening');
-  logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
   operations.schedule.use(config.warm);
   const { configFile } = options;
   if (configFile !== undefined) {
@@ -107,6 +105,9 @@ export async function startApp(options: AppOptions): Promise<App> {
       stack.use(await watchConfigFile(configFile.path, clock, () => reloading.reload()));
   }
 
+  // Comes last: whoever reads these lines may send a signal at once.
+  logger.info({ listener: 'operations', address: operations.address }, 'listening');
+  logger.info({ listener: 'registry', address: registry.address, sealed: config.sealed }, 'listening');
   const running = stack.move();
   return {
     registryAddress: registry.address,

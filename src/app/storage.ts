@@ -58,7 +58,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   const faults = new StorageFaults({ metrics, logger, clock });
   const group = config.group === null ? undefined : await groupNumber(config.group, fileSystem);
   const store = new FsStore(directory, fileSystem, group);
-  const surroundings = { store, fileSystem, logger, group };
+  const surroundings = { store, fileSystem, logger, clock, group };
   const { index, contents, manifestsWithoutOwner, close } = await openCacheDirectory(directory, surroundings);
   stack.defer(close);
   const inventory = new Inventory(metrics);

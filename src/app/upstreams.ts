@@ -7,6 +7,7 @@ import type { FreshnessPolicy } from '../mirror/freshness.ts';
 import { imagePattern, type Repository } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { AuthenticatedTransportSettings } from '../upstream/auth/authenticated-transport.ts';
 import { acrCredentials, ecrCredentials } from '../upstream/auth/cloud-credentials.ts';
 import { helperCredentials } from '../upstream/auth/credential-helper.ts';
 import type { CredentialProvider } from '../upstream/auth/credentials.ts';
@@ -41,8 +42,25 @@ async function createUpstream(
   config: UpstreamConfig,
   context: UpstreamsContext,
 ): Promise<ResilientUpstream> {
+  const settings = await upstreamSettings(name, config, context);
+  const urls = [config.url, ...config.fallbackUrls];
+  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
+  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
+  return new ResilientUpstream(name, clients, { ...context, quota });
+}
+
+/**
+ * What the requests to an upstream need to know, but for the URL, of which it may have several.
+ *
+ * @throws {Error} a file cannot be read, or the environment names a proxy that cannot be used
+ */
+export async function upstreamSettings(
+  name: string,
+  config: UpstreamConfig,
+  context: { environment: Environment; clock: Clock },
+): Promise<Omit<AuthenticatedTransportSettings, 'url'>> {
   const { ca, clientCertificate } = config;
-  const settings = {
+  return {
     name,
     realmHosts: config.realmHosts,
     credentials: credentialProvider(name, config, context),
@@ -57,10 +75,6 @@ async function createUpstream(
     headersTimeoutMs: config.headersTimeout,
     bodyTimeoutMs: config.bodyTimeout,
   };
-  const urls = [config.url, ...config.fallbackUrls];
-  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
-  const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
-  return new ResilientUpstream(name, clients, { ...context, quota });
 }
 
 async function readCertificate(paths: { cert: string; key: string }): Promise<{ cert: string; key: string }> {

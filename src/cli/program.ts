@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/errors.ts';
 import { addAccessCommands } from './commands/access.ts';
 import { addConfigCommands } from './commands/config.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
 import { addImageCommands } from './commands/images.ts';
 import { addReloadCommand } from './commands/reload.ts';
 import { addScrubCommand } from './commands/scrub.ts';
@@ -52,6 +53,7 @@ function buildProgram(surroundings: Surroundings): Command {
   addServeCommand(program, surroundings);
   addConfigCommands(program, surroundings);
   addAccessCommands(program, surroundings);
+  addDoctorCommand(program, surroundings);
   addStatusCommand(program, surroundings);
   addImageCommands(program, surroundings);
   addWarmCommand(program, surroundings);

@@ -4,6 +4,7 @@
  * Never log a header or a credential: pass only the fields that may be logged.
  */
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { loggedError } from './logged-errors.ts';
 
 export type { Logger };
 
@@ -25,6 +26,7 @@ export function createLogger(options: {
       base: null,
       timestamp: isoTime(options.now),
       formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: loggedError },
     },
     options.destination,
   );
@@ -91,15 +93,26 @@ export interface BufferedOutput {
   flushSync(): void;
 }
 
-/** Turns JSON lines into text for people: time, level and message, then the other fields as `key=value`. */
+/**
+ * Turns JSON lines into text for people: time, level and message, then the other fields as `key=value`. Of an error it
+ * shows the message, and the stack below if there is one.
+ */
 export function prettyDestination(output: { write(text: string): unknown }): DestinationStream {
   return {
     write: (json: string) => {
-      const { time, level, msg, ...rest } = JSON.parse(json) as Record<string, unknown>;
-      const fields = Object.entries(rest).map(
+      const { time, level, msg, err, ...rest } = JSON.parse(json) as Record<string, unknown>;
+      const { message, stack } = errorFields(err);
+      const shown = message === undefined ? rest : { ...rest, err: message };
+      const fields = Object.entries(shown).map(
         ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
       );
-      output.write(`${[time, String(level).padEnd(5), msg, ...fields].join(' ')}\n`);
+      const below = typeof stack === 'string' ? `\n${stack}` : '';
+      output.write(`${[time, String(level).padEnd(5), msg, ...fields].join(' ')}${below}\n`);
     },
   };
+}
+
+/** @param err as it stands in a line: the fields of an error, or only its message */
+function errorFields(err: unknown): { message?: unknown; stack?: unknown } {
+  return typeof err === 'object' && err !== null ? err : { message: err };
 }

@@ -73,6 +73,9 @@ function explain(error: unknown): { code: UpstreamErrorCode; reason: string } {
       return { code: 'unavailable', reason: `its name${nameIn(error)} cannot be resolved (${errno})` };
     case 'ECONNREFUSED':
       return { code: 'unavailable', reason: 'the connection was refused' };
+    case 'ENETUNREACH':
+    case 'EHOSTUNREACH':
+      return { code: 'unavailable', reason: 'this machine has no route to it' };
     case 'ECONNRESET':
     case 'EPIPE':
     case 'UND_ERR_SOCKET':

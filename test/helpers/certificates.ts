@@ -11,14 +11,15 @@ export interface Certificate {
  * A certificate for `host` by itself.
  *
  * @param subject must differ where two are trusted at once: authorities are looked up by it
+ * @param end when it expires: the beginning of an ISO date
  */
-export function selfSigned(host: string, subject = host): Certificate {
+export function selfSigned(host: string, subject = host, end = '2120-01-01'): Certificate {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const ecdsaWithSha256 = sequence(Buffer.from('06082a8648ce3d040302', 'hex'));
   const commonName = sequence(Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from(subject)));
   const name = sequence(der(0x31, commonName));
   const time = (iso: string) => der(0x18, Buffer.from(`${iso.replace(/\D/g, '')}Z`));
-  const validity = sequence(time('2020-01-01 00:00:00'), time('2120-01-01 00:00:00'));
+  const validity = sequence(time('2020-01-01 00:00:00'), time(`${end} 00:00:00`));
   const alternativeNames = sequence(
     Buffer.from('0603551d11', 'hex'),
     der(0x04, sequence(der(0x82, Buffer.from(host)))),

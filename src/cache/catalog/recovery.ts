@@ -9,6 +9,7 @@
  */
 import { join } from 'node:path';
 import { pid } from 'node:process';
+import type { Clock } from '../../clock.ts';
 import { type Digest, digestAlgorithm, digestOf } from '../../oci/digest.ts';
 import { childrenOf, MANIFEST_MAX_BYTES, parseManifest } from '../../oci/manifest.ts';
 import type { Logger } from '../../telemetry/log.ts';
@@ -16,15 +17,11 @@ import type { ContentRecord, IndexChange, IndexStore } from '../index/index-stor
 import { LevelIndex } from '../index/level-index.ts';
 import type { ContentReader, ContentStore } from '../store/content-store.ts';
 import { errnoOf, StorageError } from '../store/errors.ts';
-import {
-  CacheGroupError,
-  type Group,
-  makeCacheDirectory,
-  protectCacheDirectory,
-} from '../store/file-modes.ts';
+import { type Group, makeCacheDirectory, protectCacheDirectory } from '../store/file-modes.ts';
 import type { FileSystem } from '../store/file-system.ts';
 import { whyNotOurs } from '../store/own-directory.ts';
 import type { Contents } from './inventory.ts';
+import { inTime, isOutsideFault, OpenError, openError } from './open-error.ts';
 
 const FORMAT = 1;
 const BATCH = 1000;
@@ -43,24 +40,39 @@ interface Surroundings {
   store: ContentStore;
   fileSystem: FileSystem;
   logger: Logger;
+  clock: Clock;
   /** May read `blobs/`. */
   group: Group;
 }
 
 /**
- * @throws {StorageError} its format is newer, it holds something else, another server uses it, or the disk fails
+ * @throws {OpenError} its format is newer, it holds something else, another server uses it, or the disk fails or does not answer
  * @throws {CacheGroupError} the process is not in the group
  */
 export async function openCacheDirectory(
   directory: string,
   surroundings: Surroundings,
 ): Promise<CacheDirectory> {
-  const { fileSystem: fs, store, logger, group } = surroundings;
+  try {
+    return await open(directory, surroundings);
+  } catch (error) {
+    throw openError(directory, error);
+  }
+}
+
+async function open(directory: string, surroundings: Surroundings): Promise<CacheDirectory> {
+  const { fileSystem: fs, store, logger, group, clock } = surroundings;
   const pidFile = join(directory, 'pid');
-  await requireOwn(directory, fs);
-  await makeCacheDirectory(directory, fs, group);
-  const known = await knowsFormat(directory, fs);
-  const opened = await openIndex(directory, pidFile, surroundings);
+  const begin = async (signal: AbortSignal) => {
+    await requireOwn(directory, fs);
+    await makeCacheDirectory(directory, fs, group);
+    const known = await knowsFormat(directory, fs);
+    signal.throwIfAborted();
+    return { known, ...(await openIndex(directory, pidFile, fs)) };
+  };
+  const begun = await inTime({ directory, clock }, begin, async (late) => late.index?.close());
+  const { known } = begun;
+  const opened = begun.index === undefined ? await repairIndex(directory, begun.error, surroundings) : begun;
   let { index } = opened;
   try {
     await protectCacheDirectory(directory, surroundings, group);
@@ -88,8 +100,7 @@ export async function openCacheDirectory(
     };
   } catch (error) {
     await index.close();
-    if (error instanceof StorageError || error instanceof CacheGroupError) throw error;
-    throw new StorageError('open', error);
+    throw error;
   }
 }
 
@@ -98,50 +109,63 @@ async function requireOwn(directory: string, fs: FileSystem): Promise<void> {
   const reason = await whyNotOurs(directory, fs);
   if (reason === undefined) return;
   const cause = Object.assign(new Error('not a cache directory'), { code: 'FOREIGN' });
-  throw new StorageError('open', cause, `: ${directory} ${reason}`);
+  throw new OpenError(directory, cause, `it ${reason}`);
 }
 
 /**
  * @returns false if there is an index without a format file, because it is older than all formats.
- * @throws {StorageError} the directory's format is newer
+ * @throws {OpenError} the directory's format is newer
  */
 async function knowsFormat(directory: string, fs: FileSystem): Promise<boolean> {
   const text = await read(join(directory, 'format'), fs);
   if (text === undefined) return (await read(join(directory, 'index', 'CURRENT'), fs)) === undefined;
   const format = Number(text);
   if (format === FORMAT) return true;
-  const hint = `: ${directory} is of format ${text.trim().slice(0, 20)}, and this version knows ${FORMAT}: run the version that wrote it, or choose another cache.directory`;
-  throw new StorageError('open', Object.assign(new Error('unknown format'), { code: 'FORMAT' }), hint);
+  const cause = Object.assign(new Error('unknown format'), { code: 'FORMAT' });
+  const why = `it is of format ${text.trim().slice(0, 20)}, and this version knows ${FORMAT}: run the version that wrote it, or choose another one`;
+  throw new OpenError(directory, cause, why);
 }
 
+type Opened = { index: LevelIndex; repaired: boolean };
+
+/**
+ * @returns the error, if the index is damaged
+ * @throws {OpenError} another server uses it
+ * @throws {StorageError} this process lacks the right or the room
+ */
 async function openIndex(
   directory: string,
   pidFile: string,
-  surroundings: Surroundings,
-): Promise<{ index: LevelIndex; repaired: boolean }> {
-  const { fileSystem, logger } = surroundings;
-  const path = join(directory, 'index');
+  fs: FileSystem,
+): Promise<Opened | { index: undefined; error: StorageError }> {
   try {
-    return { index: await LevelIndex.open(path), repaired: false };
+    return { index: await LevelIndex.open(join(directory, 'index')), repaired: false };
   } catch (error) {
-    if (!(error instanceof StorageError)) throw error;
+    if (!(error instanceof StorageError) || isOutsideFault(error)) throw error;
     if (error.errno === 'LEVEL_LOCKED') {
-      const owner = (await read(pidFile, fileSystem)) ?? 'unknown';
-      throw new StorageError(
-        'open',
-        error.cause,
-        `: ${directory} is in use by another Millpond, process ${owner}`,
-      );
+      const owner = (await read(pidFile, fs)) ?? 'unknown';
+      const why = `it is in use by another Millpond, process ${owner}: stop that one, or choose another one`;
+      throw new OpenError(directory, error.cause, why);
     }
-    logger.error({ err: error }, 'the index cannot be opened: repairing it');
-    try {
-      await LevelIndex.repair(path);
-      return { index: await LevelIndex.open(path), repaired: true };
-    } catch (cause) {
-      logger.error({ err: cause }, 'the index cannot be repaired');
-      await setAside(directory, surroundings);
-      return { index: await LevelIndex.open(path), repaired: true };
-    }
+    return { index: undefined, error };
+  }
+}
+
+async function repairIndex(
+  directory: string,
+  error: StorageError,
+  surroundings: Surroundings,
+): Promise<Opened> {
+  const { logger } = surroundings;
+  const path = join(directory, 'index');
+  logger.error({ err: error }, 'the index cannot be opened: repairing it');
+  try {
+    await LevelIndex.repair(path);
+    return { index: await LevelIndex.open(path), repaired: true };
+  } catch (cause) {
+    logger.error({ err: cause }, 'the index cannot be repaired');
+    await setAside(directory, surroundings);
+    return { index: await LevelIndex.open(path), repaired: true };
   }
 }
 

@@ -103,10 +103,35 @@ export function isShared({ mode, gid }: Stats, group: Group): boolean {
 }
 
 async function makeFolders(path: string, fs: FileSystem, mode: number, group: Group): Promise<void> {
-  const first = await fs.mkdir(path, { recursive: true, mode: CLOSED_FOLDER });
+  const first = await makeMissing(path, fs);
   if (first === undefined || group === undefined) return;
   for (let folder = path; folder.length >= first.length; folder = dirname(folder))
     await setFolderMode(folder, fs, mode, group);
+}
+
+/**
+ * Makes a folder and those above it. We do not use `recursive: true`: it tries for ever where no folder can be made, such
+ * as in /proc.
+ *
+ * @returns the first folder that was made; undefined if all were there
+ */
+async function makeMissing(path: string, fs: FileSystem): Promise<string | undefined> {
+  const make = async () => {
+    try {
+      await fs.mkdir(path, { mode: CLOSED_FOLDER });
+      return path;
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST' && (await fs.stat(path)).isDirectory()) return undefined;
+      throw error;
+    }
+  };
+  try {
+    return await make();
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT' || dirname(path) === path) throw error;
+    const first = await makeMissing(dirname(path), fs);
+    return (await make()) === undefined ? first : (first ?? path);
+  }
 }
 
 /**

@@ -39,7 +39,7 @@ export function writeTable(
 }
 
 /** Both ends of an image's name say most: registry and tag. */
-export function cutInTheMiddle(text: string, length: number): string {
+function cutInTheMiddle(text: string, length: number): string {
   if (text.length <= length) return text;
   const end = Math.floor((length - 1) / 2);
   return `${text.slice(0, length - 1 - end)}…${text.slice(text.length - end)}`;

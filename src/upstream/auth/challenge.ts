@@ -57,3 +57,8 @@ function parseLine(text: string): Challenge[] {
   }
   return challenges;
 }
+
+/** Whether the challenge demands a token, and says where to get it. */
+export function isBearerWithRealm({ scheme, parameters }: Challenge): boolean {
+  return scheme === 'bearer' && parameters.has('realm');
+}

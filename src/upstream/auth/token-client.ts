@@ -9,6 +9,7 @@ import type { RequestContext } from '../../request-context.ts';
 import { UpstreamError } from '../errors.ts';
 import { readBody, replyError } from '../network/replies.ts';
 import { discard, type Reply, type Transport } from '../network/transport.ts';
+import type { Challenge } from './challenge.ts';
 import { basicAuthorization, type Credentials } from './credentials.ts';
 import { isRealmAllowed } from './realm.ts';
 
@@ -30,7 +31,25 @@ export interface TokenDemand {
   /** The token server. */
   realm: URL;
   service: string | undefined;
-  scope: string;
+  /** Absent: a token that only proves who asks. */
+  scope: string | undefined;
+}
+
+/**
+ * What a bearer challenge demands.
+ *
+ * @param challenger the URL that sent the challenge
+ * @throws {UpstreamError} the realm is not a URL
+ */
+export function tokenDemand({ parameters }: Challenge, challenger: URL, upstream: string): TokenDemand {
+  const realm = parameters.get('realm') ?? '';
+  if (!URL.canParse(realm, challenger.href)) {
+    const what = 'its challenge (WWW-Authenticate) has a realm that is not a URL';
+    throw new UpstreamError('invalid-response', upstream, what);
+  }
+  // Some registries send no scope. nvcr.io sends scope="" on its ping.
+  const scope = parameters.get('scope') || undefined;
+  return { realm: new URL(realm, challenger), service: parameters.get('service'), scope };
 }
 
 export interface Token {
@@ -126,7 +145,7 @@ export class TokenClient {
   ): Promise<Reply> {
     const url = new URL(realm);
     if (service !== undefined) url.searchParams.set('service', service);
-    url.searchParams.set('scope', scope);
+    if (scope !== undefined) url.searchParams.set('scope', scope);
     const authorization = credentials === undefined ? {} : { Authorization: basicAuthorization(credentials) };
     const headers = { Accept: 'application/json', ...authorization };
     return this.#transport.send({ context, method: 'GET', url, headers, kind: 'token' });
@@ -142,7 +161,7 @@ export class TokenClient {
       grant_type: 'refresh_token',
       refresh_token: refreshToken,
       client_id: CLIENT_ID,
-      scope,
+      ...(scope === undefined ? {} : { scope }),
       ...(service === undefined ? {} : { service }),
     });
     if (!NO_OAUTH2.includes(reply.status)) return reply;

@@ -6,9 +6,15 @@ import { detached, type RequestContext } from '../../request-context.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import { UpstreamError } from '../errors.ts';
 import { discard, type Reply, type Transport } from '../network/transport.ts';
-import { type Challenge, parseChallenges } from './challenge.ts';
+import { type Challenge, isBearerWithRealm, parseChallenges } from './challenge.ts';
 import { basicAuthorization, type CredentialProvider, type Credentials, fingerprint } from './credentials.ts';
-import { type Token, TokenClient, type TokenClientSettings, type TokenDemand } from './token-client.ts';
+import {
+  type Token,
+  TokenClient,
+  type TokenClientSettings,
+  type TokenDemand,
+  tokenDemand,
+} from './token-client.ts';
 
 /** Renew a token this long before it expires, so that none expires while its request is under way. */
 const RENEW_EARLY_MS = 5_000;
@@ -141,7 +147,7 @@ export class Tokens {
     credentials: Credentials | undefined,
     rejected?: string,
   ): Promise<string> {
-    const key = `${demand.realm.href} ${demand.service ?? ''} ${demand.scope} ${fingerprint(credentials)}`;
+    const key = `${demand.realm.href} ${demand.service ?? ''} ${demand.scope ?? ''} ${fingerprint(credentials)}`;
     const token = this.#tokenByKey.get(key);
     const isGood = token !== undefined && this.#clock.now() < token.expiresAt - RENEW_EARLY_MS;
     if (isGood && token.authorization !== rejected) return token.authorization;
@@ -154,15 +160,9 @@ export class Tokens {
     return (await result).authorization;
   }
 
-  #demandOf({ parameters }: Challenge, challenger: URL, repository: Repository): TokenDemand {
-    const realm = parameters.get('realm') ?? '';
-    if (!URL.canParse(realm, challenger.href)) {
-      const what = 'its challenge (WWW-Authenticate) has a realm that is not a URL';
-      throw new UpstreamError('invalid-response', this.#settings.name, what);
-    }
-    // Some registries send no scope. nvcr.io sends scope="" on its ping.
-    const scope = parameters.get('scope') || `repository:${repository}:pull`;
-    return { realm: new URL(realm, challenger), service: parameters.get('service'), scope };
+  #demandOf(challenge: Challenge, challenger: URL, repository: Repository): TokenDemand {
+    const demand = tokenDemand(challenge, challenger, this.#settings.name);
+    return { ...demand, scope: demand.scope ?? `repository:${repository}:pull` };
   }
 
   /** gcr.io sends some 401s without a challenge. Its ping, `/v2/`, always has one. */
@@ -172,8 +172,4 @@ export class Tokens {
     await discard(reply);
     return parseChallenges(reply.headers['www-authenticate']);
   }
-}
-
-function isBearerWithRealm({ scheme, parameters }: Challenge): boolean {
-  return scheme === 'bearer' && parameters.has('realm');
 }

@@ -50,7 +50,7 @@ export class ProxiedConnections {
     this.#tunnelled = new Agent({
       ...limits,
       connect: (options, callback) => {
-        this.#tunnel(options).then(
+        this.tunnel(options).then(
           (httpSocket) => secure({ ...options, httpSocket }, callback),
           (error: unknown) => callback(error as Error, null),
         );
@@ -83,7 +83,8 @@ export class ProxiedConnections {
     return this.#refuse(407, url.host);
   }
 
-  async #tunnel({ hostname, port }: buildConnector.Options): Promise<Socket> {
+  /** Opens a tunnel, of which nothing has been read. The caller closes it. @throws {UpstreamError} the proxy failed */
+  async tunnel({ hostname, port }: Pick<buildConnector.Options, 'hostname' | 'port'>): Promise<Socket> {
     const host = isIPv6(hostname) ? `[${hostname}]` : hostname;
     const target = `${host}:${port || '443'}`;
     const authorization = await this.#authorization();

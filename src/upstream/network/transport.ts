@@ -196,9 +196,11 @@ export function abandon({ body }: Reply): void {
 /**
  * Node uses a `ca` instead of the usual authorities. We add it to them, because a registry with a company certificate
  * may redirect to a public CDN. Built once, because reading hundreds of authorities takes 13 ms per connection.
+ *
+ * @throws {Error} the CA or the client certificate cannot be used
  */
-function tlsOptions(
-  { name, ca }: TransportSettings,
+export function tlsOptions(
+  { name, ca }: Pick<TransportSettings, 'name' | 'ca'>,
   clientCertificate?: TransportSettings['clientCertificate'],
 ): { secureContext?: SecureContext } {
   if (ca === undefined && clientCertificate === undefined) return {};

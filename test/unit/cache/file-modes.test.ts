@@ -10,6 +10,7 @@ import { FsStore } from '../../../src/cache/store/fs-store.ts';
 import { digestHex, digestOf } from '../../../src/oci/digest.ts';
 import { createLogger } from '../../../src/telemetry/log.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
 
 const BYTES = Buffer.from('a private layer');
@@ -40,7 +41,13 @@ async function setUp(t: TestContext, { umask = 0o022 } = {}) {
   const logger = createLogger({ level: 'info', destination: { write }, now: () => 0 });
   const start = async ({ group, fileSystem = nodeFileSystem }: Start = {}) => {
     const store = new FsStore(directory, fileSystem, group);
-    const opened = await openCacheDirectory(directory, { store, fileSystem, logger, group });
+    const opened = await openCacheDirectory(directory, {
+      store,
+      fileSystem,
+      logger,
+      clock: new FakeClock(),
+      group,
+    });
     cleanUp(t, () => opened.close().catch(() => undefined)); // a test may have closed it
     const spool = new Spool(directory, fileSystem);
     await spool.sweep();
@@ -193,7 +200,7 @@ suite('a cache directory', () => {
     const nested = join(parent, 'a/b');
     const store = new FsStore(nested, nodeFileSystem, GROUP);
     const logger = createLogger({ level: 'silent', destination: { write: () => {} }, now: () => 0 });
-    const context = { store, fileSystem: nodeFileSystem, logger, group: GROUP };
+    const context = { store, fileSystem: nodeFileSystem, logger, clock: new FakeClock(), group: GROUP };
     const opened = await openCacheDirectory(nested, context);
     await opened.close();
     await rm(directory, { recursive: true, force: true });

@@ -10,6 +10,7 @@ import { FsStore } from '../../../src/cache/store/fs-store.ts';
 import { type Digest, digestHex, digestOf } from '../../../src/oci/digest.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { cleanUp } from '../../helpers/cleanup.ts';
+import { FakeClock } from '../../helpers/fake-clock.ts';
 import { buildImage, noise } from '../../helpers/images.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
 import { silentLogger } from '../../helpers/test-transport.ts';
@@ -33,7 +34,7 @@ async function setUp(t: TestContext) {
   const open = async () => {
     const store = new FsStore(directory, fileSystem);
     const opened = await openCacheDirectory(directory, {
-      ...{ store, fileSystem, group: undefined },
+      ...{ store, fileSystem, group: undefined, clock: new FakeClock() },
       logger: silentLogger(),
     });
     cleanUp(t, () => opened.close().catch(() => undefined)); // a test may have closed it
@@ -177,7 +178,7 @@ test('a folder with somebody’s files is refused before anything in it is chang
   await assert.rejects(open(), {
     name: 'StorageError',
     errno: 'FOREIGN',
-    message: `cache directory: open failed: FOREIGN: ${directory} is neither empty nor a cache of Millpond, it holds thesis.txt: choose another folder`,
+    message: `cannot open the cache directory ${directory}: it is neither empty nor a cache of Millpond, it holds thesis.txt: choose another folder (FOREIGN); cache.directory in the configuration names it`,
   });
   assert.deepEqual(await readdir(directory), ['blobs', 'thesis.txt']);
   assert.equal((await stat(directory)).mode & 0o777, 0o755);
