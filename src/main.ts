@@ -3,7 +3,6 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import type { App } from './app/app.ts';
 import { systemClock } from './clock.ts';
 
 const [command] = process.argv.slice(2);
@@ -33,10 +32,10 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       import('./telemetry/log.ts'),
     ]);
     const output = bufferedOutput();
-    let app: App | undefined;
     // Without a handler, SIGHUP ends the process, also one that is still starting.
-    process.on('SIGHUP', () => void app?.reload());
-    app = await startApp({
+    let reload = async () => {};
+    process.on('SIGHUP', () => void reload());
+    const app = await startApp({
       config,
       configFile,
       environment: process.env,
@@ -48,6 +47,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
       collectGarbage,
       processMetrics: true,
     });
+    reload = () => app.reload();
     await new Promise((resolve) => {
       process.once('SIGTERM', resolve);
       process.once('SIGINT', resolve);

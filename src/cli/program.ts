@@ -13,6 +13,7 @@ import { addStatusCommand } from './commands/status.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addTransferCommands } from './commands/transfer.ts';
 import { addWarmCommand } from './commands/warm.ts';
+import { addHelpCommands } from './help/commands.ts';
 import type { Surroundings } from './io/surroundings.ts';
 
 /** 0: done. 1: failed. 2: wrong usage or configuration. */
@@ -62,5 +63,6 @@ function buildProgram(surroundings: Surroundings): Command {
   addReloadCommand(program, surroundings);
   addSealCommands(program, surroundings);
   addTokenCommands(program, surroundings);
+  addHelpCommands(program, surroundings);
   return program;
 }

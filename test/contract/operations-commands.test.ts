@@ -59,6 +59,23 @@ docker.io/library/alpine:3.20\t${image.top.digest}\tlinux/amd64\t${size}\t${used
   assert.equal((await millpond('list', 'quay.io/*', '--json')).stdout, '[]\n');
 });
 
+test('millpond remove takes a pattern only with --yes, and says before what it would remove', async (t) => {
+  const { millpond, upstream, mirror } = await setUp(t);
+  upstream.addImage('library/busybox', '1', { layers: [1000] });
+  await mirror.get('/v2/library/busybox/manifests/1');
+  assert.deepEqual(await millpond('remove', 'docker.io/*'), {
+    exitCode: 1,
+    stdout: '',
+    stderr:
+      "millpond: docker.io/* would remove 2 images: look with millpond list 'docker.io/*', then add --yes; nothing was removed\n",
+  });
+  const listed = async () => (await millpond('list')).stdout.trimEnd().split('\n').length - 1;
+  assert.equal(await listed(), 2);
+  assert.equal((await millpond('remove', '*/alpine:*', '--yes')).exitCode, 0);
+  assert.equal(await listed(), 1);
+  assert.equal((await millpond('remove', 'quay.io/*', '--yes')).exitCode, 1);
+});
+
 test('millpond list goes on until the last page', async (t) => {
   const image = (name: string) => ({ name, digest: 'sha256:00', platforms: [], size: 1, usedAt: '' });
   const pages: Record<string, unknown> = {

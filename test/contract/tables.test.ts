@@ -113,7 +113,7 @@ for (const [what, body] of [
       });
       if (process.env['UPDATE_GOLDEN']) await writeFile(goldenFile(name), lines.join('\n'));
       assert.equal(lines.join('\n'), await readFile(goldenFile(name), 'utf8'));
-      const tables = lines.filter((line) => /^[\w.\/…:-]+ {2,}|^[A-Z]+ {2,}/.test(line));
+      const tables = lines.filter((line) => /^[\w./…:-]+ {2,}|^[A-Z]+ {2,}/.test(line));
       if (columns !== undefined) for (const line of tables) assert.ok(line.length <= columns, line);
     });
   }

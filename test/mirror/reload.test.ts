@@ -209,6 +209,21 @@ test('the log level changes at once', async (t) => {
   assert.equal(mirror.log.length, before);
 });
 
+test('pings that were answered are logged at debug only', async (t) => {
+  const { mirror } = await setUp(t);
+  const lines = () => mirror.log.filter(({ path }) => path === '/v2/').length;
+  await mirror.get('/v2/');
+  await mirror.get(LATEST);
+  assert.equal(lines(), 0);
+  await rewrite(mirror, (settings) => {
+    settings['log'] = { level: 'debug' };
+  });
+  await reload(mirror);
+  await mirror.get('/v2/');
+  await mirror.get(LATEST);
+  assert.equal(lines(), 1);
+});
+
 test('a warm list that is added is fetched at once', async (t) => {
   const { mirror, upstream } = await setUp(t);
   await rewrite(mirror, (settings) => {

@@ -68,9 +68,14 @@ export function addImageCommands(program: Command, surroundings: Surroundings): 
 
   withServerOptions(program.command('remove'))
     .description('remove tags or digests from the cache, with all content that no other image needs')
-    .argument('<image...>', 'name of an image with its tag or digest, such as docker.io/library/alpine:3.20')
-    .action(async (names: string[], options: ServerOptions) => {
+    .argument(
+      '<image...>',
+      'name of an image with its tag or digest, such as docker.io/library/alpine:3.20, or with --yes a pattern',
+    )
+    .option('--yes', 'remove all images that match a pattern; * matches any text')
+    .action(async (given: string[], options: ServerOptions & { yes?: true }) => {
       const client = await operationsClient(options, surroundings);
+      const names = await namesOf(given, client, options.yes === true);
       const failed: string[] = [];
       for (const name of names) {
         try {
@@ -86,6 +91,32 @@ export function addImageCommands(program: Command, surroundings: Surroundings): 
       }
       if (failed.length > 0) throw new Error(`not removed: ${failed.join(', ')}`);
     });
+}
+
+/**
+ * Replaces each pattern by the images that match it.
+ *
+ * @throws {Error} there is a pattern, and nobody has said yes: the message says what it would remove
+ */
+async function namesOf(given: readonly string[], client: OperationsClient, yes: boolean): Promise<string[]> {
+  const names = new Set<string>();
+  for (const name of given) {
+    if (!name.includes('*')) {
+      names.add(name);
+      continue;
+    }
+    const matching: string[] = [];
+    for await (const page of pages(client, name)) matching.push(...page.map((image) => image.name));
+    if (matching.length === 0) throw new Error(`no cached image matches ${name}: millpond list shows them`);
+    if (!yes) {
+      const many = matching.length === 1 ? '1 image' : `${matching.length} images`;
+      throw new Error(
+        `${name} would remove ${many}: look with millpond list '${name}', then add --yes; nothing was removed`,
+      );
+    }
+    for (const each of matching) names.add(each);
+  }
+  return [...names];
 }
 
 async function* pages(client: OperationsClient, pattern: string): AsyncGenerator<Image[]> {

@@ -44,16 +44,17 @@ export function accessLog(options: {
       const seconds = Math.max(0, clock.now() - startedAt) / 1000;
       const firstByteSeconds = Math.max(0, (repliedAt ?? startedAt) - startedAt) / 1000;
       count(metrics, ctx, seconds, firstByteSeconds);
-      if (isWritten(ctx, options.lines)) writeLine(log, ctx, seconds, firstByteSeconds);
+      if (isWritten(ctx, options.lines, logger)) writeLine(log, ctx, seconds, firstByteSeconds);
     });
     await next();
     ctx.state.onHeaders();
   };
 }
 
-/** A defect of ours always gets its line. */
-function isWritten(ctx: PullReply, lines: 'all' | 'errors' | 'none'): boolean {
-  const { error } = ctx.state;
+/** A defect of ours always gets its line. A ping that was answered is noise: daemons send one before each pull. */
+function isWritten(ctx: PullReply, lines: 'all' | 'errors' | 'none', logger: Logger): boolean {
+  const { error, isPing } = ctx.state;
+  if (isPing === true && !logger.isLevelEnabled('debug')) return false;
   if (lines === 'all' || isOurFault(error)) return true;
   return lines === 'errors' && (error !== undefined || ctx.res.statusCode >= 400);
 }

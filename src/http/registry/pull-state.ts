@@ -18,6 +18,8 @@ export interface PullState {
   reference?: string;
   /** Absent if the request did not reach the cache, or failed there. */
   outcome?: CacheOutcome;
+  /** The request asked for `/v2/` itself, and was answered. */
+  isPing?: boolean;
   /** The rule that allows the request, from 0. */
   rule?: number | undefined;
   /** Says that no shared cache may keep the reply; `no-store`: no cache at all. Absent: everybody may have it. */

@@ -69,6 +69,7 @@ export function answerPulls(pulls: PullContext): Middleware<PullState> {
 }
 
 function answerPing(ctx: PullReply): void {
+  ctx.state.isPing = true;
   setHeaders(ctx, pingHeaders(ctx));
   ctx.type = 'application/json';
   ctx.body = '{}';
