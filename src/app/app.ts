@@ -56,13 +56,14 @@ export async function startApp(options: AppOptions): Promise<App> {
   const metrics = new Metrics({ version, processMetrics: options.processMetrics });
 
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
-  const { upstreamByName, seal } = createUpstreams(config, { ...options, metrics, logger, identity });
+  const upstreams = createUpstreams(config, { ...options, metrics, logger, identity });
+  const { upstreamByName, seal, bandwidths } = upstreams;
   const sealed = () => seal.isApplied;
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
   logStart(logger, options, storage);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
-  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
+  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
 
   const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
   if (opened !== undefined) stack.use(opened);

@@ -14,6 +14,7 @@ import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
 import { Seal, SealableUpstream } from '../upstream/client/seal.ts';
+import { type Bandwidth, type BandwidthLimits, Bandwidths } from '../upstream/limits/bandwidths.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
@@ -32,21 +33,34 @@ export interface UpstreamsContext {
 export function createUpstreams(
   config: Config,
   context: UpstreamsContext,
-): { upstreamByName: ReadonlyMap<string, MirroredUpstream>; seal: Seal } {
+): { upstreamByName: ReadonlyMap<string, MirroredUpstream>; seal: Seal; bandwidths: Bandwidths } {
+  const bandwidths = new Bandwidths(context);
+  bandwidths.setLimits(bandwidthLimits(config));
   const upstreams = [...config.upstreams].map(([name, upstream]) => {
-    const client = new SealableUpstream(name, () => createUpstream(name, upstream, context));
+    const client = new SealableUpstream(name, () =>
+      createUpstream(name, upstream, { ...context, bandwidth: bandwidths.of(name) }),
+    );
     return { client, segments: upstream.segments, freshnessFor: freshnessFor(upstream) };
   });
   return {
     upstreamByName: new Map(upstreams.map((upstream) => [upstream.client.name, upstream])),
     seal: new Seal(upstreams.map(({ client }) => client)),
+    bandwidths,
+  };
+}
+
+/** The limits that a configuration sets, for {@link Bandwidths.setLimits}. */
+export function bandwidthLimits({ server, upstreams }: Config): BandwidthLimits {
+  return {
+    server: server.maxUpstreamBandwidth ?? undefined,
+    upstreams: new Map([...upstreams].map(([name, { maxBandwidth }]) => [name, maxBandwidth ?? undefined])),
   };
 }
 
 async function createUpstream(
   name: string,
   config: UpstreamConfig,
-  context: UpstreamsContext,
+  context: UpstreamsContext & { bandwidth: Bandwidth },
 ): Promise<ResilientUpstream> {
   const { ca, clientCertificate } = config;
   const settings = {
