@@ -9,6 +9,8 @@ export interface RequestContext {
   readonly signal?: AbortSignal | undefined;
   /** True: only what is cached may be served, and no upstream is asked. */
   readonly cachedOnly?: boolean | undefined;
+  /** True: no client waits for this. It is work ahead of time, which leaves bandwidth to clients. */
+  readonly background?: boolean | undefined;
   /** The position in a trace. Absent: the request is not traced. */
   readonly span?: Span | undefined;
 }

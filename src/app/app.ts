@@ -61,13 +61,13 @@ export async function startApp(options: AppOptions): Promise<App> {
 
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
   const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity });
-  const { seal } = upstreams;
+  const { seal, bandwidths } = upstreams;
   const sealed = () => seal.isApplied;
   const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
   logStart(logger, options, storage);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
-  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random }));
+  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
 
   const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
   if (opened !== undefined) stack.use(opened);

@@ -5,8 +5,9 @@ import { upstreamByHost } from '../config/upstream-names.ts';
 import type { Routing } from '../http/registry/pulls.ts';
 import { RequestParser, type RoutingTable } from '../http/registry/routes.ts';
 import { Seal, type SealableUpstream } from '../upstream/client/seal.ts';
+import { Bandwidths } from '../upstream/limits/bandwidths.ts';
 import type { ResilientUpstream, UpstreamCondition } from '../upstream/limits/resilience.ts';
-import { freshnessFor, sealedUpstream, type UpstreamsContext } from './upstreams.ts';
+import { bandwidthLimits, freshnessFor, sealedUpstream, type UpstreamsContext } from './upstreams.ts';
 
 interface Entry {
   config: UpstreamConfig;
@@ -15,6 +16,7 @@ interface Entry {
 
 export class LiveUpstreams {
   readonly seal: Seal;
+  readonly bandwidths: Bandwidths;
   readonly #context: UpstreamsContext;
   #entries: ReadonlyMap<string, Entry>;
   #table: RoutingTable;
@@ -23,6 +25,8 @@ export class LiveUpstreams {
   /** Creates all upstreams, sealed. */
   constructor(config: Config, context: UpstreamsContext) {
     this.#context = context;
+    this.bandwidths = new Bandwidths(context);
+    this.bandwidths.setLimits(bandwidthLimits(config));
     this.#entries = this.#entriesFor(config, new Map());
     this.#table = routingTable(config);
     this.#routing = routingOf(this.#table, this.#entries);
@@ -52,6 +56,7 @@ export class LiveUpstreams {
     const before = this.#entries;
     const entries = this.#entriesFor(config, before);
     await this.seal.replace(clientsOf(entries));
+    this.bandwidths.setLimits(bandwidthLimits(config));
     this.#entries = entries;
     this.#table = routingTable(config);
     this.#routing = routingOf(this.#table, entries);
@@ -65,18 +70,26 @@ export class LiveUpstreams {
       [...upstreams].map(([name, config]) => {
         const old = before.get(name);
         const kept = old !== undefined && isSameClient(old.config, config);
-        return [name, { config, client: kept ? old.client : sealedUpstream(name, config, this.#context) }];
+        return [name, { config, client: kept ? old.client : this.#create(name, config) }];
       }),
     );
   }
+
+  #create(name: string, config: UpstreamConfig): SealableUpstream<ResilientUpstream> {
+    return sealedUpstream(name, config, { ...this.#context, bandwidth: this.bandwidths.of(name) });
+  }
 }
 
-/** What is about mirroring or about names needs no new client, which would lose its connections, its tokens and its quota. */
+/** Settings that are not the client's. For a change of these it keeps its connections, its tokens and its quota. */
+const NOT_OF_CLIENT = {
+  freshness: undefined,
+  segments: undefined,
+  hosts: undefined,
+  maxBandwidth: undefined,
+};
+
 function isSameClient(before: UpstreamConfig, now: UpstreamConfig): boolean {
-  return isDeepStrictEqual(
-    { ...before, freshness: undefined, segments: undefined, hosts: undefined },
-    { ...now, freshness: undefined, segments: undefined, hosts: undefined },
-  );
+  return isDeepStrictEqual({ ...before, ...NOT_OF_CLIENT }, { ...now, ...NOT_OF_CLIENT });
 }
 
 function clientsOf(entries: ReadonlyMap<string, Entry>): SealableUpstream[] {

@@ -8,6 +8,7 @@ import { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import { Permissions } from '../mirror/permissions.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Bandwidths } from '../upstream/limits/bandwidths.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { Storage } from './storage.ts';
 
@@ -20,11 +21,12 @@ export interface Mirrors extends AsyncDisposable {
 
 export function createMirrors(
   storage: Storage,
-  context: { metrics: Metrics; logger: Logger; clock: Clock; random: () => number },
+  context: { metrics: Metrics; logger: Logger; clock: Clock; random: () => number; bandwidths: Bandwidths },
 ): Mirrors {
   const shared = { ...storage, ...context };
   const permissions = new Permissions(shared);
-  const originOf = (upstream: Upstream) => new UpstreamOrigin(upstream, context);
+  const originOf = (upstream: Upstream) =>
+    new UpstreamOrigin(upstream, { ...context, bandwidth: context.bandwidths.of(upstream.name) });
   const blobs = new BlobMirror({ ...shared, permissions, originOf });
   const manifestStore = new ManifestStore(shared);
   const manifests = new ManifestMirror({ ...shared, manifests: manifestStore });

@@ -1,7 +1,7 @@
 /** Creates an upstream from its part of the configuration. */
 import { readFile } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
-import type { UpstreamConfig } from '../config/schema.ts';
+import type { Config, UpstreamConfig } from '../config/schema.ts';
 import { type Environment, Secret } from '../config/secrets.ts';
 import type { FreshnessPolicy } from '../mirror/freshness.ts';
 import { imagePattern, type Repository } from '../oci/reference.ts';
@@ -14,6 +14,7 @@ import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
 import { SealableUpstream } from '../upstream/client/seal.ts';
+import { type Bandwidth, type BandwidthLimits } from '../upstream/limits/bandwidths.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
@@ -32,15 +33,23 @@ export interface UpstreamsContext {
 export function sealedUpstream(
   name: string,
   config: UpstreamConfig,
-  context: UpstreamsContext,
+  context: UpstreamsContext & { bandwidth: Bandwidth },
 ): SealableUpstream<ResilientUpstream> {
   return new SealableUpstream(name, () => createUpstream(name, config, context));
+}
+
+/** The limits that a configuration sets, for {@link Bandwidths.setLimits}. */
+export function bandwidthLimits({ server, upstreams }: Config): BandwidthLimits {
+  return {
+    server: server.maxUpstreamBandwidth ?? undefined,
+    upstreams: new Map([...upstreams].map(([name, { maxBandwidth }]) => [name, maxBandwidth ?? undefined])),
+  };
 }
 
 async function createUpstream(
   name: string,
   config: UpstreamConfig,
-  context: UpstreamsContext,
+  context: UpstreamsContext & { bandwidth: Bandwidth },
 ): Promise<ResilientUpstream> {
   const settings = await upstreamSettings(name, config, context);
   const urls = [config.url, ...config.fallbackUrls];

@@ -12,7 +12,14 @@ export interface ConfigChange {
 }
 
 /** Keys that a reload takes over, with all that is below them. All others wait for a restart. */
-const RELOADED = ['upstreams', 'defaultUpstream', 'access.rules', 'log.level', 'warm'];
+const RELOADED = [
+  'upstreams',
+  'defaultUpstream',
+  'server.maxUpstreamBandwidth',
+  'access.rules',
+  'log.level',
+  'warm',
+];
 
 export function isReloaded({ key }: ConfigChange): boolean {
   return RELOADED.some((each) => key === each || key.startsWith(`${each}.`));

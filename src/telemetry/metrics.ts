@@ -65,6 +65,11 @@ export class Metrics {
     'Pulls left in the current window, as the upstream last reported.',
     ['upstream'],
   );
+  readonly upstreamBandwidthWait = this.#counter(
+    'millpond_upstream_bandwidth_wait_seconds_total',
+    'How long fetches of blobs have waited for maxBandwidth or maxUpstreamBandwidth.',
+    ['upstream'],
+  );
   readonly upstreamUp = this.#gauge(
     'millpond_upstream_up',
     '0 while the upstream does not answer and therefore gets no requests.',

@@ -61,7 +61,11 @@ export class Warmer {
    */
   begin(request: WarmRequest, context: RequestContext): AsyncGenerator<WarmEvent> {
     const signals = context.signal === undefined ? [] : [context.signal];
-    const either = { ...context, signal: AbortSignal.any([...signals, this.#abort.signal]) };
+    const either = {
+      ...context,
+      background: true,
+      signal: AbortSignal.any([...signals, this.#abort.signal]),
+    };
     return eventsOf<WarmEvent>((sink) => {
       const running = this.#warm(request, either, sink).finally(() => this.#running.delete(running));
       this.#running.add(running);

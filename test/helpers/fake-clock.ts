@@ -51,14 +51,19 @@ export class FakeClock implements Clock {
       return;
     }
     await new Promise<void>((resolve, reject) => {
-      const sleeper = { until: this.#now + ms, wake: resolve };
-      this.#sleepers.add(sleeper);
-      signal?.addEventListener('abort', () => {
+      const onAbort = () => {
         this.#sleepers.delete(sleeper);
         // As node:timers/promises does it.
-        const aborted = new Error('The operation was aborted', { cause: signal.reason });
+        const aborted = new Error('The operation was aborted', { cause: signal?.reason });
         reject(Object.assign(aborted, { name: 'AbortError', code: 'ABORT_ERR' }));
-      });
+      };
+      const wake = () => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      };
+      const sleeper = { until: this.#now + ms, wake };
+      this.#sleepers.add(sleeper);
+      signal?.addEventListener('abort', onAbort);
     });
   }
 }

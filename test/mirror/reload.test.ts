@@ -197,6 +197,24 @@ test('keys that need a restart are named in answer and status, until they are as
   assert.deepEqual((await configurationIn(mirror))['waitsForRestart'], []);
 });
 
+test('a bandwidth limit begins and ends with a reload', async (t) => {
+  const { mirror, upstream } = await setUp(t);
+  const seconds = async (seed: string, maxBandwidth: string) => {
+    await rewrite(mirror, ({ upstreams }) => {
+      upstreams['kept.test'] = { ...upstreams['kept.test'], maxBandwidth };
+    });
+    assert.deepEqual((await reload(mirror)).json.waitsForRestart, []);
+    const digest = upstream.addContent(noise(64 * 1024, seed));
+    const began = mirror.clock.now();
+    assert.equal((await mirror.get(`/v2/kept.test/a/b/blobs/${digest}`)).status, 200);
+    await mirror.idle();
+    return (mirror.clock.now() - began) / 1000;
+  };
+  const limited = await seconds('limited', '1KiB');
+  assert.ok(limited > 60 && limited < 68, `64 KiB took ${limited} s`);
+  assert.ok((await seconds('free', 'none')) < 1);
+});
+
 test('the log level changes at once', async (t) => {
   const { mirror } = await setUp(t);
   await rewrite(mirror, (settings) => {

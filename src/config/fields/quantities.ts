@@ -5,6 +5,8 @@ import { formatDuration, formatSize, nearestSize, parseDuration, parseSize } fro
 
 // setTimeout turns a longer delay into 1 ms: a timeout of 30 days would fire at once.
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** With less than this, images would take days: `50B` is a mistake. */
+const LEAST_BANDWIDTH_BYTES = 1024;
 
 /** A duration in milliseconds, `0s` included. */
 export function duration() {
@@ -64,4 +66,16 @@ export function sizeOrShare() {
   const format = (value: number | { share: number }) =>
     typeof value === 'number' ? formatSize(value) : `${Math.round(value.share * 100)}%`;
   return written(what, parse, format, z.custom<number | { share: number }>(), nearestSize);
+}
+
+/** Bytes a second; `none` is `null`. */
+export function bandwidth() {
+  const what = 'none, or bytes a second from 1KiB, such as 50MiB';
+  const parse = (text: string) => {
+    if (text === 'none') return null;
+    const bytes = parseSize(text);
+    return bytes !== undefined && bytes >= LEAST_BANDWIDTH_BYTES ? bytes : undefined;
+  };
+  const format = (bytes: number | null) => (bytes === null ? 'none' : formatSize(bytes));
+  return written(what, parse, format, z.number().nullable());
 }

@@ -9,7 +9,7 @@ import {
 } from '../fields/addresses.ts';
 import { path } from '../fields/paths.ts';
 import { fileMode, list, oneOf, section } from '../fields/plain.ts';
-import { timeout } from '../fields/quantities.ts';
+import { bandwidth, timeout } from '../fields/quantities.ts';
 
 const tlsSchema = section({
   certificate: path().describe('PEM file of the certificate chain; read again when it changes.'),
@@ -43,6 +43,9 @@ export const serverSchema = section({
   clientTimeout: timeout()
     .prefault('60s')
     .describe('A client that accepts no byte of its reply for this long is disconnected.'),
+  maxUpstreamBandwidth: bandwidth()
+    .prefault('none')
+    .describe('Most body bytes a second from all upstreams together.'),
   revalidateFrom: list(network())
     .prefault([])
     .describe('Networks whose clients may force the revalidation of a tag with Cache-Control: no-cache.'),

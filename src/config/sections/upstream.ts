@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { host, proxyUrl, referenceHost, registryUrl } from '../fields/addresses.ts';
 import { path, secretRef } from '../fields/paths.ts';
 import { amount, count, flag, list, section } from '../fields/plain.ts';
-import { timeout } from '../fields/quantities.ts';
+import { bandwidth, timeout } from '../fields/quantities.ts';
 import { credentialsSchema } from './credentials.ts';
 import { freshnessSchema } from './freshness.ts';
 
@@ -52,6 +52,9 @@ export const upstreamSchema = section({
   segments: count()
     .prefault(4)
     .describe('Most parallel range requests for one large cold blob; 1 turns them off.'),
+  maxBandwidth: bandwidth()
+    .prefault('none')
+    .describe('Most body bytes a second from this upstream, of all its blobs together.'),
   connectTimeout: timeout().prefault('10s').describe('How long opening a connection may take.'),
   headersTimeout: timeout().prefault('30s').describe('How long upstream may take until its reply begins.'),
   bodyTimeout: timeout()

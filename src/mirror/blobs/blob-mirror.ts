@@ -155,7 +155,7 @@ export class BlobMirror {
       return undefined;
     }
     try {
-      return await fill.follow(expectedSize);
+      return await fill.follow(expectedSize, request.context);
     } catch (error) {
       // Ignores a refusal or outage of another repository: this one has permission, so it fetches the blob itself.
       if (fill.request.key.repository === request.repository || !(error instanceof UpstreamError))
@@ -194,17 +194,23 @@ export class BlobMirror {
     requireFetch(context, upstream);
     const abort = new AbortController();
     const expectedSize = (await this.#context.permissions.recorded(request))?.size;
-    const bytes = await this.#context.originOf(upstream).open({
-      context: detached(context, abort.signal),
-      repository,
-      digest,
-      expectedSize,
-      from: front?.length ?? 0,
-    });
-    const size = bytes.size ?? expectedSize;
-    if (size !== undefined) return new Passthrough(digest, size, bytes, abort, front);
-    bytes.close();
-    throw lengthUnknown(request);
+    const origin = this.#context.originOf(upstream);
+    const share = origin.openShare?.();
+    if (context.background !== true) share?.addClient();
+    abort.signal.addEventListener('abort', () => share?.close()); // by the reader's close, too
+    try {
+      const bytes = await origin.open({
+        context: detached(context, abort.signal),
+        ...{ repository, digest, expectedSize, share, from: front?.length ?? 0 },
+      });
+      const size = bytes.size ?? expectedSize;
+      if (size !== undefined) return new Passthrough(digest, size, bytes, abort, front);
+      bytes.close();
+      throw lengthUnknown(request);
+    } catch (error) {
+      abort.abort(error);
+      throw error;
+    }
   }
 }
 

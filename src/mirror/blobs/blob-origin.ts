@@ -2,6 +2,7 @@
 import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
+import type { BandwidthShare } from '../../upstream/limits/bandwidth-share.ts';
 
 /** An upstream today. It may also be an object store or another node: fills and readers see no difference. */
 export interface BlobOrigin {
@@ -9,6 +10,8 @@ export interface BlobOrigin {
    * Only requests to the same origin share a fill: wrong bytes or a slow connection must not harm pulls from another.
    */
   readonly name: string;
+  /** Opens a share of the bandwidth for one fetch, on however many connections. Absent: there are no limits. */
+  openShare?(): BandwidthShare;
   /** @throws {UpstreamError} */
   open(request: BlobBytesRequest): Promise<BlobBytes>;
 }
@@ -20,6 +23,8 @@ export interface BlobBytesRequest {
   digest: Digest;
   /** Bytes of the whole blob, if a manifest states them. They may be wrong: what the origin states takes precedence. */
   expectedSize: number | undefined;
+  /** Of the fetch that the bytes are for. Absent: there are no limits. */
+  share?: BandwidthShare | undefined;
   /** Position of the first byte. */
   from: number;
   /** Position of the end, exclusive. Absent: the end of the blob. */

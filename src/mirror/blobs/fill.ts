@@ -19,6 +19,7 @@ import { detached, type RequestContext } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
+import type { BandwidthShare } from '../../upstream/limits/bandwidth-share.ts';
 import type { BlobBytes, BlobOrigin } from './blob-origin.ts';
 import { fetchInLanes, type Segment, segmentsOf, split } from './segments.ts';
 
@@ -57,6 +58,7 @@ export class Fill {
   readonly #context: FillContext;
   readonly #onEnding: () => void;
   readonly #abort = new AbortController();
+  readonly #share: BandwidthShare | undefined;
   /** Resolves when the origin has begun to answer. */
   readonly #begun = Promise.withResolvers<Ingest>();
   readonly #ended: Promise<void>;
@@ -70,6 +72,7 @@ export class Fill {
     this.request = request;
     this.#context = context;
     this.#onEnding = onEnding;
+    this.#share = request.origin.openShare?.();
     this.#largestExpected = request.expectedSize ?? Number.POSITIVE_INFINITY;
     // Handles the rejection here too: the failure of a fill that nobody waits for must not end the process.
     this.#begun.promise.catch(() => undefined);
@@ -86,11 +89,29 @@ export class Fill {
    *
    * @param expectedSize bytes that a manifest of the client's repository states. If they are wrong, only this client
    *   fails
+   * @param context of the request. Until its reader is closed, the fill has the bandwidth that this request is due
    * @returns undefined if the fill has ended
    * @throws {UpstreamError | ContentError} no byte could be fetched, or the blob has another size than expected
    * @throws {StorageError} the disk failed
    */
-  async follow(expectedSize: number | undefined): Promise<ContentReader | undefined> {
+  async follow(
+    expectedSize: number | undefined,
+    { background = false }: RequestContext,
+  ): Promise<ContentReader | undefined> {
+    if (background) return this.#follow(expectedSize, () => undefined);
+    this.#share?.addClient();
+    const leave = () => this.#share?.removeClient();
+    let reader: ContentReader | undefined;
+    try {
+      reader = await this.#follow(expectedSize, leave);
+      return reader;
+    } finally {
+      if (reader === undefined) leave();
+    }
+  }
+
+  /** @param onClose called when the reader is closed */
+  async #follow(expectedSize: number | undefined, onClose: () => void): Promise<ContentReader | undefined> {
     this.#largestExpected = Math.max(this.#largestExpected, expectedSize ?? Number.POSITIVE_INFINITY);
     const ingest = await this.#begun.promise;
     if (expectedSize === undefined) await ingest.sized();
@@ -98,7 +119,10 @@ export class Fill {
     const { ingestFollowers, contentRejected } = this.#context.metrics;
     if (expectedSize !== undefined && ingest.size !== undefined && ingest.size !== expectedSize)
       contentRejected.inc({ upstream: this.request.origin.name, reason: 'size-mismatch' });
-    const reader = ingest.follow(expectedSize, () => ingestFollowers.dec());
+    const reader = ingest.follow(expectedSize, () => {
+      ingestFollowers.dec();
+      onClose();
+    });
     ingestFollowers.inc();
     return reader;
   }
@@ -139,6 +163,7 @@ export class Fill {
       await this.#fail(error instanceof Error ? error : new Error(String(error)));
     } finally {
       reservation?.[Symbol.dispose]();
+      this.#share?.close();
       metrics.ingestsInProgress.dec();
       this.#onEnding(); // first, so that no new follower finds its file closed
       await this.#ingest?.end();
@@ -199,6 +224,7 @@ export class Fill {
     await fetchInLanes({ segment: first, fetched: this.#write(ingest, begun, first.from) }, rest, {
       lanes,
       clock,
+      waitedMs: () => this.#share?.waitedMs ?? 0,
       fetch: (segment) => this.#fillSegment(ingest, segment),
       abort: (error) => this.#abort.abort(error),
     });
@@ -218,7 +244,14 @@ export class Fill {
     const { origin, key, digest, expectedSize } = this.request;
     const context = detached(this.request.context, this.#abort.signal);
     const range = to === undefined ? { from } : { from, to };
-    return origin.open({ context, repository: key.repository, digest, expectedSize, ...range });
+    return origin.open({
+      context,
+      repository: key.repository,
+      digest,
+      expectedSize,
+      share: this.#share,
+      ...range,
+    });
   }
 
   /** @param reservation grows with the blob if its length is not known */

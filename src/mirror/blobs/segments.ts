@@ -19,6 +19,8 @@ const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
 const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
 /** Other lanes begin when a connection is slower than this. */
 const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
+/** How often to look, at most, whether our own limit held a connection. */
+const SHORTEST_LOOK_MS = 10;
 
 /**
  * The parts of a blob from `from` on. Empty if it is fetched in one piece.
@@ -57,16 +59,18 @@ export async function fetchInLanes(
   options: {
     lanes: number;
     clock: Clock;
+    /** Milliseconds that the fetches have waited for the bandwidth limit so far. */
+    waitedMs: () => number;
     fetch: (segment: Segment) => Promise<void>;
     abort: (error: unknown) => void;
   },
 ): Promise<void> {
-  const { lanes, clock, fetch, abort } = options;
+  const { lanes, fetch, abort } = options;
   const slow = Promise.withResolvers<void>();
   const left = rest.values();
   const watched = async ({ from, to }: Segment, fetched: Promise<void>) => {
     const timer = new AbortController();
-    clock.sleep((to - from) / FAST_BYTES_PER_MS, timer.signal).then(slow.resolve, () => undefined); // it was fast
+    slept((to - from) / FAST_BYTES_PER_MS, timer.signal, options).then(slow.resolve, () => undefined); // it was fast
     await fetched.finally(() => timer.abort());
   };
   const lane = async (begun?: { segment: Segment; fetched: Promise<void> }) => {
@@ -82,5 +86,20 @@ export async function fetchInLanes(
     abort(error);
     await Promise.allSettled([alone, ...others]);
     throw error;
+  }
+}
+
+/** Waits until a fetch has had `ms` for itself: the time in which our own limit held it does not count. */
+async function slept(
+  ms: number,
+  signal: AbortSignal,
+  { clock, waitedMs }: { clock: Clock; waitedMs: () => number },
+): Promise<void> {
+  let before = waitedMs();
+  await clock.sleep(ms, signal);
+  for (let after = waitedMs(); after > before; after = waitedMs()) {
+    const held = after - before;
+    before = after;
+    await clock.sleep(Math.max(held, SHORTEST_LOOK_MS), signal);
   }
 }

@@ -2,6 +2,8 @@
 import type { Clock } from '../../clock.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { toUpstreamError, UpstreamError } from '../../upstream/errors.ts';
+import type { BandwidthShare } from '../../upstream/limits/bandwidth-share.ts';
+import type { Bandwidth } from '../../upstream/limits/bandwidths.ts';
 import type { FetchedBlob, Upstream } from '../../upstream/upstream.ts';
 import type { BlobBytes, BlobBytesRequest, BlobOrigin } from './blob-origin.ts';
 
@@ -14,6 +16,7 @@ export interface UpstreamOriginContext {
   clock: Clock;
   /** At least 0, below 1. Spreads attempts, so that fills that broke together do not resume together. */
   random: () => number;
+  bandwidth: Bandwidth;
 }
 
 export class UpstreamOrigin implements BlobOrigin {
@@ -27,6 +30,10 @@ export class UpstreamOrigin implements BlobOrigin {
 
   get name(): string {
     return this.#upstream.name;
+  }
+
+  openShare(): BandwidthShare {
+    return this.#context.bandwidth.openShare();
   }
 
   async open(request: BlobBytesRequest): Promise<BlobBytes> {
@@ -118,9 +125,33 @@ class UpstreamBytes implements BlobBytes {
       if (left === 0) return; // ignores bytes after the end: the hash shows whether the others are right
       const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
       skip = Math.max(0, skip - chunk.length);
-      if (wanted.length === 0) continue;
-      this.#position += wanted.length;
-      yield wanted;
+      const { share } = this.#request;
+      if (share?.isFree === false) yield* this.#limited(wanted, chunk.length - wanted.length, share);
+      else if (wanted.length > 0) {
+        this.#position += wanted.length;
+        yield wanted;
+      }
+    }
+  }
+
+  /**
+   * Passes on the bytes that are `wanted`, when they may pass. Until then nothing is read: the connection is paused, which
+   * reaches upstream.
+   *
+   * @param unwanted bytes that have come with them, and count as well
+   */
+  async *#limited(
+    wanted: Buffer,
+    unwanted: number,
+    share: BandwidthShare,
+  ): AsyncGenerator<Buffer, void, undefined> {
+    const { signal } = this.#request.context;
+    for (let left = unwanted; left > 0; ) left -= await share.take(left, signal);
+    for (let rest = wanted; rest.length > 0; ) {
+      const piece = rest.subarray(0, await share.take(rest.length, signal));
+      rest = rest.subarray(piece.length);
+      this.#position += piece.length;
+      yield piece;
     }
   }
 }

@@ -11,6 +11,7 @@ import {
   type AuthenticatedTransportSettings,
 } from '../auth/authenticated-transport.ts';
 import { UpstreamError } from '../errors.ts';
+import type { Bandwidth } from '../limits/bandwidths.ts';
 import { assertIdentity, readBody, replyError } from '../network/replies.ts';
 import { contentLength, contentRange, firstValue, mediaTypeOf } from '../network/reply-headers.ts';
 import { abandon, discard, type Reply, type TransportContext } from '../network/transport.ts';
@@ -41,20 +42,27 @@ interface RegistryRequest {
   keepToken?: boolean;
 }
 
+export interface ClientContext extends TransportContext {
+  /** Absent: replies are not counted. */
+  bandwidth?: Bandwidth;
+}
+
 export class UpstreamClient implements Upstream {
   readonly name: string;
   readonly #url: string;
   readonly #transport: AuthenticatedTransport;
   readonly #metrics: Metrics;
   readonly #clock: Clock;
+  readonly #bandwidth: Bandwidth | undefined;
 
   /** @throws {Error} the CA or the client certificate cannot be used */
-  constructor(settings: AuthenticatedTransportSettings, context: TransportContext) {
+  constructor(settings: AuthenticatedTransportSettings, context: ClientContext) {
     this.name = settings.name;
     this.#url = settings.url;
     this.#transport = new AuthenticatedTransport(settings, context);
     this.#metrics = context.metrics;
     this.#clock = context.clock;
+    this.#bandwidth = context.bandwidth;
   }
 
   async headManifest(
@@ -82,8 +90,7 @@ export class UpstreamClient implements Upstream {
     { accept }: { accept?: string } = {},
   ): Promise<FetchedManifest> {
     const reply = await this.#request(manifestRequest(context, 'GET', repository, reference, accept));
-    const bytes = await readBody(reply, MANIFEST_MAX_BYTES, this.name);
-    this.#metrics.upstreamBytes.inc({ upstream: this.name, kind: 'manifest' }, bytes.length);
+    const bytes = await this.#readAll(reply, 'manifest', MANIFEST_MAX_BYTES);
     // Compute the digest instead of reading Docker-Content-Digest, which many registries get wrong.
     const digest = digestOf(bytes, isDigest(reference) ? digestAlgorithm(reference) : 'sha256');
     if (isDigest(reference) && digest !== reference) {
@@ -170,7 +177,7 @@ export class UpstreamClient implements Upstream {
       path: 'tags/list',
       query,
     });
-    return { body: await this.#readList(reply, 'tags'), ...nextPage(reply.headers['link']) };
+    return { body: await this.#readAll(reply, 'tags', LIST_MAX_BYTES), ...nextPage(reply.headers['link']) };
   }
 
   async fetchReferrers(
@@ -200,7 +207,7 @@ export class UpstreamClient implements Upstream {
     if (reply.status !== 200) throw await this.#error(reply);
     const filtersApplied = firstValue(reply.headers['oci-filters-applied']);
     return {
-      body: await this.#readList(reply, 'referrers'),
+      body: await this.#readAll(reply, 'referrers', LIST_MAX_BYTES),
       ...nextPage(reply.headers['link']),
       ...(filtersApplied !== undefined && FILTERS_APPLIED.test(filtersApplied) ? { filtersApplied } : {}),
     };
@@ -227,9 +234,11 @@ export class UpstreamClient implements Upstream {
     return replyError(reply, this.name, 'upstream', this.#clock.now());
   }
 
-  async #readList(reply: Reply, kind: RequestKind): Promise<Buffer> {
-    const body = await readBody(reply, LIST_MAX_BYTES, this.name);
+  /** Does not wait for bandwidth: the bodies are small, and what a client pulls next depends on them. */
+  async #readAll(reply: Reply, kind: RequestKind, limit: number): Promise<Buffer> {
+    const body = await readBody(reply, limit, this.name);
     this.#metrics.upstreamBytes.inc({ upstream: this.name, kind }, body.length);
+    this.#bandwidth?.spendAhead(body.length);
     return body;
   }
 

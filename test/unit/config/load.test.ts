@@ -16,6 +16,7 @@ suite('a valid configuration', () => {
       forwardedHeader: 'x-forwarded-for',
       drainTimeout: 30_000,
       clientTimeout: 60_000,
+      maxUpstreamBandwidth: null,
       revalidateFrom: [],
       accelRedirect: null,
     });
@@ -44,6 +45,7 @@ suite('a valid configuration', () => {
       allowPrivateAddresses: false,
       maxConnections: 64,
       segments: 4,
+      maxBandwidth: null,
       connectTimeout: 10_000,
       headersTimeout: 30_000,
       bodyTimeout: 30_000,

@@ -18,6 +18,7 @@ test('prints the effective configuration in the documented order, in units for p
   forwardedHeader: x-forwarded-for
   drainTimeout: 30s
   clientTimeout: 1m
+  maxUpstreamBandwidth: none
   revalidateFrom: []
   accelRedirect: none
 operations:
@@ -50,6 +51,7 @@ upstreams:
     allowPrivateAddresses: false
     maxConnections: 64
     segments: 4
+    maxBandwidth: none
     connectTimeout: 10s
     headersTimeout: 30s
     bodyTimeout: 30s
@@ -118,6 +120,7 @@ test('the output loads as the same configuration', async () => {
       proxy: fc.constantFrom('none', 'http://proxy.corp:3128/', 'https://corp%5Cbob@[fd00::1]'),
       allowPrivateAddresses: fc.boolean(),
       maxConnections: fc.integer({ min: 1 }),
+      maxBandwidth: fc.constantFrom('none', '1KiB', '50MiB', '1536B'),
       segments: fc.integer({ min: 1 }),
       connectTimeout: ms,
       headersTimeout: ms,

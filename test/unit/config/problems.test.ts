@@ -10,6 +10,7 @@ const TIMEOUT = 'must be a duration from 1ms to 24d with its unit, such as 30s';
 const DURATION = 'must be a duration with its unit, such as 500ms, 30s, 5m, 24h or 7d';
 const SIZE =
   'must be a size in B, KiB, MiB, GiB or TiB, such as 50GiB, or a share of the file system from 1% to 100%, such as 80%';
+const BANDWIDTH = 'must be none, or bytes a second from 1KiB, such as 50MiB';
 const SHARE = 'must be a number above 0 and at most 1, such as 0.9';
 const URL_RULE =
   'must be an http:// or https:// URL without user name, password, query or fragment, such as https://registry.corp.example';
@@ -187,6 +188,11 @@ suite('every problem is reported with its place', () => {
     [
       upstream('allowPrivateAddresses: 1'),
       `m.yaml:3:28: ${D}.allowPrivateAddresses: must be true or false, got 1`,
+    ],
+    [upstream('maxBandwidth: 50B'), `m.yaml:3:19: ${D}.maxBandwidth: ${BANDWIDTH}, got "50B"`],
+    [
+      'server: { maxUpstreamBandwidth: 50MB }',
+      `m.yaml:1:33: server.maxUpstreamBandwidth: ${BANDWIDTH}, got "50MB"`,
     ],
     [
       upstream('maxConnections: 0'),
