@@ -183,6 +183,8 @@ test('a client certificate is an identity: it pulls, its ping is 200, and what i
   const ask = clientOf(t, mirror, await issue('build-1.corp.example'));
   assert.equal((await ask('/v2/')).status, 200);
   assert.equal((await ask(MANIFEST)).status, 200);
+  // The line is written when the reply has ended.
+  while (mirror.log.at(-1)?.['kind'] !== 'manifest') await setImmediate();
   assert.equal(mirror.log.at(-1)?.['identity'], 'certificate:CN=build-1.corp.example');
   assert.equal((await ask('/v2/other/app/manifests/1')).status, 403);
   assert.equal(

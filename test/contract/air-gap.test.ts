@@ -83,7 +83,7 @@ test('the commands of “An air-gapped mirror” lead from an online mirror to a
   const output = await runBlock(serve.text, offline, bin, ports);
   assert.match(output, /images-1\.tar: OK/);
   assert.match(output, /ghcr\.io\/org\/app:1\.4: imported/);
-  assert.match(output, /^docker\.io\/library\/alpine:3\.20 .*linux\/amd64 /m);
+  assert.match(output, /^docker\.io\/library\/alpine:3\.20\t.*\tlinux\/amd64\t/m);
   assert.deepEqual(await readFile(join(offline, 'manifest.json')), app.top.bytes);
 
   // Goes on to the next release, with the same mirrors.

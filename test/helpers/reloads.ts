@@ -96,12 +96,12 @@ class Load {
   async run(work: () => Promise<void>): Promise<void> {
     const agent = new Agent({ connections: CLIENTS });
     cleanUp(this.#t, () => agent.destroy());
-    let running = true;
+    const state = { running: true };
     const clients = Array.from({ length: CLIENTS }, async (_, client) => {
-      for (let at = client; running; at += 1) await this.#pull(agent, at);
+      for (let at = client; state.running; at += 1) await this.#pull(agent, at);
     });
     const worked = work().finally(() => {
-      running = false;
+      state.running = false;
     });
     await Promise.all([worked, ...clients]);
     await agent.close();

@@ -166,7 +166,7 @@ test('while a client waits, what is warmed has a tenth; a client that joins it m
   const shares = await fetchedIn(4);
   assert.ok(
     shares.every((share) => share > 0.4 && share < 0.55),
-    `joined ${shares}`,
+    `joined ${shares.join(', ')}`,
   );
   await joined.leave();
   while ((await mirror.metric('millpond_ingest_followers')) > 2) await setImmediate();

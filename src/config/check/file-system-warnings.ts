@@ -58,7 +58,8 @@ async function fileSystemOf(folder: string): Promise<StatsFs> {
   try {
     return await statfs(folder);
   } catch (error) {
-    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    const isMissing = code === 'ENOENT' || code === 'ENOTDIR'; // a file in its path is the business of another check
     if (!isMissing || dirname(folder) === folder) throw error;
     return fileSystemOf(dirname(folder));
   }
