@@ -19,8 +19,6 @@ const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
 const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
 /** Other lanes begin when a connection is slower than this. */
 const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
-/** How often to look, at most, whether our own limit held a connection. */
-const SHORTEST_LOOK_MS = 10;
 
 /**
  * The parts of a blob from `from` on. Empty if it is fetched in one piece.
@@ -89,17 +87,17 @@ export async function fetchInLanes(
   }
 }
 
-/** Waits until a fetch has had `ms` for itself: the time in which our own limit held it does not count. */
+/**
+ * Waits until `ms` have passed in which our own limit never held the fetches. A connection that fills the limit is fast
+ * enough, although the pauses make it slower than it is: others beside it would bring nothing.
+ */
 async function slept(
   ms: number,
   signal: AbortSignal,
   { clock, waitedMs }: { clock: Clock; waitedMs: () => number },
 ): Promise<void> {
-  let before = waitedMs();
-  await clock.sleep(ms, signal);
-  for (let after = waitedMs(); after > before; after = waitedMs()) {
-    const held = after - before;
-    before = after;
-    await clock.sleep(Math.max(held, SHORTEST_LOOK_MS), signal);
+  for (let before = Number.NaN; before !== waitedMs(); ) {
+    before = waitedMs();
+    await clock.sleep(ms, signal);
   }
 }
