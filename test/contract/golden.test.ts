@@ -27,7 +27,9 @@ interface Outcome {
 function millpond(folder: string, args: string[], asNobody = false): Promise<Outcome> {
   const user = asNobody && IS_ROOT ? { uid: NOBODY, gid: NOBODY } : {};
   return new Promise((resolve) => {
-    const options = { cwd: folder, env: {}, ...user };
+    // Coverage goes to a folder that another user may not write into, and Node would say so between the lines.
+    const env = asNobody ? { NODE_V8_COVERAGE: '' } : {};
+    const options = { cwd: folder, env, ...user };
     execFile(process.execPath, [MAIN, ...args], options, (error, stdout, stderr) => {
       resolve({ exitCode: error === null ? 0 : Number(error.code), stdout, stderr });
     });
