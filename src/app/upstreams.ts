@@ -50,7 +50,7 @@ export function createUpstreams(
 }
 
 /** The limits that a configuration sets, for {@link Bandwidths.setLimits}. */
-export function bandwidthLimits({ server, upstreams }: Config): BandwidthLimits {
+function bandwidthLimits({ server, upstreams }: Config): BandwidthLimits {
   return {
     server: server.maxUpstreamBandwidth ?? undefined,
     upstreams: new Map([...upstreams].map(([name, { maxBandwidth }]) => [name, maxBandwidth ?? undefined])),
