@@ -14,7 +14,7 @@ import type { CredentialProvider } from '../upstream/auth/credentials.ts';
 import { dockerConfigCredentials, serverOf } from '../upstream/auth/docker-config.ts';
 import { UpstreamClient } from '../upstream/client/client.ts';
 import { SealableUpstream } from '../upstream/client/seal.ts';
-import { type Bandwidth, type BandwidthLimits } from '../upstream/limits/bandwidths.ts';
+import type { Bandwidth, BandwidthLimits } from '../upstream/limits/bandwidths.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
