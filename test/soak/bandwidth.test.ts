@@ -66,7 +66,7 @@ for (const count of [1, 4, 16]) {
       `of the limit: ${figures.join(', ')}; of its part: ${Math.min(...parts).toFixed(3)} to ${Math.max(...parts).toFixed(3)}; requests: ${requests}`,
     );
     assert.ok(Math.abs(ofLimit.read - 1) < 0.05, `read ${ofLimit.read}`);
-    assert.ok(Math.min(...parts) >= 0.8, `parts ${parts}`);
+    assert.ok(Math.min(...parts) >= 0.8, `parts ${parts.join(', ')}`);
   });
 }
 
