@@ -58,9 +58,9 @@ test('an address that must not be asked is not an outage, and the error says why
 });
 
 test('a failure without a message is reported by its code', () => {
-  const error = toUpstreamError(Object.assign(new AggregateError([]), { code: 'ENETUNREACH' }), 'quay.io');
+  const error = toUpstreamError(Object.assign(new AggregateError([]), { code: 'EPROTO' }), 'quay.io');
   assert.equal(error.code, 'unavailable');
-  assert.equal(error.message, 'quay.io: ENETUNREACH');
+  assert.equal(error.message, 'quay.io: EPROTO');
 });
 
 test('an error that is already an UpstreamError stays the same', () => {
