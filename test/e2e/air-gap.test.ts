@@ -50,7 +50,7 @@ const CLIENTS: Record<string, { programs: string[]; start: Starting }> = {
   skopeo: { programs: ['skopeo'], start: prepareSkopeo },
 };
 
-const told = process.env['MILLPOND_TEST_GAP'];
+const told = process.env['AIR_GAP_TEST'];
 if (told === undefined) testOutside();
 else testInside(JSON.parse(told) as Gap);
 
@@ -104,7 +104,7 @@ function testOutside(): void {
       // Not as part of this run, whose reporter would take its output for its own.
       const itself = ['env', '-u', 'NODE_TEST_CONTEXT', process.execPath, import.meta.filename];
       const output = await run('unshare', ['--net', 'sh', '-c', command, ...itself], {
-        MILLPOND_TEST_GAP: JSON.stringify(gap),
+        AIR_GAP_TEST: JSON.stringify(gap),
       });
       assert.match(output, /^(?:# |ℹ )pass 1$/m);
     });
