@@ -56,17 +56,18 @@ const exitCode = await runCommandLine(process.argv.slice(2), {
     output.flushSync();
   },
 });
-endProcess(exitCode);
+await endProcess(exitCode);
 
 /**
  * Ends the process without waiting for what does not answer. `process.exit` waits for calls of the file system and of the
  * resolver that are under way: for ever, for one on a network drive that is gone. A process that becomes another one does
- * not.
+ * not; but it would lose the last lines of the log, which may be among these calls. So it waits a second for them.
  */
-function endProcess(code: number): void {
-  const waited = process.getActiveResourcesInfo().filter((kind) => /^(FSReq|GetAddrInfo)/.test(kind));
+async function endProcess(code: number): Promise<void> {
+  const isWaiting = () => process.getActiveResourcesInfo().some((kind) => /^(FSReq|GetAddrInfo)/.test(kind));
+  for (let look = 0; look < 50 && isWaiting(); look += 1) await systemClock.sleep(20);
   const args = [process.execPath, '-e', `process.exitCode = ${code}`];
-  if (waited.length > 0) process.execve?.(process.execPath, args, {}); // no such call on Windows
+  if (isWaiting()) process.execve?.(process.execPath, args, {}); // no such call on Windows
   process.exit(code);
 }
 
