@@ -6,6 +6,9 @@ import { CacheGroupError } from '../store/file-modes.ts';
 /** Milliseconds. A local disk needs a few; a network drive that is gone never answers. */
 const OPEN_TIMEOUT_MS = 30_000;
 
+/** Codes of the system that say nothing about what is stored. */
+const OUTSIDE = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT']);
+
 /** The cache directory cannot be opened, so the server cannot start. */
 export class OpenError extends StorageError {
   /** @param why with what to do about it */
@@ -26,7 +29,7 @@ export function openError(directory: string, error: unknown): Error {
 /** Whether nothing but the rights or the room of this process keep it from opening an index, which is then whole. */
 export function isOutsideFault(error: unknown): boolean {
   const cause = error instanceof StorageError ? error.cause : error;
-  return cause instanceof Error && withCodeOfSystem(cause) !== cause;
+  return cause instanceof Error && OUTSIDE.has(errnoOf(withCodeOfSystem(cause)));
 }
 
 /**
