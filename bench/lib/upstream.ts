@@ -137,6 +137,8 @@ async function serveForeign(request: IncomingMessage, response: ServerResponse):
     stats.foreignBytes += piece.length;
     await write(response, piece);
   }
+  // Without it, the next reply on this connection waits for ever.
+  if (share === 1) response.end();
 }
 
 async function send(

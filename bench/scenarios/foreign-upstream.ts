@@ -19,6 +19,8 @@ const TROUBLES: readonly Trouble[] = [
   { name: 'crawling', bytesPerSecond: 1024, share: 1, asksAt: 0 },
 ];
 const POLL_MS = 20;
+/** For the foreign upstream to have sent its part: 8 s for the slowest. */
+const PATIENCE_MS = 60_000;
 
 export const foreignUpstream: Scenario = {
   name: 'foreign-upstream',
@@ -65,11 +67,22 @@ async function besides(lab: Lab, server: Server, size: number, trouble: Trouble)
   await lab.upstream.setForeign(trouble);
   await lab.upstream.reset();
   const foreign = get({ port: server.port, path: blobPath(digest).replace('/v2/', '/v2/foreign.test/') });
+  let answered = 'nothing';
   foreign.on('error', () => undefined); // its reply is cut in the end
-  foreign.on('response', (reply) => reply.on('error', () => undefined).resume());
+  foreign.on('response', (reply) => {
+    answered = `${reply.statusCode}`;
+    reply.on('error', () => undefined).resume();
+  });
   try {
     const enough = Math.max(1, size * trouble.asksAt);
-    while ((await lab.upstream.stats()).foreignBytes < enough) await setTimeout(POLL_MS);
+    const waitsUntil = performance.now() + PATIENCE_MS;
+    for (let sent = 0; sent < enough; sent = (await lab.upstream.stats()).foreignBytes) {
+      if (performance.now() > waitsUntil) {
+        const what = `${trouble.name}: the foreign upstream has sent ${sent} bytes of ${enough}`;
+        throw new Error(`${what}; its client was answered ${answered}`);
+      }
+      await setTimeout(POLL_MS);
+    }
     return (await download({ port: server.port, path, clients: 1, repeat: 1, verify: true })).wallMs;
   } finally {
     foreign.destroy();
