@@ -89,12 +89,17 @@ export async function until(
   }
 }
 
+const givenPorts = new Set<number>();
+
+/** A port that was free a moment ago. Never gives one twice: the kernel may, as soon as it is free again. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
   await new Promise((resolve) => server.close(resolve));
   if (address === null || typeof address === 'string') throw new Error('no port');
+  if (givenPorts.has(address.port)) return freePort();
+  givenPorts.add(address.port);
   return address.port;
 }
 

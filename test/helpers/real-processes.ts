@@ -140,11 +140,18 @@ export async function until(
   }
 }
 
-/** A port that was free a moment ago: for programs that cannot be told to choose one themselves. */
+const givenPorts = new Set<number>();
+
+/**
+ * A port that was free a moment ago: for programs that cannot be told to choose one themselves. Never
+ * gives one twice: the kernel may, as soon as it is free again.
+ */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
   await new Promise((resolve) => server.close(resolve));
+  if (givenPorts.has(port)) return freePort();
+  givenPorts.add(port);
   return port;
 }
