@@ -54,7 +54,7 @@ export interface AccessControl {
 }
 
 /**
- * @throws {AccessFileError} {SigningKeyError} a file cannot be used
+ * @throws {FileError} {SigningKeyError} a file cannot be used
  * @throws {Error} the settings of an issuer cannot be used
  */
 export async function openAccessControl(

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { CredentialIdentity } from '../identity.ts';
-import { WatchedFiles } from '../watched-files.ts';
+import { WatchedFiles } from '../../files/watched-files.ts';
 import { CheckQueue } from './passwords/check-queue.ts';
 import { FailedLogins } from './passwords/failed-logins.ts';
 import { parseHtpasswd } from './passwords/htpasswd.ts';
@@ -42,7 +42,7 @@ export class Credentials {
     this.#lastUses = tokens?.lastUses;
   }
 
-  /** @throws {AccessFileError} a file cannot be used */
+  /** @throws {FileError} a file cannot be used */
   static async open({ htpasswd, tokens }: CredentialsSettings, context: Context): Promise<Credentials> {
     const users = htpasswd === undefined ? undefined : await openUsers(htpasswd, context);
     return new Credentials(users, tokens === undefined ? undefined : await openTokens(tokens, context));

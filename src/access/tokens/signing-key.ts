@@ -3,7 +3,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { calculateJwkThumbprint, exportJWK } from 'jose';
-import { exposureWarning } from '../exposed-secrets.ts';
+import { exposureWarning } from '../../files/exposed-secrets.ts';
 import { SigningKeyError } from './errors.ts';
 
 const FILE_NAME = 'signing-key.pem';

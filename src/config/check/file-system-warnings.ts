@@ -43,7 +43,7 @@ export async function secretWarnings(data: unknown): Promise<Warning[]> {
   const files = secretFiles(data);
   if (files.length === 0) return [];
   // Loaded only where there are secrets: other configurations need no access control.
-  const { exposureWarning } = await import('../../access/exposed-secrets.ts');
+  const { exposureWarning } = await import('../../files/exposed-secrets.ts');
   const found = await Promise.all(
     files.map(async ({ path, file }) => {
       const message = exposureWarning(file, (await stat(file)).mode);

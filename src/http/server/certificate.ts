@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { createSecureContext, type SecureContextOptions, TLSSocket, type TlsOptions } from 'node:tls';
 import type { ClientTrust } from '../../access/certificates/client-trust.ts';
 import type { CertificateIdentity } from '../../access/rules/identities.ts';
-import { WatchedFiles } from '../../access/watched-files.ts';
+import { WatchedFiles } from '../../files/watched-files.ts';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
 
@@ -45,7 +45,7 @@ export class ServerCertificate implements Disposable {
     this.#timer = context.clock.every(LOOK_MS, () => void this.#look());
   }
 
-  /** @throws {AccessFileError} a file cannot be read @throws {Error} they do not fit each other, or cannot be used */
+  /** @throws {FileError} a file cannot be read @throws {Error} they do not fit each other, or cannot be used */
   static async open(
     settings: CertificateSettings,
     context: { clock: Clock; logger: Logger },

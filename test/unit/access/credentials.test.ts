@@ -211,9 +211,9 @@ suite('at the start', () => {
   test('a bad line is an error', async (t) => {
     const { htpasswd, file, open } = await openAll(t);
     await writeFile(file, `${await readFile(file, 'utf8')}nonsense\n`);
-    await assert.rejects(open(), { name: 'AccessFileError', file, line: 4 });
+    await assert.rejects(open(), { name: 'FileError', file, line: 4 });
     await writeFile(htpasswd, 'ops:secret');
-    await assert.rejects(open(), { name: 'AccessFileError', file: htpasswd, line: 1 });
+    await assert.rejects(open(), { name: 'FileError', file: htpasswd, line: 1 });
   });
 });
 

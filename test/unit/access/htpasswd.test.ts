@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { hash, verify } from '@node-rs/bcrypt';
 import * as fc from 'fast-check';
 import { parseHtpasswd } from '../../../src/access/credentials/passwords/htpasswd.ts';
-import { AccessFileError } from '../../../src/access/errors.ts';
+import { FileError } from '../../../src/files/errors.ts';
 
 const HASH = '$2y$05$ZQ0KTEAsbV9pPiV4kGu.EudWF71k7ThMPqwguoHboFx/OPt7IfTkG'; // of `pä`
 const REST = HASH.slice('$2y$05$'.length);
@@ -17,7 +17,7 @@ function assertWrong(text: string, line: number, about: RegExp): void {
   assert.throws(
     () => parse(text),
     (error) => {
-      assert.ok(error instanceof AccessFileError);
+      assert.ok(error instanceof FileError);
       assert.equal(error.line, line);
       assert.match(error.message, about);
       assert.ok(error.message.startsWith(`/etc/htpasswd:${line}: `), error.message);
@@ -75,7 +75,7 @@ suite('a password file', () => {
 
   test('that is not UTF-8 is an error', () => {
     const latin1 = Buffer.from(`caf\xe9:${HASH}`, 'latin1');
-    assert.throws(() => parseHtpasswd(latin1, 'F'), { name: 'AccessFileError', message: 'F: not UTF-8' });
+    assert.throws(() => parseHtpasswd(latin1, 'F'), { name: 'FileError', message: 'F: not UTF-8' });
   });
 
   test('of any names is read back, and nothing else is in it', () => {
@@ -92,7 +92,7 @@ suite('a password file', () => {
     );
   });
 
-  test('of any bytes is read or is an AccessFileError, and nothing else', () => {
+  test('of any bytes is read or is an FileError, and nothing else', () => {
     const pieces = ['a', ':', '#', '$', '2', 'y', '05', ' ', '\n', '\r', '\\', HASH, '\0', 'ä'];
     const text = fc.string({ unit: fc.constantFrom(...pieces) }).map((made) => Buffer.from(made));
     const bytes = fc.uint8Array().map((made) => Buffer.from(made));
@@ -101,7 +101,7 @@ suite('a password file', () => {
         try {
           parseHtpasswd(content, 'F');
         } catch (error) {
-          assert.ok(error instanceof AccessFileError);
+          assert.ok(error instanceof FileError);
         }
       }),
     );

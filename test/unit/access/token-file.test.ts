@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { withFileLock } from '../../../src/access/credentials/tokens/file-lock.ts';
 import { addToken, listTokens, revokeToken } from '../../../src/access/credentials/tokens/token-file.ts';
 import { hashOfSecret } from '../../../src/access/credentials/tokens/token-lines.ts';
-import { AccessFileError } from '../../../src/access/errors.ts';
+import { FileError } from '../../../src/files/errors.ts';
 import { systemClock } from '../../../src/clock.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
@@ -110,14 +110,14 @@ suite('a token that is added', () => {
 
   test('to a file with a bad line is refused with the line', async (t) => {
     const path = await pathIn(t, `${LINE}\nnonsense\n`);
-    await assert.rejects(add(path, 'ci'), { name: 'AccessFileError', line: 2 });
+    await assert.rejects(add(path, 'ci'), { name: 'FileError', line: 2 });
     await assertAlone(path);
   });
 
   test('where there is no folder is refused with the reason', async (t) => {
     const path = join(await tempDir(t), 'missing', 'tokens');
     await assert.rejects(add(path, 'ci'), (error) => {
-      assert.ok(error instanceof AccessFileError);
+      assert.ok(error instanceof FileError);
       assert.match(
         error.message,
         /cannot be changed: .*tokens\.lock cannot be created \(ENOENT\)\. There is no such folder$/,

@@ -9,7 +9,7 @@ import {
   isTokenSecret,
   parseTokens,
 } from '../../../src/access/credentials/tokens/token-lines.ts';
-import { AccessFileError } from '../../../src/access/errors.ts';
+import { FileError } from '../../../src/files/errors.ts';
 
 const HEX = 'ab'.repeat(32);
 const FROM = '2026-11-25T10:00:00Z';
@@ -110,7 +110,7 @@ suite('the tokens file', () => {
       assert.throws(
         () => parseTokens(good + line, '/etc/tokens'),
         (error) => {
-          assert.ok(error instanceof AccessFileError);
+          assert.ok(error instanceof FileError);
           assert.match(error.message, about);
           assert.ok(error.message.startsWith('/etc/tokens:4: '), error.message);
           assert.ok(!error.message.includes(HEX.slice(0, 8)), 'no part of a hash is told');
@@ -120,7 +120,7 @@ suite('the tokens file', () => {
     });
   }
 
-  test('of any text is read or is an AccessFileError, and nothing else', () => {
+  test('of any text is read or is an FileError, and nothing else', () => {
     const pieces = fc.constantFrom(
       'ci',
       ' ',
@@ -139,7 +139,7 @@ suite('the tokens file', () => {
         try {
           parseTokens(parts.join(''), 'F');
         } catch (error) {
-          assert.ok(error instanceof AccessFileError);
+          assert.ok(error instanceof FileError);
         }
       }),
     );

@@ -5,7 +5,7 @@
  * skipped. Apache also skips over what it does not understand. Here that is an error, because a user who is shut out
  * by a typing mistake should be noticed when the file is read.
  */
-import { AccessFileError } from '../../errors.ts';
+import { FileError } from '../../../files/errors.ts';
 import { fingerprintOf } from '../../identity.ts';
 
 export interface PasswordLine {
@@ -33,14 +33,14 @@ const DEFAULT_COST = 10;
 /** The most that `htpasswd` writes. */
 export const LONGEST_NAME_BYTES = 255;
 
-/** @param file named in errors @throws {AccessFileError} with the first bad line */
+/** @param file named in errors @throws {FileError} with the first bad line */
 export function parseHtpasswd(content: Buffer, file: string): Htpasswd {
   const lineByName = new Map<string, PasswordLine>();
   const countByCost = new Map<number, number>();
   for (const [index, rawLine] of decode(content, file).split('\n').entries()) {
     const text = rawLine.trim();
     if (text === '' || text.startsWith('#')) continue;
-    const wrong = (problem: string) => new AccessFileError(file, problem, { line: index + 1 });
+    const wrong = (problem: string) => new FileError(file, problem, { line: index + 1 });
     const colon = text.indexOf(':');
     const [name, hash] = [text.slice(0, colon), text.slice(colon + 1)];
     if (colon < 1) throw wrong('not a line of the form NAME:HASH');
@@ -67,7 +67,7 @@ function decode(content: Buffer, file: string): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(content);
   } catch (error) {
-    throw new AccessFileError(file, 'not UTF-8', { cause: error });
+    throw new FileError(file, 'not UTF-8', { cause: error });
   }
 }
 

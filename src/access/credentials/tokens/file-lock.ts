@@ -8,7 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile, unlink, writeFile } from 'node:fs/promises';
 import type { Clock } from '../../../clock.ts';
-import { AccessFileError, errnoOf } from '../../errors.ts';
+import { FileError, errnoOf } from '../../../files/errors.ts';
 
 const LOOK_AGAIN_MS = 50;
 /** Looks at an unchanged lock, until it is broken: 10 s. */
@@ -18,7 +18,7 @@ const MOST_LOOKS = 600;
 
 /**
  * @param file absolute path @param work is asked to look at `isHeld` just before its change takes effect
- * @throws {AccessFileError} the lock cannot be taken
+ * @throws {FileError} the lock cannot be taken
  */
 export async function withFileLock<T>(
   file: string,
@@ -47,7 +47,7 @@ async function acquire(lock: string, mine: string, file: string, clock: Clock): 
     if (holder !== undefined && unchanged >= STALE_LOOKS) await removeStale(lock);
     else await clock.sleep(LOOK_AGAIN_MS);
   }
-  throw new AccessFileError(file, `other processes change it all the time: see who holds ${lock}`);
+  throw new FileError(file, `other processes change it all the time: see who holds ${lock}`);
 }
 
 async function create(lock: string, mine: string, file: string): Promise<boolean> {
@@ -57,7 +57,7 @@ async function create(lock: string, mine: string, file: string): Promise<boolean
   } catch (error) {
     if (errnoOf(error) === 'EEXIST') return false;
     const problem = `cannot be changed: ${lock} cannot be created (${errnoOf(error)}). ${hintFor(error)}`;
-    throw new AccessFileError(file, problem, { cause: error });
+    throw new FileError(file, problem, { cause: error });
   }
 }
 

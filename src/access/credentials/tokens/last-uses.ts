@@ -8,7 +8,7 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { Clock } from '../../../clock.ts';
 import type { Logger } from '../../../telemetry/log.ts';
-import { AccessFileError, errnoOf } from '../../errors.ts';
+import { FileError, errnoOf } from '../../../files/errors.ts';
 
 /** Lies in the cache directory. */
 export const LAST_USES_FILE = 'token-uses.json';
@@ -80,7 +80,7 @@ export class LastUses {
   }
 }
 
-/** Milliseconds since the epoch by token name; empty without a file. @throws {AccessFileError} it cannot be read */
+/** Milliseconds since the epoch by token name; empty without a file. @throws {FileError} it cannot be read */
 export async function readLastUses(path: string): Promise<Map<string, number>> {
   try {
     const uses: unknown = JSON.parse(await readFile(path, 'utf8'));
@@ -91,7 +91,7 @@ export async function readLastUses(path: string): Promise<Map<string, number>> {
     if (errno === 'ENOENT') return new Map();
     const problem =
       errno === undefined ? 'is damaged: remove it to count last uses anew' : `cannot be read (${errno})`;
-    throw new AccessFileError(path, problem, { cause: error });
+    throw new FileError(path, problem, { cause: error });
   }
 }
 

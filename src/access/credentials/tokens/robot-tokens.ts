@@ -19,7 +19,7 @@ export interface RobotTokensContext {
   clock: Clock;
 }
 
-/** @param file named in errors @throws {AccessFileError} with the first bad line */
+/** @param file named in errors @throws {FileError} with the first bad line */
 export function tokenList(content: Buffer, file: string): TokenList {
   const tokens = parseTokens(content.toString(TOKENS_ENCODING), file);
   return {

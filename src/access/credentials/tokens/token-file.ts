@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Clock } from '../../../clock.ts';
-import { AccessFileError, errnoOf } from '../../errors.ts';
+import { FileError, errnoOf } from '../../../files/errors.ts';
 import { withFileLock } from './file-lock.ts';
 import { readLastUses } from './last-uses.ts';
 import { createToken, NEW_FILE_HEADER, parseTokens, TOKENS_ENCODING, type TokenLine } from './token-lines.ts';
@@ -27,7 +27,7 @@ export interface ListedToken extends TokenLine {
  * @param times milliseconds since the epoch; parts of a second are dropped
  * @returns the secret, which is not kept anywhere
  * @throws {RangeError} the name or the times cannot be written in a line
- * @throws {AccessFileError} there is such a token already, or the file cannot be read or changed
+ * @throws {FileError} there is such a token already, or the file cannot be read or changed
  */
 export async function addToken(
   path: string,
@@ -38,7 +38,7 @@ export async function addToken(
   const { secret, line } = createToken(name, times);
   await change(path, clock, (text = NEW_FILE_HEADER) => {
     if (parseTokens(text, path).some((token) => token.name === name)) {
-      throw new AccessFileError(path, `there is a token ${name} already: revoke it, or choose another name`);
+      throw new FileError(path, `there is a token ${name} already: revoke it, or choose another name`);
     }
     const isEnded = text === '' || text.endsWith('\n');
     return `${text}${isEnded ? '' : '\n'}${line}\n`;
@@ -46,12 +46,12 @@ export async function addToken(
   return secret;
 }
 
-/** @throws {AccessFileError} there is no such token, or the file cannot be read or changed */
+/** @throws {FileError} there is no such token, or the file cannot be read or changed */
 export function revokeToken(path: string, name: string, clock: Clock): Promise<void> {
   return change(path, clock, (text) => {
     if (text === undefined) throw missing(path);
     if (!parseTokens(text, path).some((token) => token.name === name)) {
-      throw new AccessFileError(path, `there is no token ${name}`);
+      throw new FileError(path, `there is no token ${name}`);
     }
     const isTokens = (line: string) => line.trim().split(/[ \t]/, 1)[0] === name;
     return text
@@ -65,7 +65,7 @@ export function revokeToken(path: string, name: string, clock: Clock): Promise<v
  * In the order of the file.
  *
  * @param lastUses the file that the server writes; undefined if there is none
- * @throws {AccessFileError} a file cannot be read
+ * @throws {FileError} a file cannot be read
  */
 export async function listTokens(path: string, lastUses: string | undefined): Promise<ListedToken[]> {
   const found = await read(path);
@@ -86,19 +86,19 @@ async function change(path: string, clock: Clock, edit: (text: string | undefine
     const unfinished = join(dirname(file), `.${basename(file)}.${randomUUID()}`);
     try {
       await write(unfinished, text, old);
-      if (!(await isHeld())) throw new AccessFileError(path, 'another process has taken the lock: try again');
+      if (!(await isHeld())) throw new FileError(path, 'another process has taken the lock: try again');
       await rename(unfinished, file);
     } catch (error) {
       await rm(unfinished, { force: true });
-      if (error instanceof AccessFileError) throw error;
-      throw new AccessFileError(path, `cannot be changed (${errnoOf(error)})`, { cause: error });
+      if (error instanceof FileError) throw error;
+      throw new FileError(path, `cannot be changed (${errnoOf(error)})`, { cause: error });
     }
     await syncFolder(dirname(file));
   });
 }
 
-function missing(path: string): AccessFileError {
-  return new AccessFileError(path, 'there is no such file');
+function missing(path: string): FileError {
+  return new FileError(path, 'there is no such file');
 }
 
 /** The file itself, if `path` is a symlink: renaming over the symlink would leave the file as it was. */
@@ -107,7 +107,7 @@ async function targetOf(path: string): Promise<string> {
     return await realpath(path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return resolve(path);
-    throw new AccessFileError(path, `cannot be read (${errnoOf(error)})`, { cause: error });
+    throw new FileError(path, `cannot be read (${errnoOf(error)})`, { cause: error });
   }
 }
 
@@ -124,7 +124,7 @@ async function read(path: string): Promise<ReadFile | undefined> {
     return { text: await readFile(path, TOKENS_ENCODING), mode: mode & PERMISSIONS, uid, gid };
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
-    throw new AccessFileError(path, `cannot be read (${errnoOf(error)})`, { cause: error });
+    throw new FileError(path, `cannot be read (${errnoOf(error)})`, { cause: error });
   }
 }
 

@@ -9,7 +9,7 @@
  * A fast hash is enough: the secret is 256 random bits, and nobody can try that many.
  */
 import { hash, randomBytes } from 'node:crypto';
-import { AccessFileError } from '../../errors.ts';
+import { FileError } from '../../../files/errors.ts';
 import { fingerprintOf } from '../../identity.ts';
 
 export interface TokenLine {
@@ -70,7 +70,7 @@ export function createToken(
   return { secret, line: `${name} sha256:${hashOfSecret(secret)} ${from} ${until}` };
 }
 
-/** @param file named in errors @throws {AccessFileError} with the first bad line */
+/** @param file named in errors @throws {FileError} with the first bad line */
 export function parseTokens(text: string, file: string): TokenLine[] {
   const tokens: TokenLine[] = [];
   const lineOf = new Map<string, number>();
@@ -78,7 +78,7 @@ export function parseTokens(text: string, file: string): TokenLine[] {
     const line = rawLine.trim();
     if (line === '' || line.startsWith('#')) continue;
     const number = index + 1;
-    const wrong = (problem: string) => new AccessFileError(file, problem, { line: number });
+    const wrong = (problem: string) => new FileError(file, problem, { line: number });
     const [, name = '', secretHash = '', created = '', expires = ''] = LINE.exec(line) ?? [];
     if (name === '') throw wrong('not a line of the form NAME sha256:HEX CREATED EXPIRES');
     if (!isTokenName(name)) throw wrong(NAME_RULE);

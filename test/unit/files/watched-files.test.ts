@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { mkdir, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
-import { AccessFileError } from '../../../src/access/errors.ts';
-import { WatchedFiles } from '../../../src/access/watched-files.ts';
+import { FileError } from '../../../src/files/errors.ts';
+import { WatchedFiles } from '../../../src/files/watched-files.ts';
 import { createLogger } from '../../../src/telemetry/log.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
@@ -25,7 +25,7 @@ async function watch(t: TestContext) {
         parse: (contents) => {
           parsed += 1;
           const text = contents.join('+');
-          if (text.includes('bad')) throw new AccessFileError(paths[0], 'it is bad');
+          if (text.includes('bad')) throw new FileError(paths[0], 'it is bad');
           return text;
         },
       },
@@ -152,10 +152,10 @@ suite('files that cannot be used', () => {
   test('are an error at the start', async (t) => {
     const { paths, open } = await watch(t);
     await writeFile(paths[1], 'bad');
-    await assert.rejects(open(), { name: 'AccessFileError', message: `${paths[0]}: it is bad` });
+    await assert.rejects(open(), { name: 'FileError', message: `${paths[0]}: it is bad` });
     await rm(paths[1]);
     await assert.rejects(open(), (error) => {
-      assert.ok(error instanceof AccessFileError);
+      assert.ok(error instanceof FileError);
       assert.equal(error.file, paths[1]);
       assert.match(error.message, /cannot be read: ENOENT/);
       return true;

@@ -7,7 +7,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { AccessFileError } from './errors.ts';
+import { FileError } from './errors.ts';
 import { exposureWarning } from './exposed-secrets.ts';
 
 const LOOK_AGAIN_MS = 1_000;
@@ -53,7 +53,7 @@ export class WatchedFiles<T> {
     this.#lookedAt = first.lookedAt;
   }
 
-  /** @throws {AccessFileError} a file cannot be read @throws what `parse` throws */
+  /** @throws {FileError} a file cannot be read @throws what `parse` throws */
   static async open<T>(
     settings: WatchedFilesSettings<T>,
     context: WatchedFilesContext,
@@ -124,7 +124,7 @@ async function readable<T>(path: string, read: Promise<T>): Promise<T> {
   try {
     return await read;
   } catch (error) {
-    throw new AccessFileError(path, `cannot be read: ${error instanceof Error ? error.message : 'unknown'}`, {
+    throw new FileError(path, `cannot be read: ${error instanceof Error ? error.message : 'unknown'}`, {
       cause: error,
     });
   }
