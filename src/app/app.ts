@@ -16,12 +16,13 @@ import { upstreamByHost } from '../config/upstream-names.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import type { AccessSurroundings } from './access.ts';
-import { watchConfigFile } from './config-watch.ts';
 import { LiveUpstreams } from './live-upstreams.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
+import { PolicedMirrors } from './policed-mirrors.ts';
 import { openRegistrySide } from './registry-side.ts';
-import { type ConfigFile, Reloader } from './reload.ts';
+import { watchConfigFile } from './reload/config-watch.ts';
+import { type ConfigFile, Reloader } from './reload/reload.ts';
 import { openStorage, type Storage } from './storage.ts';
 
 export interface AppOptions {
@@ -68,16 +69,20 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
+  const policed = stack.use(new PolicedMirrors(mirrors, { ...storage, clock, logger, metrics }));
+  using prepared = await policed.prepare(config);
+  prepared.use();
 
   const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
   if (opened !== undefined) stack.use(opened);
   const access = opened?.control;
-  const shared = { mirrors, logger, metrics, clock };
+  const shared = { mirrors: policed, logger, metrics, clock };
   let draining = false;
   let reloader: Reloader | undefined;
   const operations = stack.use(
     await openOperationsSide(config, {
       ...{ ...shared, storage, upstreams, seal, version, access, fileSystem: options.fileSystem },
+      manifests: mirrors.manifestStore,
       draining: () => draining,
       reloader: () => reloader,
     }),
@@ -94,7 +99,9 @@ export async function startApp(options: AppOptions): Promise<App> {
   const { configFile } = options;
   if (configFile !== undefined) {
     const apply = async (changed: Config) => {
+      using policies = await policed.prepare(changed);
       await upstreams.use(changed);
+      policies.use();
       if (changed.access !== undefined) access?.useRules(changed.access.rules, upstreamByHost(changed));
       logger.level = changed.log.level;
       operations.schedule.use(changed.warm);

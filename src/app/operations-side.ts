@@ -11,6 +11,7 @@ import type { ServerCertificate } from '../http/server/certificate.ts';
 import type { ListenAddress } from '../http/server/listen-address.ts';
 import { Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
+import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Exporter } from '../transfer/exporter.ts';
@@ -19,14 +20,15 @@ import { Warmer } from '../transfer/warmer.ts';
 import type { Seal } from '../upstream/client/seal.ts';
 import { openCertificate } from './listener-certificate.ts';
 import type { LiveUpstreams } from './live-upstreams.ts';
-import type { Mirrors } from './mirrors.ts';
-import type { Reloader } from './reload.ts';
+import type { PolicedMirrors } from './policed-mirrors.ts';
+import type { Reloader } from './reload/reload.ts';
 import type { Storage } from './storage.ts';
 import { WarmSchedule } from './warm-schedule.ts';
 
 export interface OperationsSideContext {
   storage: Storage;
-  mirrors: Mirrors;
+  mirrors: PolicedMirrors;
+  manifests: ManifestStore;
   upstreams: LiveUpstreams;
   seal: Seal;
   /** Absent: everybody who reaches the listener may do everything. */
@@ -56,11 +58,12 @@ export async function openOperationsSide(
   const upstreamOf = (host: string) => upstreams.nameOf(host);
   await using stack = new AsyncDisposableStack();
   const { spool, faults, scrubber } = storage;
-  const shared = { ...storage, manifests: mirrors.manifestStore, upstreamOf, clock, logger };
+  const shared = { ...storage, manifests: context.manifests, upstreamOf, clock, logger };
   const importer = new Importer(shared);
   stack.defer(() => importer.close());
   const warmer = new Warmer({
-    ...{ ...mirrors, catalog: storage.catalog, upstreamOf, clock, logger },
+    ...{ manifests: mirrors.manifests, blobs: mirrors.blobs, discovery: mirrors.discovery },
+    ...{ catalog: storage.catalog, manifestStore: context.manifests, upstreamOf, clock, logger },
     upstreamNamed: (name) => upstreams.routing.upstreamByName.get(name),
     sealed: () => seal.isApplied,
   });
@@ -82,7 +85,10 @@ export async function openOperationsSide(
     logger,
     transfer: {
       warmer,
-      exporter: new Exporter(shared),
+      exporter: new Exporter({
+        ...shared,
+        requireManifest: async (key, digest) => mirrors.door?.requireManifest(key, digest),
+      }),
       importer,
       upstreamOf,
       logger,

@@ -17,10 +17,10 @@ import { Listener } from '../http/server/listener.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openCertificate } from './listener-certificate.ts';
-import type { Mirrors } from './mirrors.ts';
+import type { PolicedMirrors } from './policed-mirrors.ts';
 
 export interface RegistrySideContext {
-  mirrors: Mirrors;
+  mirrors: PolicedMirrors;
   routing: () => Routing;
   /** Absent: everybody may pull everything. */
   access: AccessControl | undefined;
@@ -61,7 +61,7 @@ export async function openRegistrySide(
   if (door !== undefined) app.use(door.tokenEndpoint);
   app.use(
     answerPulls({
-      ...mirrors,
+      ...{ manifests: mirrors.manifests, blobs: mirrors.blobs, discovery: mirrors.discovery },
       routing,
       via,
       sender: new ContentSender({ clientTimeoutMs: clientTimeout }),

@@ -17,6 +17,7 @@ const RELOADED = [
   'defaultUpstream',
   'server.maxUpstreamBandwidth',
   'access.rules',
+  'policies',
   'log.level',
   'warm',
 ];

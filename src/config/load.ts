@@ -75,10 +75,12 @@ async function read({ file, cwd, environment }: LoadOptions): Promise<Omit<Loade
 
 /** Mistakes of keys that need each other. */
 async function relatedIssues(config: Config, sources: ConfigSources): Promise<Issue[]> {
-  const ofListeners = listenerIssues(config, (path) => sources.isWritten(path));
-  if (config.access === undefined) return ofListeners;
-  // Loaded only where there is access control.
-  return [...ofListeners, ...(await import('./access-issues.ts')).accessIssues(config).errors];
+  const issues = listenerIssues(config, (path) => sources.isWritten(path));
+  // Loaded only where they are configured.
+  if (config.access !== undefined)
+    issues.push(...(await import('./access-issues.ts')).accessIssues(config).errors);
+  if (config.policies.length > 0) issues.push(...(await import('./policy-issues.ts')).policyIssues(config));
+  return issues;
 }
 
 async function readConfigFile(file: string, cwd: string): Promise<string> {

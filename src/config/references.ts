@@ -43,6 +43,7 @@ const REFERENCES: readonly Reference[] = [
   ...['server', 'operations'].flatMap((side) =>
     TLS_FILES.map(({ path, kind }) => ({ path: [side, 'tls', ...path], kind })),
   ),
+  { path: ['policies', '*', 'deny', 'digests', '*'], kind: 'file' },
   { path: ['access', 'users', 'htpasswd'], kind: 'private file' },
   { path: ['access', 'tokens'], kind: 'private file' },
   { path: ['access', 'signingKey', 'file'], kind: 'private file' },
@@ -53,9 +54,9 @@ const REFERENCES: readonly Reference[] = [
 
 /** Makes the paths absolute, except that of the cache directory. Changes `data`. */
 export function makePathsAbsolute(data: unknown, cwd: string): void {
-  for (const { kind, holder, key, name } of references(data)) {
+  for (const { kind, name, replace } of references(data)) {
     // Leaves to the schema what it refuses. Made absolute, an empty path would be `cwd`, and `~` a folder in it.
-    if (kind !== 'secret variable' && name !== '' && !isOfShell(name)) holder[key] = resolve(cwd, name);
+    if (kind !== 'secret variable' && name !== '' && !isOfShell(name)) replace(resolve(cwd, name));
   }
 }
 
@@ -84,28 +85,40 @@ export function secretFiles(data: unknown): { path: PropertyKey[]; file: string 
 
 function* references(data: unknown) {
   for (const { path, kind } of REFERENCES) {
-    const key = path.at(-1) ?? '';
-    for (const { at, value: holder } of places(data, path.slice(0, -1))) {
-      const name = isRaw(holder) ? holder[key] : undefined;
-      if (isRaw(holder) && typeof name === 'string') yield { path: [...at, key], kind, holder, key, name };
+    for (const { at, value: name, replace } of places(data, path)) {
+      if (typeof name === 'string') yield { path: at, kind, name, replace };
     }
   }
 }
 
+interface Place {
+  at: PropertyKey[];
+  value: unknown;
+  /** Puts another value in its place. */
+  replace: (value: unknown) => void;
+}
+
 /** All places that `path` leads to. */
-function places(data: unknown, path: readonly string[]): { at: PropertyKey[]; value: unknown }[] {
-  let found: { at: PropertyKey[]; value: unknown }[] = [{ at: [], value: data }];
+function places(data: unknown, path: readonly string[]): Place[] {
+  let found: Place[] = [{ at: [], value: data, replace: () => undefined }];
   for (const step of path) {
-    found = found.flatMap(({ at, value }) => {
-      const entries: [PropertyKey, unknown][] = Array.isArray(value)
-        ? [...value.entries()]
-        : isRaw(value)
-          ? Object.entries(value)
-          : [];
-      return entries
+    found = found.flatMap(({ at, value }) =>
+      entriesOf(value)
         .filter(([key]) => step === '*' || key === step)
-        .map(([key, inner]) => ({ at: [...at, key], value: inner }));
-    });
+        .map(([key, inner]) => ({
+          ...{ at: [...at, key], value: inner },
+          replace: (other) => void (isCollection(value) && Reflect.set(value, key, other)),
+        })),
+    );
   }
   return found;
+}
+
+function entriesOf(value: unknown): [PropertyKey, unknown][] {
+  if (Array.isArray(value)) return [...value.entries()];
+  return isRaw(value) ? Object.entries(value) : [];
+}
+
+function isCollection(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }

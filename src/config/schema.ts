@@ -7,6 +7,7 @@ import { DEFAULT_UPSTREAM } from './file/presets.ts';
 import { accessSchema } from './sections/access.ts';
 import { cacheSchema } from './sections/cache.ts';
 import { logSchema } from './sections/log.ts';
+import { policiesSchema } from './sections/policies.ts';
 import { operationsSchema, serverSchema } from './sections/server.ts';
 import { upstreamSchema } from './sections/upstream.ts';
 import { warmSchema } from './sections/warm.ts';
@@ -41,6 +42,7 @@ export const configSchema = section({
     .describe(
       'Registries by their host in image references. No other registry can be reached through the mirror.',
     ),
+  policies: policiesSchema,
   warm: warmSchema,
   log: logSchema,
 });

@@ -40,6 +40,7 @@ export class WatchedFiles<T> {
   #lookedAt: number;
   #look: Promise<void> | undefined;
   #complainedAt = Number.NEGATIVE_INFINITY;
+  #areUsable = true;
 
   private constructor(
     settings: WatchedFilesSettings<T>,
@@ -76,6 +77,11 @@ export class WatchedFiles<T> {
     return this.#content;
   }
 
+  /** False: the last look found files that cannot be used, and their old content is in use. */
+  get areUsable(): boolean {
+    return this.#areUsable;
+  }
+
   async #lookAgain(now: number): Promise<void> {
     const { paths, parse } = this.#settings;
     const { logger } = this.#context;
@@ -83,12 +89,17 @@ export class WatchedFiles<T> {
       // Looked at before they are read: a change in between is then seen at the next look.
       const version = await versionOf(paths);
       const changed = version !== this.#version;
-      if (!changed && this.#readTwice) return;
+      if (!changed && this.#readTwice) {
+        this.#areUsable = true;
+        return;
+      }
       this.#content = await parse(await readAll(paths));
       this.#version = version;
+      this.#areUsable = true;
       this.#readTwice = !changed;
       if (changed) logger.info({ files: paths }, 'changed files are in use');
     } catch (error) {
+      this.#areUsable = false;
       if (Math.abs(now - this.#complainedAt) < COMPLAIN_AGAIN_MS) return;
       this.#complainedAt = now;
       logger.warn({ err: error, files: paths }, 'changed files cannot be used: the old content stays in use');

@@ -103,6 +103,16 @@ export class Metrics {
     ['identity_kind', 'decision'],
     () => this.decisions.flush(),
   );
+  readonly policyDecisions = this.#counter(
+    'millpond_policy_decisions_total',
+    'Manifests that a policy has decided about. A decision that is remembered is not counted again.',
+    ['policy', 'decision', 'mode'],
+  );
+  readonly policyFilesUsable = this.#gauge(
+    'millpond_policy_files_usable',
+    '0 while the files of a policy cannot be used, and their last content is in use.',
+    ['policy'],
+  );
   readonly storeBytes = this.#gauge('millpond_store_bytes', 'Bytes of stored content.', []);
   readonly storeCapacity = this.#gauge('millpond_store_capacity_bytes', 'The configured cache.maxSize.', []);
   readonly storeObjects = this.#gauge('millpond_store_objects', 'Stored manifests and blobs.', []);

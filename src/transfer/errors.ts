@@ -15,7 +15,9 @@ export type ImageErrorCode =
   /** It was fetched, but not stored: the cache is too small, or the disk is full. */
   | 'not-stored'
   /** Upstream could not say what the tag means now. */
-  | 'unconfirmed';
+  | 'unconfirmed'
+  /** A policy does not let it in. */
+  | 'refused';
 
 /** One image cannot be warmed, exported or imported. The message says why, and what to do. */
 export class ImageError extends Error {

@@ -8,6 +8,7 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
+import { PolicyError } from '../policy/errors.ts';
 import { ImageError, listMissing, noPlatform } from './errors.ts';
 import { type LayoutImage, writeLayout } from './layout/layout-writer.ts';
 import { referrerTags } from './referrer-tags.ts';
@@ -19,6 +20,8 @@ export interface ExportContext {
   index: IndexStore;
   manifests: ManifestStore;
   upstreamOf: UpstreamOf;
+  /** @throws {PolicyError} a policy does not let a manifest of the repository in */
+  requireManifest: (key: RepositoryKey, digest: Digest) => Promise<void>;
 }
 
 export interface ExportRequest {
@@ -122,6 +125,8 @@ class Selection implements Disposable {
       throw new ImageError('not-cached', `${label} is not in the cache: fetch it with millpond warm`);
     const { tree, missing } = await this.#collect(top, { label, platforms, mayLack }, new Map());
     if (missing.size > 0) throw incomplete(label, missing);
+    for (const { digest: at, isManifest } of tree.values())
+      if (isManifest) await this.#requireManifest(key, at);
     for (const [at, blob] of tree) this.blobs.set(at, blob);
     const { mediaType, bytes } = top;
     this.images.push({ descriptor: { mediaType, digest: top.digest, size: bytes.length }, name });
@@ -178,6 +183,16 @@ class Selection implements Disposable {
 
   async #meaning(key: RepositoryKey, tag: Tag): Promise<Digest | undefined> {
     return (await this.#context.index.tag({ ...key, tag, accept: '' }))?.digest;
+  }
+
+  /** @throws {ImageError} a policy does not let it in */
+  async #requireManifest(key: RepositoryKey, digest: Digest): Promise<void> {
+    try {
+      await this.#context.requireManifest(key, digest);
+    } catch (error) {
+      if (error instanceof PolicyError) throw new ImageError('refused', error.message);
+      throw error;
+    }
   }
 
   #hold(digest: Digest): void {

@@ -25,8 +25,8 @@ import type { RequestedImage } from './requested-image.ts';
 
 export interface ImageWarmerContext extends ReferrersContext {
   catalog: Catalog;
-  manifests: ManifestMirror;
-  blobs: BlobMirror;
+  manifests: Pick<ManifestMirror, 'open'>;
+  blobs: Pick<BlobMirror, 'open' | 'settled'>;
   upstreamNamed: (name: string) => MirroredUpstream | undefined;
   sealed: () => boolean;
 }

@@ -12,7 +12,7 @@ import { cosignTags, fallbackTag } from './referrer-tags.ts';
 
 export interface ReferrersContext {
   manifestStore: ManifestStore;
-  discovery: DiscoveryMirror;
+  discovery: Pick<DiscoveryMirror, 'referrers'>;
   clock: Clock;
 }
 

@@ -26,6 +26,7 @@ export interface MirrorOptions {
   /** Sent when a test asks for metrics. */
   operator?: Record<string, string>;
   access?: Record<string, unknown>;
+  policies?: Record<string, unknown>[];
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -78,6 +79,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
         ...options.operations,
       },
       ...(options.access === undefined ? {} : { access: options.access }),
+      policies: options.policies ?? [],
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,

@@ -1,9 +1,9 @@
 /** The identities that this mirror keeps itself: users of a password file, and robot tokens. */
 import { availableParallelism } from 'node:os';
 import type { Clock } from '../../clock.ts';
+import { WatchedFiles } from '../../files/watched-files.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { CredentialIdentity } from '../identity.ts';
-import { WatchedFiles } from '../../files/watched-files.ts';
 import { CheckQueue } from './passwords/check-queue.ts';
 import { FailedLogins } from './passwords/failed-logins.ts';
 import { parseHtpasswd } from './passwords/htpasswd.ts';

@@ -109,7 +109,7 @@ async function sendArchive(
 ): Promise<void> {
   ctx.state.permit.require(['operate', 'pull'], meant(request.images, upstreamOf));
   using archive = await exporter.prepare(request).catch((error: unknown) => {
-    if (error instanceof ImageError) throw new ApiError(error.code === 'bad-name' ? 400 : 404, error.message);
+    if (error instanceof ImageError) throw new ApiError(statusOf(error), error.message);
     throw error;
   });
   ctx.respond = false; // from now on an error can only cut the reply
@@ -127,6 +127,11 @@ async function sendArchive(
     if (errnoOf(error) === 'ERR_STREAM_PREMATURE_CLOSE') return; // the client left
     logger.error({ err: error, path: ctx.path }, 'export broken off');
   }
+}
+
+function statusOf({ code }: ImageError): 400 | 403 | 404 {
+  if (code === 'bad-name') return 400;
+  return code === 'refused' ? 403 : 404;
 }
 
 /** @throws {ApiError} */

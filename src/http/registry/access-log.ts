@@ -105,6 +105,13 @@ function identityText({ kind, name }: Identity): string {
 /** An error without a type of ours is a defect. Only for a defect is the stack worth logging. */
 function isOurFault(error: unknown): boolean {
   if (error === undefined) return false;
-  const expected = ['RegistryError', 'UpstreamError', 'ContentError', 'StorageError', 'ClientGoneError'];
+  const expected = [
+    'RegistryError',
+    'UpstreamError',
+    'ContentError',
+    'StorageError',
+    'PolicyError',
+    'ClientGoneError',
+  ];
   return !(error instanceof Error && (expected.includes(error.name) || errnoOf(error) === 'ECONNRESET'));
 }

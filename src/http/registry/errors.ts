@@ -2,6 +2,7 @@
 import type { Middleware } from 'koa';
 import { ContentError, StorageError } from '../../cache/store/errors.ts';
 import { type OciErrorCode, RegistryError } from '../../oci/errors.ts';
+import { PolicyError } from '../../policy/errors.ts';
 import type { RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
@@ -23,6 +24,9 @@ const UNKNOWN_BY_KIND: Record<RequestKind, OciErrorCode> = {
 export function toRegistryError(error: unknown, kind: RequestKind): RegistryError {
   if (error instanceof RegistryError) return error;
   if (error instanceof UpstreamError) return fromUpstream(error, kind);
+  if (error instanceof PolicyError) {
+    return new RegistryError('DENIED', { message: error.message, detail: { ...error.detail }, cause: error });
+  }
   if (error instanceof ContentError) {
     const message = `wrong content: ${error.message}`;
     return new RegistryError('UNAVAILABLE', { message, detail: { digest: error.digest }, cause: error });

@@ -4,8 +4,8 @@ import type { Socket } from 'node:net';
 import { createSecureContext, type SecureContextOptions, TLSSocket, type TlsOptions } from 'node:tls';
 import type { ClientTrust } from '../../access/certificates/client-trust.ts';
 import type { CertificateIdentity } from '../../access/rules/identities.ts';
-import { WatchedFiles } from '../../files/watched-files.ts';
 import type { Clock } from '../../clock.ts';
+import { WatchedFiles } from '../../files/watched-files.ts';
 import type { Logger } from '../../telemetry/log.ts';
 
 const LOOK_MS = 1_000;

@@ -7,8 +7,8 @@ import { promisify } from 'node:util';
 import { withFileLock } from '../../../src/access/credentials/tokens/file-lock.ts';
 import { addToken, listTokens, revokeToken } from '../../../src/access/credentials/tokens/token-file.ts';
 import { hashOfSecret } from '../../../src/access/credentials/tokens/token-lines.ts';
-import { FileError } from '../../../src/files/errors.ts';
 import { systemClock } from '../../../src/clock.ts';
+import { FileError } from '../../../src/files/errors.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 import { tempDir } from '../../helpers/temp-dir.ts';
 

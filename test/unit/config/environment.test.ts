@@ -43,7 +43,15 @@ suite('the variable of a key', () => {
       without.map(({ path }) => path.join('.')),
       [
         ...['server.trustedProxies', 'server.revalidateFrom', 'operations.hosts'],
-        ...['access.oidc', 'access.rules', 'access.noChallenge', 'cache.pin', 'upstreams', 'warm'],
+        ...[
+          'access.oidc',
+          'access.rules',
+          'access.noChallenge',
+          'cache.pin',
+          'upstreams',
+          'policies',
+          'warm',
+        ],
       ],
     );
   });

@@ -66,6 +66,7 @@ upstreams:
       repositories: []
     rateLimit:
       reserve: 0
+policies: []
 warm: []
 log:
   level: warn

@@ -95,6 +95,40 @@ suite('every problem is reported with its place', () => {
     ['cache: { lowWatermark: 0 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 0`],
     ['cache: { lowWatermark: 1.01 }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got 1.01`],
     ['cache: { lowWatermark: 90% }', `m.yaml:1:24: cache.lowWatermark: ${SHARE}, got "90%"`],
+    // policies
+    [
+      'policies: [{ name: a b, deny: { repositories: [docker.io/evil/*] } }]',
+      'm.yaml:1:20: policies[0].name: must be a name of letters, digits, - and _, such as known-bad, got "a b"',
+    ],
+    ['policies: [{ name: a }]', 'm.yaml:1:12: policies[0].deny: is missing: it must be a map of settings'],
+    [
+      'policies: [{ name: a, deny: {} }]',
+      'm.yaml:1:29: policies[0].deny: denies nothing: add digests or repositories',
+    ],
+    [
+      'policies: [{ name: a, match: [], deny: { repositories: [docker.io/evil/*] } }]',
+      'm.yaml:1:30: policies[0].match: matches nothing: leave it out to match everything',
+    ],
+    [
+      'policies: [{ name: a, match: [quay.oi/*], deny: { repositories: [docker.io/evil/*] } }]',
+      'm.yaml:1:31: policies[0].match[0]: the registry "quay.oi" is not configured: add it under upstreams, or correct the pattern',
+    ],
+    [
+      'policies: [{ name: a, deny: { repositories: [evil/*] } }]',
+      'm.yaml:1:46: policies[0].deny.repositories[0]: the registry "evil" is not configured: add it under upstreams, or correct the pattern',
+    ],
+    [
+      'policies:\n  - { name: a, deny: { repositories: [docker.io/evil/*] } }\n  - { name: a, deny: { repositories: [docker.io/evil/*] } }',
+      'm.yaml:3:13: policies[1].name: a is the name of another policy already',
+    ],
+    [
+      'policies: [{ name: a, deny: { repositories: [docker.io/evil/*] }, except: [{ image: sha256:12, reason: x, until: 2027-12-31 }] }]',
+      'm.yaml:1:85: policies[0].except[0].image: sha256:12 is not a digest: write all of it, in lower case',
+    ],
+    [
+      'policies: [{ name: a, deny: { repositories: [docker.io/evil/*] }, except: [{ image: docker.io/*, reason: x, until: 2027-02-30 }] }]',
+      'm.yaml:1:116: policies[0].except[0].until: must be a day such as 2027-12-31, got "2027-02-30"',
+    ],
     // warm
     ['warm: [{ images: [a], every: 0s }]', `m.yaml:1:30: warm[0].every: ${TIMEOUT}, got "0s"`],
     [
@@ -402,7 +436,7 @@ suite('an unknown key', () => {
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, policies, warm, log',
     ],
   ] as const) {
     test(problem, async () => {
@@ -460,6 +494,13 @@ suite('files and variables that the configuration names', () => {
       `m.yaml:3:11: ${D}.ca: file cannot be read: it is a folder`,
       `m.yaml:3:41: ${D}.clientCertificate.cert: file cannot be read: no such file`,
       `m.yaml:3:55: ${D}.clientCertificate.key: file cannot be read: no such file`,
+    ]);
+  });
+
+  test('files of denied digests must be readable', async () => {
+    assert.deepEqual(await folder.problems('policies: [{ name: a, deny: { digests: [., nowhere] } }]', {}), [
+      'm.yaml:1:41: policies[0].deny.digests[0]: file cannot be read: it is a folder',
+      'm.yaml:1:44: policies[0].deny.digests[1]: file cannot be read: no such file',
     ]);
   });
 

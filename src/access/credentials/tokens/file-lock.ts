@@ -8,7 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile, unlink, writeFile } from 'node:fs/promises';
 import type { Clock } from '../../../clock.ts';
-import { FileError, errnoOf } from '../../../files/errors.ts';
+import { errnoOf, FileError } from '../../../files/errors.ts';
 
 const LOOK_AGAIN_MS = 50;
 /** Looks at an unchanged lock, until it is broken: 10 s. */

@@ -7,8 +7,8 @@
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { Clock } from '../../../clock.ts';
+import { errnoOf, FileError } from '../../../files/errors.ts';
 import type { Logger } from '../../../telemetry/log.ts';
-import { FileError, errnoOf } from '../../../files/errors.ts';
 
 /** Lies in the cache directory. */
 export const LAST_USES_FILE = 'token-uses.json';

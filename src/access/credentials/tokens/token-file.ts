@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Clock } from '../../../clock.ts';
-import { FileError, errnoOf } from '../../../files/errors.ts';
+import { errnoOf, FileError } from '../../../files/errors.ts';
 import { withFileLock } from './file-lock.ts';
 import { readLastUses } from './last-uses.ts';
 import { createToken, NEW_FILE_HEADER, parseTokens, TOKENS_ENCODING, type TokenLine } from './token-lines.ts';

@@ -4,7 +4,7 @@
  * Polled, not event-driven: events of a file system miss symlinks that change (Kubernetes) and network disks.
  */
 import { stat } from 'node:fs/promises';
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../../clock.ts';
 
 const LOOK_MS = 1_000;
 

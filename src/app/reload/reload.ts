@@ -1,10 +1,10 @@
 /** Takes over a changed configuration file while the mirror runs. */
-import { type ConfigChange, changesBetween, isReloaded } from '../config/changes.ts';
-import { ConfigError, type ConfigProblem } from '../config/errors.ts';
-import type { Config } from '../config/schema.ts';
-import type { ConfigurationStatus } from '../http/operations/status.ts';
-import type { Logger } from '../telemetry/log.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
+import { type ConfigChange, changesBetween, isReloaded } from '../../config/changes.ts';
+import { ConfigError, type ConfigProblem } from '../../config/errors.ts';
+import type { Config } from '../../config/schema.ts';
+import type { ConfigurationStatus } from '../../http/operations/status.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
 
 /** The file that the configuration came from. */
 export interface ConfigFile {
