@@ -69,7 +69,10 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
-  const policed = stack.use(new PolicedMirrors(mirrors, { ...storage, clock, logger, metrics }));
+  const cacheDirectory = config.cache.directory;
+  const policed = stack.use(
+    new PolicedMirrors(mirrors, { ...storage, cacheDirectory, clock, logger, metrics }),
+  );
   using prepared = await policed.prepare(config);
   prepared.use();
 

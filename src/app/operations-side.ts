@@ -59,7 +59,10 @@ export async function openOperationsSide(
   await using stack = new AsyncDisposableStack();
   const { spool, faults, scrubber } = storage;
   const shared = { ...storage, manifests: context.manifests, upstreamOf, clock, logger };
-  const importer = new Importer(shared);
+  const importer = new Importer({
+    ...shared,
+    onImported: async (key, digest, tag) => mirrors.door?.admitImported(key, digest, tag),
+  });
   stack.defer(() => importer.close());
   const warmer = new Warmer({
     ...{ manifests: mirrors.manifests, blobs: mirrors.blobs, discovery: mirrors.discovery },

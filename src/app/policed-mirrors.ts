@@ -10,15 +10,22 @@ import type { ManifestRequest } from '../mirror/manifests/manifest-mirror.ts';
 import { keyOf } from '../mirror/permissions.ts';
 import type { PolicyDoor } from '../policy/door.ts';
 import type { LivePolicies, LivePoliciesContext } from '../policy/live-policies.ts';
+import type { Sightings } from '../policy/parts/age/sightings.ts';
 import type { Mirrors } from './mirrors.ts';
 
-export class PolicedMirrors implements Disposable {
+export interface PolicedMirrorsContext extends Omit<LivePoliciesContext, 'openSightings'> {
+  cacheDirectory: string;
+}
+
+export class PolicedMirrors implements AsyncDisposable {
   readonly #mirrors: Mirrors;
-  readonly #context: LivePoliciesContext;
+  readonly #context: PolicedMirrorsContext;
+  /** Kept over a reload. */
+  #sightings: Sightings | undefined;
   #policies: LivePolicies | undefined;
   #door: PolicyDoor | undefined;
 
-  constructor(mirrors: Mirrors, context: LivePoliciesContext) {
+  constructor(mirrors: Mirrors, context: PolicedMirrorsContext) {
     this.#mirrors = mirrors;
     this.#context = context;
   }
@@ -78,8 +85,10 @@ export class PolicedMirrors implements Disposable {
       import('../policy/live-policies.ts'),
       import('../policy/door.ts'),
     ]);
-    const live = await Live.open(config.policies, upstreamByHost(config), this.#context);
-    const door = new Door({ ...this.#context, policies: () => live.current });
+    const context = { ...this.#context, openSightings: () => this.#openSightings() };
+    const live = await Live.open(config.policies, upstreamByHost(config), context);
+    const manifests = this.#mirrors.manifestStore;
+    const door = new Door({ ...this.#context, manifests, policies: () => live.current });
     let isUsed = false;
     return {
       use: () => {
@@ -92,8 +101,15 @@ export class PolicedMirrors implements Disposable {
     };
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#policies?.[Symbol.dispose]();
+    await this.#sightings?.[Symbol.asyncDispose]();
+  }
+
+  async #openSightings(): Promise<Sightings> {
+    const { Sightings: Opened } = await import('../policy/parts/age/sightings.ts');
+    this.#sightings ??= await Opened.open(this.#context.cacheDirectory, this.#context);
+    return this.#sightings;
   }
 
   #replace(policies: LivePolicies | undefined, door: PolicyDoor | undefined): void {

@@ -8,7 +8,7 @@ import { upstreamByHost } from './upstream-names.ts';
 
 export function policyIssues(config: Config): Issue[] {
   const upstreams = upstreamByHost(config);
-  return config.policies.flatMap(({ name, match, deny, except }, at, all) => {
+  return config.policies.flatMap(({ name, match, deny, minimumAge, except }, at, all) => {
     const issues: Issue[] = [];
     const report = (path: Issue['path'], message: string) =>
       issues.push({ path: ['policies', at, ...path], part: 'value', message });
@@ -20,9 +20,11 @@ export function policyIssues(config: Config): Issue[] {
       report(['name'], `${name} is the name of another policy already`);
     if (match.length === 0) report(['match'], 'matches nothing: leave it out to match everything');
     for (const [index, pattern] of match.entries()) checkPattern(['match', index], pattern);
-    if (deny.digests.length + deny.repositories.length === 0)
+    if (deny === undefined && minimumAge === undefined)
+      report([], 'asks for nothing: add deny or minimumAge');
+    if (deny !== undefined && deny.digests.length + deny.repositories.length === 0)
       report(['deny'], 'denies nothing: add digests or repositories');
-    for (const [index, pattern] of deny.repositories.entries())
+    for (const [index, pattern] of (deny?.repositories ?? []).entries())
       checkPattern(['deny', 'repositories', index], pattern);
     for (const [index, { image }] of except.entries()) {
       const { pattern, digest } = partsOf(image);

@@ -6,6 +6,8 @@ export type CacheOutcome =
   | 'revalidated'
   /** Answered from the cache although upstream could not confirm it. */
   | 'stale'
+  /** Answered from the cache with what the tag meant before: what it means now is too new for a policy. */
+  | 'held'
   /** Fetched. */
   | 'miss'
   /** Joined a fetch that was already running. */

@@ -9,18 +9,23 @@ import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { BlobRequest, BlobStat, OpenBlob } from '../mirror/blobs/blob-mirror.ts';
 import type { ManifestRequest, OpenManifest } from '../mirror/manifests/manifest-mirror.ts';
+import type { Manifest, ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import { keyOf } from '../mirror/permissions.ts';
 import type { Digest } from '../oci/digest.ts';
-import { childrenOf, parseManifest } from '../oci/manifest.ts';
-import { isDigest } from '../oci/reference.ts';
+import { parseManifest } from '../oci/manifest.ts';
+import { isDigest, type Tag } from '../oci/reference.ts';
 import { PolicyError } from './errors.ts';
+import { LONG_AGO, type Sightings } from './parts/age/sightings.ts';
 import type { Refusal } from './parts/part.ts';
 import type { PolicySet } from './policy-set.ts';
 import type { Verdict } from './verdict.ts';
 
+type Open = (request: ManifestRequest) => Promise<OpenManifest>;
+
 export interface DoorContext {
   catalog: Catalog;
   index: IndexStore;
+  manifests: Pick<ManifestStore, 'peek'>;
   /** The policies of this moment. */
   policies: () => PolicySet;
 }
@@ -57,17 +62,16 @@ export class PolicyDoor {
   }
 
   /** @throws {PolicyError} it is not let in @throws what `open` throws */
-  async manifest(
-    request: ManifestRequest,
-    open: (request: ManifestRequest) => Promise<OpenManifest>,
-  ): Promise<OpenManifest> {
+  async manifest(request: ManifestRequest, open: Open): Promise<OpenManifest> {
     const key = keyOf(request);
     const { reference } = request;
-    this.#context.policies().requireName(key, isDigest(reference) ? reference : undefined);
-    const opened = await open(request);
+    const policies = this.#context.policies();
+    policies.requireName(key, isDigest(reference) ? reference : undefined);
+    const newest = await open(request);
+    const sightings = policies.sightingsFor(key);
+    const opened = sightings === undefined ? newest : await this.#oldEnough(request, newest, sightings, open);
     const { digest } = opened;
-    const known = this.#context.policies().recall({ ...key, digest });
-    const verdict = known ?? (await this.#decideWhole(request, opened, open));
+    const verdict = policies.recall(key, digest) ?? (await this.#decideOpened(request, opened, open));
     if (!verdict.allowed) throw new PolicyError(verdict.policy, verdict.refusal);
     this.#noteBlobs(key, opened);
     return opened;
@@ -96,25 +100,53 @@ export class PolicyDoor {
     if (!verdict.allowed) throw new PolicyError(verdict.policy, verdict.refusal);
   }
 
-  /** A HEAD may have been answered without the manifest, and what it lists has to be known. */
-  async #decideWhole(
+  /** Whoever imports an image has let it in, as far as its age is concerned. */
+  async admitImported(key: RepositoryKey, digest: Digest, tag: Tag | undefined): Promise<void> {
+    await this.#context.policies().sightingsFor(key)?.note(key, [digest], tag, LONG_AGO);
+  }
+
+  /** Notes what is seen, and finds what a tag means among that which is old enough. */
+  async #oldEnough(
     request: ManifestRequest,
-    { digest, bytes, mediaType }: OpenManifest,
-    open: (request: ManifestRequest) => Promise<OpenManifest>,
-  ): Promise<Verdict> {
-    const whole =
-      bytes === undefined ? await open({ ...request, reference: digest, head: false }) : { bytes, mediaType };
-    const parsed = whole.bytes && parseManifest(whole.bytes, whole.mediaType);
-    const lists = parsed === undefined ? [] : childrenOf(parsed);
-    return this.#context.policies().decide({ ...keyOf(request), digest, lists });
+    newest: OpenManifest,
+    sightings: Sightings,
+    open: Open,
+  ): Promise<OpenManifest> {
+    const key = keyOf(request);
+    const { reference } = request;
+    const tag = isDigest(reference) ? undefined : reference;
+    let seen = newest;
+    if (!sightings.knows(key, newest.digest, tag)) {
+      seen = await whole(request, newest, open);
+      const { manifests = [] } = (seen.bytes && parseManifest(seen.bytes, seen.mediaType)) ?? {};
+      await sightings.note(key, [newest.digest, ...manifests.map(({ digest }) => digest)], tag);
+    }
+    if (tag === undefined) return seen;
+    const digest = this.#context.policies().oldEnough(key, sightings.meaningsOf(key, tag));
+    if (digest === undefined || digest === newest.digest) return newest;
+    const held = await open({ ...request, reference: digest });
+    return held.outcome === 'hit' ? { ...held, outcome: 'held' } : held;
+  }
+
+  async #decideOpened(request: ManifestRequest, opened: OpenManifest, open: Open): Promise<Verdict> {
+    const { digest, bytes, mediaType } = await whole(request, opened, open);
+    if (bytes === undefined) throw new Error(`${digest} was opened without its bytes`);
+    return this.#decide(keyOf(request), { digest, bytes, mediaType });
   }
 
   /** @returns undefined if the manifest is not stored: then nobody knows what it lists */
   async #decideStored(key: RepositoryKey, digest: Digest): Promise<Verdict | undefined> {
-    const known = this.#context.policies().recall({ ...key, digest });
+    const known = this.#context.policies().recall(key, digest);
     if (known !== undefined) return known;
-    const lists = (await this.#context.catalog.get(digest))?.children;
-    return lists && this.#context.policies().decide({ ...key, digest, lists });
+    const manifest = await this.#context.manifests.peek(digest);
+    return manifest && this.#decide(key, manifest);
+  }
+
+  #decide({ upstream, repository }: RepositoryKey, manifest: Manifest): Promise<Verdict> {
+    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+    // The mirror stores and serves nothing else.
+    if (parsed === undefined) throw new Error(`${manifest.digest} is not a manifest`);
+    return this.#context.policies().decide({ upstream, repository, ...manifest, parsed });
   }
 
   async #requireBlob(key: RepositoryKey, digest: Digest): Promise<void> {
@@ -167,4 +199,13 @@ export class PolicyDoor {
 
 function nameOf({ upstream, repository }: RepositoryKey, digest: Digest): string {
   return `${upstream}/${repository}@${digest}`;
+}
+
+/** A HEAD may have been answered without the manifest. */
+function whole(
+  request: ManifestRequest,
+  opened: OpenManifest,
+  open: Open,
+): Promise<OpenManifest> | OpenManifest {
+  return opened.bytes === undefined ? open({ ...request, reference: opened.digest, head: false }) : opened;
 }

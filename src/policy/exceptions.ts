@@ -2,7 +2,6 @@
 import { compileRepositoryPattern, type UpstreamByHost } from '../access/rules/repositories.ts';
 import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Subject } from './parts/part.ts';
 
 export interface ExceptionSettings {
   /** A pattern of repositories, a digest, or both with `@` between them. */
@@ -24,7 +23,7 @@ export class Exceptions {
   }
 
   /** Up to when the policy does not apply to `subject`. Undefined: it applies. */
-  endFor(subject: Subject, now: number): number | undefined {
+  endFor(subject: RepositoryKey & { digest: Digest }, now: number): number | undefined {
     const ends = this.#of(subject, now)
       .filter(({ digest }) => digest === undefined || digest === subject.digest)
       .map(({ until }) => until);

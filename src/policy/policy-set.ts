@@ -7,11 +7,14 @@ import { SingleFlight } from '../single-flight.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { PolicyError } from './errors.ts';
+import type { Sightings } from './parts/age/sightings.ts';
 import type { Finding, Subject } from './parts/part.ts';
 import type { Policy } from './policy.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
 export interface PolicySetContext {
+  /** Absent: no policy counts how long something has been seen. */
+  sightings?: Sightings | undefined;
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
@@ -28,6 +31,7 @@ type Remembered = Verdict & { until: number };
 interface MatchingPolicies {
   enforcing: readonly Policy[];
   auditing: readonly Policy[];
+  isAboutAge: boolean;
 }
 
 export class PolicySet {
@@ -66,15 +70,34 @@ export class PolicySet {
     }
   }
 
+  /** Given if a policy counts how long something has been seen in the repository. */
+  sightingsFor(key: RepositoryKey): Sightings | undefined {
+    return this.#about(key).isAboutAge ? this.#context.sightings : undefined;
+  }
+
+  /**
+   * The newest that is old enough of what a tag has meant. If nothing is, that which will be first.
+   *
+   * @param meanings the newest first
+   */
+  oldEnough(key: RepositoryKey, meanings: readonly Digest[]): Digest | undefined {
+    const now = this.#context.clock.now();
+    const { enforcing } = this.#about(key);
+    const from = (digest: Digest) =>
+      Math.max(0, ...enforcing.map((policy) => policy.oldEnoughFrom(key, digest, now)));
+    const oldEnough = meanings.find((digest) => from(digest) <= now);
+    return oldEnough ?? meanings.toSorted((a, b) => from(a) - from(b))[0];
+  }
+
   /** The verdict about a manifest, if it was made before and still holds. */
-  recall({ upstream, repository, digest }: Omit<Subject, 'lists'>): Verdict | undefined {
+  recall({ upstream, repository }: RepositoryKey, digest: Digest): Verdict | undefined {
     const known = this.#verdicts.get(`${upstream}/${repository}@${digest}`);
     return known !== undefined && this.#context.clock.now() < known.until ? known : undefined;
   }
 
   /** Decides about a manifest, once for all who ask at the same time. @throws {StorageError} */
   async decide(subject: Subject): Promise<Verdict> {
-    const known = this.recall(subject);
+    const known = this.recall(subject, subject.digest);
     if (known !== undefined) return known;
     const key = `${subject.upstream}/${subject.repository}@${subject.digest}`;
     return this.#deciding.run(key, async () => {
@@ -90,7 +113,11 @@ export class PolicySet {
         // It may be below or above what was let in before, when its bytes were not here yet.
         this.#refusals += 1;
         this.#verdicts.clear();
-        this.#verdicts.set(key, { ...verdict, until: clock.now() + REFUSAL_HOLDS_MS });
+        const until = Math.min(
+          clock.now() + REFUSAL_HOLDS_MS,
+          verdict.refusal.until ?? Number.POSITIVE_INFINITY,
+        );
+        this.#verdicts.set(key, { ...verdict, until });
       } else if (refusals === this.#refusals) this.#verdicts.set(key, verdict);
       return verdict;
     }).result;
@@ -125,6 +152,7 @@ export class PolicySet {
     const about = {
       enforcing: matching.filter(({ mode }) => mode === 'enforce'),
       auditing: matching.filter(({ mode }) => mode === 'audit'),
+      isAboutAge: matching.some((policy) => policy.isAboutAge),
     };
     this.#byName.set(name, about);
     return about;

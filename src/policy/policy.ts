@@ -3,6 +3,7 @@ import { compileRepositoryPattern, type UpstreamByHost } from '../access/rules/r
 import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { type ExceptionSettings, Exceptions } from './exceptions.ts';
+import type { AgePart } from './parts/age/age-part.ts';
 import type { DenyPart } from './parts/deny/deny-part.ts';
 import { ALLOWED, type Finding, type Subject } from './parts/part.ts';
 
@@ -17,19 +18,30 @@ export interface PolicySettings {
 
 export type PolicyMode = 'enforce' | 'audit';
 
+/** The conditions of one policy. */
+export interface PolicyParts {
+  deny?: DenyPart | undefined;
+  age?: AgePart | undefined;
+}
+
 export class Policy {
   readonly name: string;
   readonly mode: PolicyMode;
-  readonly #deny: DenyPart;
+  readonly #parts: PolicyParts;
   readonly #patterns: readonly ((name: string) => boolean)[];
   readonly #exceptions: Exceptions;
 
-  constructor(settings: PolicySettings, deny: DenyPart, upstreams: UpstreamByHost) {
+  constructor(settings: PolicySettings, parts: PolicyParts, upstreams: UpstreamByHost) {
     this.name = settings.name;
     this.mode = settings.mode;
-    this.#deny = deny;
+    this.#parts = parts;
     this.#patterns = settings.match.map((pattern) => compileRepositoryPattern(pattern, upstreams));
     this.#exceptions = new Exceptions(settings.except, upstreams);
+  }
+
+  /** Whether it lets in only what has been seen for some time. */
+  get isAboutAge(): boolean {
+    return this.#parts.age !== undefined;
   }
 
   /** @param name `upstream/repository` */
@@ -43,12 +55,27 @@ export class Policy {
    * @param digest what is asked for, if it was asked for by digest
    */
   judgeName(key: RepositoryKey, digest: Digest | undefined, now: number): Finding {
-    return this.#exceptions.mayApply(key, digest, now) ? ALLOWED : this.#deny.judgeName(key, digest);
+    const { deny } = this.#parts;
+    if (deny === undefined || this.#exceptions.mayApply(key, digest, now)) return ALLOWED;
+    return deny.judgeName(key, digest);
   }
 
-  /** @throws {StorageError} the index cannot be read */
+  /** From when on a manifest is old enough; milliseconds since the epoch. */
+  oldEnoughFrom(key: RepositoryKey, digest: Digest, now: number): number {
+    const isExcepted = this.#exceptions.endFor({ ...key, digest }, now) !== undefined;
+    return isExcepted ? 0 : (this.#parts.age?.notBefore(key, digest) ?? 0);
+  }
+
+  /** @throws what a part throws: that is never an allow */
   async judge(subject: Subject, now: number): Promise<Finding> {
-    const until = this.#exceptions.endFor(subject, now);
-    return until === undefined ? this.#deny.judge(subject) : { allowed: true, until };
+    const excepted = this.#exceptions.endFor(subject, now);
+    if (excepted !== undefined) return { allowed: true, until: excepted };
+    let until = Number.POSITIVE_INFINITY;
+    for (const part of [this.#parts.deny, this.#parts.age]) {
+      const finding = await part?.judge(subject);
+      if (finding?.allowed === false) return finding;
+      until = Math.min(until, finding?.until ?? until);
+    }
+    return { allowed: true, until };
   }
 }

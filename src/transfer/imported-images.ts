@@ -13,7 +13,7 @@ import {
   type ParsedManifest,
   parseManifest,
 } from '../oci/manifest.ts';
-import { isDigest } from '../oci/reference.ts';
+import { isDigest, type Tag } from '../oci/reference.ts';
 import { ImageError, listMissing } from './errors.ts';
 import type { RequestedImage } from './requested-image.ts';
 
@@ -23,6 +23,8 @@ export interface ImportedImagesContext {
   index: IndexStore;
   manifests: ManifestStore;
   clock: Clock;
+  /** Called for each manifest that a repository has got from an archive. @param tag that means it now */
+  onImported: (key: RepositoryKey, digest: Digest, tag: Tag | undefined) => Promise<void>;
 }
 
 /** An image on its way to becoming visible. */
@@ -72,7 +74,7 @@ export class ImportedImages {
    * @throws {StorageError}
    */
   async take({ key, reference }: RequestedImage, top: Descriptor): Promise<{ platforms: string[] }> {
-    const { catalog, manifests, clock } = this.#context;
+    const { catalog, manifests, clock, onImported } = this.#context;
     const held: (() => void)[] = [];
     const needed = new Set<Digest>();
     try {
@@ -85,6 +87,7 @@ export class ImportedImages {
           ? { key: { ...key, tag: reference, accept: '' }, confirmedAt: clock.now() }
           : undefined;
         await manifests.putIfAbsent(key, manifest, parsed, tag);
+        await onImported(key, manifest.digest, tag?.key.tag);
         for (const { digest } of [manifest, ...parsed.blobs]) needed.add(digest);
       }
       await catalog.setOrigin(needed, 'imported');

@@ -19,13 +19,13 @@ import { isDigest } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { ImageError } from './errors.ts';
 import { type EventSink, eventsOf, PROGRESS_STEP_BYTES } from './events.ts';
-import { ImportedImages } from './imported-images.ts';
+import { ImportedImages, type ImportedImagesContext } from './imported-images.ts';
 import { LayoutError } from './layout/errors.ts';
 import type { ListedImage } from './layout/layout-index.ts';
 import { readLayout } from './layout/layout-reader.ts';
 import { imageOf, type RequestedImage, type UpstreamOf } from './requested-image.ts';
 
-export interface ImportContext {
+export interface ImportContext extends Pick<ImportedImagesContext, 'onImported'> {
   catalog: Catalog;
   cache: ContentCache;
   space: Space;

@@ -2,6 +2,7 @@
 import { endOfDay } from '../fields/days.ts';
 import { path } from '../fields/paths.ts';
 import { list, oneOf, section, text } from '../fields/plain.ts';
+import { duration } from '../fields/quantities.ts';
 
 const pattern = () => text('a registry and a repository, such as docker.io/library/*');
 
@@ -20,7 +21,14 @@ const policySchema = section({
       .prefault([])
       .describe('Files of denied digests, one a line: of indexes, manifests, configs or layers.'),
     repositories: list(pattern()).prefault([]).describe('Denied repositories, such as docker.io/evil/*.'),
-  }).describe('What is refused, whatever is cached. Whatever lists a denied digest is denied, too.'),
+  })
+    .optional()
+    .describe('What is refused, whatever is cached. Whatever lists a denied digest is denied, too.'),
+  minimumAge: duration()
+    .optional()
+    .describe(
+      'How long ago a manifest must have been first seen here; a tag means the newest that is so old.',
+    ),
   except: list(
     section({
       image: text('a repository, a digest, or both, such as docker.io/library/* or sha256:…').describe(

@@ -11,6 +11,7 @@ const CACHE_STATUS: Record<CacheOutcome, string> = {
   hit: 'millpond; hit',
   revalidated: 'millpond; hit; detail=revalidated',
   stale: 'millpond; hit; detail=stale',
+  held: 'millpond; hit; detail=held',
   miss: 'millpond; fwd=uri-miss; stored',
   collapsed: 'millpond; fwd=uri-miss; collapsed',
   updated: 'millpond; fwd=stale; stored',

@@ -3,7 +3,9 @@ import type { Mutation } from '../mutation.ts';
 const DENY = 'src/policy/parts/deny/deny-part.ts';
 const DOOR = 'src/policy/door.ts';
 const SET = 'src/policy/policy-set.ts';
+const SIGHTINGS = 'src/policy/parts/age/sightings.ts';
 const tests = ['test/policy/deny.test.ts'];
+const AGE_TESTS = ['test/policy/minimum-age.test.ts'];
 
 export const policy: readonly Mutation[] = [
   {
@@ -66,8 +68,8 @@ export const policy: readonly Mutation[] = [
   {
     file: DOOR,
     replace:
-      'bytes === undefined ? await open({ ...request, reference: digest, head: false }) : { bytes, mediaType };',
-    by: '{ bytes, mediaType };',
+      'return opened.bytes === undefined ? open({ ...request, reference: opened.digest, head: false }) : opened;',
+    by: 'return { ...opened, bytes: opened.bytes ?? Buffer.from(\'{"schemaVersion":2,"config":{}}\') };',
     promise: 'a HEAD is decided by what the manifest lists, and not without it',
     tests,
   },
@@ -108,10 +110,60 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: SET,
-    replace: 'this.#verdicts.set(key, { ...verdict, until: clock.now() + REFUSAL_HOLDS_MS });',
+    replace: 'this.#verdicts.set(key, { ...verdict, until });',
     by: 'this.#verdicts.set(key, { ...verdict, until: Number.POSITIVE_INFINITY });',
     promise: 'a refusal holds for 30 seconds',
     tests,
+  },
+  {
+    file: SET,
+    replace: 'const oldEnough = meanings.find((digest) => from(digest) <= now);',
+    by: 'const oldEnough = meanings[0];',
+    promise: 'a tag that moved today goes on meaning what it meant',
+    tests: AGE_TESTS,
+  },
+  {
+    file: 'src/policy/parts/age/age-part.ts',
+    replace: 'if (notBefore <= clock.now()) return ALLOWED;',
+    by: 'return ALLOWED;',
+    promise: 'a new image waits',
+    tests: AGE_TESTS,
+  },
+  {
+    file: SIGHTINGS,
+    replace:
+      'seen.firstSeen.set(digest as Digest, Math.min(at, seen.firstSeen.get(digest as Digest) ?? at));',
+    by: 'seen.firstSeen.set(digest as Digest, at);',
+    promise: 'what counts is the first sighting',
+    tests: AGE_TESTS,
+  },
+  {
+    file: SIGHTINGS,
+    replace: 'this.#latest = Math.max(this.#latest, this.#context.clock.now());',
+    by: 'this.#latest = this.#context.clock.now();',
+    promise: 'a clock that goes back makes nothing older',
+    tests: AGE_TESTS,
+  },
+  {
+    file: SIGHTINGS,
+    replace: "if (text !== '' && !text.endsWith('\\n')) sightings.#append('\\n');",
+    by: '',
+    promise: 'a torn line does not spoil the next one',
+    tests: AGE_TESTS,
+  },
+  {
+    file: 'src/policy/parts/age/first-look.ts',
+    replace: 'if (expanded === true && isMeant(`${key.upstream}/${key.repository}`))',
+    by: 'if (false)',
+    promise: 'the first day of a policy stops nothing that is cached',
+    tests: AGE_TESTS,
+  },
+  {
+    file: DOOR,
+    replace: 'await sightings.note(key, [newest.digest, ...manifests.map(({ digest }) => digest)], tag);',
+    by: 'await sightings.note(key, [newest.digest], tag);',
+    promise: 'a platform manifest is as old as the index that lists it',
+    tests: AGE_TESTS,
   },
   {
     file: 'src/policy/exceptions.ts',

@@ -100,7 +100,7 @@ suite('every problem is reported with its place', () => {
       'policies: [{ name: a b, deny: { repositories: [docker.io/evil/*] } }]',
       'm.yaml:1:20: policies[0].name: must be a name of letters, digits, - and _, such as known-bad, got "a b"',
     ],
-    ['policies: [{ name: a }]', 'm.yaml:1:12: policies[0].deny: is missing: it must be a map of settings'],
+    ['policies: [{ name: a }]', 'm.yaml:1:12: policies[0]: asks for nothing: add deny or minimumAge'],
     [
       'policies: [{ name: a, deny: {} }]',
       'm.yaml:1:29: policies[0].deny: denies nothing: add digests or repositories',

@@ -7,7 +7,7 @@
 import type { Catalog } from '../../../cache/catalog/catalog.ts';
 import type { IndexStore, RepositoryKey } from '../../../cache/index/index-store.ts';
 import type { Digest } from '../../../oci/digest.ts';
-import { MAX_MANIFEST_DEPTH } from '../../../oci/manifest.ts';
+import { childrenOf, MAX_MANIFEST_DEPTH } from '../../../oci/manifest.ts';
 import { ALLOWED, type Finding, type PolicyPart, type Refusal, type Subject } from '../part.ts';
 
 export interface DenyContext {
@@ -46,7 +46,7 @@ export class DenyPart implements PolicyPart {
   async judge(subject: Subject): Promise<Finding> {
     const byName = this.judgeName(subject, subject.digest);
     if (!byName.allowed || this.#digests.size === 0) return byName;
-    const below = await this.#deniedBelow(subject.digest, subject.lists);
+    const below = await this.#deniedBelow(subject.digest, childrenOf(subject.parsed));
     if (below !== undefined) return denied(below);
     const above = await this.#deniedAbove(subject);
     return above === undefined ? ALLOWED : denied(above);
