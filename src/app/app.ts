@@ -71,7 +71,11 @@ export async function startApp(options: AppOptions): Promise<App> {
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
   const cacheDirectory = config.cache.directory;
   const policed = stack.use(
-    new PolicedMirrors(mirrors, { ...storage, cacheDirectory, clock, logger, metrics }),
+    new PolicedMirrors(mirrors, {
+      ...{ ...storage, cacheDirectory, clock, logger, metrics },
+      ...{ environment: options.environment, isSealed: () => seal.isApplied },
+      upstreamNamed: (name) => upstreams.routing.upstreamByName.get(name),
+    }),
   );
   using prepared = await policed.prepare(config);
   prepared.use();

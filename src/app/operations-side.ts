@@ -97,6 +97,11 @@ export async function openOperationsSide(
       logger,
       clientTimeoutMs: config.server.clientTimeout,
     },
+    policy: {
+      office: () => mirrors.office,
+      upstreamOf,
+      clientTimeoutMs: config.server.clientTimeout,
+    },
     notReadyReason: async () => {
       if (draining()) return 'shutting down';
       const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;

@@ -15,6 +15,7 @@ import { addTransferCommands } from './commands/transfer.ts';
 import { addWarmCommand } from './commands/warm.ts';
 import { addHelpCommands } from './help/commands.ts';
 import type { Surroundings } from './io/surroundings.ts';
+import { addPolicyCommands } from './policy/commands.ts';
 
 /** 0: done. 1: failed. 2: wrong usage or configuration. */
 export type ExitCode = 0 | 1 | 2;
@@ -63,6 +64,7 @@ function buildProgram(surroundings: Surroundings): Command {
   addReloadCommand(program, surroundings);
   addSealCommands(program, surroundings);
   addTokenCommands(program, surroundings);
+  addPolicyCommands(program, surroundings);
   addHelpCommands(program, surroundings);
   return program;
 }

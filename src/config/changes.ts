@@ -18,6 +18,8 @@ const RELOADED = [
   'server.maxUpstreamBandwidth',
   'access.rules',
   'policies',
+  'policyWait',
+  'retryRefused',
   'log.level',
   'warm',
 ];

@@ -43,7 +43,16 @@ const REFERENCES: readonly Reference[] = [
   ...['server', 'operations'].flatMap((side) =>
     TLS_FILES.map(({ path, kind }) => ({ path: [side, 'tls', ...path], kind })),
   ),
-  { path: ['policies', '*', 'deny', 'digests', '*'], kind: 'file' },
+  ...[
+    ['deny', 'digests', '*'],
+    ['signature', 'cosign', 'keys', '*'],
+    ['signature', 'cosign', 'transparencyLog', 'trustedRoot'],
+    ['signature', 'keyless', 'trustedRoot'],
+    ['signature', 'notation', 'trustStore', '*'],
+    ['scan', 'tls', 'certificate'],
+  ].map((path): Reference => ({ path: ['policies', '*', ...path], kind: 'file' })),
+  { path: ['policies', '*', 'scan', 'tls', 'key'], kind: 'private file' },
+  { path: ['policies', '*', 'scan', 'environment', '*'], kind: 'secret variable' },
   { path: ['access', 'users', 'htpasswd'], kind: 'private file' },
   { path: ['access', 'tokens'], kind: 'private file' },
   { path: ['access', 'signingKey', 'file'], kind: 'private file' },

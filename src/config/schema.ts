@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { referenceHost } from './fields/addresses.ts';
 import { wrongType } from './fields/codec.ts';
 import { flag, section } from './fields/plain.ts';
+import { timeout } from './fields/quantities.ts';
 import { DEFAULT_UPSTREAM } from './file/presets.ts';
 import { accessSchema } from './sections/access.ts';
 import { cacheSchema } from './sections/cache.ts';
@@ -43,6 +44,14 @@ export const configSchema = section({
       'Registries by their host in image references. No other registry can be reached through the mirror.',
     ),
   policies: policiesSchema,
+  policyWait: timeout()
+    .prefault('20s')
+    .describe('How long a client waits for a decision of policies. containerd gives up after 30s.'),
+  retryRefused: timeout()
+    .prefault('30s')
+    .describe(
+      'How long a refusal holds. What was missing may have come since, so it is then looked for again.',
+    ),
   warm: warmSchema,
   log: logSchema,
 });

@@ -1,4 +1,4 @@
-/** What is not let in. */
+/** What is not let in, and what is not decided yet. */
 import type { Refusal } from './parts/part.ts';
 
 /** A policy does not let it in. Becomes 403 DENIED. The message names the policy, what is wrong, and what to do. */
@@ -11,5 +11,18 @@ export class PolicyError extends Error {
     super(`the policy ${policy} does not let this in: ${reason}; ${advice}`);
     this.policy = policy;
     this.detail = { policy, ...detail };
+  }
+}
+
+/** It is not known whether it may come in, so it may not. Becomes 503 with `Retry-After`. */
+export class UndecidedError extends Error {
+  override readonly name = 'UndecidedError';
+  readonly retryAfterMs: number;
+  readonly detail: Readonly<Record<string, unknown>>;
+
+  constructor(message: string, retryAfterMs: number, detail: Record<string, unknown>) {
+    super(message);
+    this.retryAfterMs = retryAfterMs;
+    this.detail = detail;
   }
 }

@@ -108,6 +108,11 @@ export class Metrics {
     'Manifests that a policy has decided about. A decision that is remembered is not counted again.',
     ['policy', 'decision', 'mode'],
   );
+  readonly policyScans = this.#counter(
+    'millpond_policy_scans_total',
+    'Images that a scanner was asked about, by what came of it.',
+    ['policy', 'result'],
+  );
   readonly policyFilesUsable = this.#gauge(
     'millpond_policy_files_usable',
     '0 while the files of a policy cannot be used, and their last content is in use.',

@@ -8,7 +8,7 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
-import { PolicyError } from '../policy/errors.ts';
+import { PolicyError, UndecidedError } from '../policy/errors.ts';
 import { ImageError, listMissing, noPlatform } from './errors.ts';
 import { type LayoutImage, writeLayout } from './layout/layout-writer.ts';
 import { referrerTags } from './referrer-tags.ts';
@@ -190,7 +190,8 @@ class Selection implements Disposable {
     try {
       await this.#context.requireManifest(key, digest);
     } catch (error) {
-      if (error instanceof PolicyError) throw new ImageError('refused', error.message);
+      if (error instanceof PolicyError || error instanceof UndecidedError)
+        throw new ImageError('refused', error.message);
       throw error;
     }
   }

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { ContentError, StorageError } from '../cache/store/errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatImageName } from '../oci/image-name.ts';
-import { PolicyError } from '../policy/errors.ts';
+import { PolicyError, UndecidedError } from '../policy/errors.ts';
 import type { RequestContext } from '../request-context.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UpstreamError } from '../upstream/errors.ts';
@@ -147,6 +147,6 @@ export class Warmer {
 }
 
 function isExpected(error: unknown): error is Error {
-  const expected = [ImageError, UpstreamError, ContentError, StorageError, PolicyError];
+  const expected = [ImageError, UpstreamError, ContentError, StorageError, PolicyError, UndecidedError];
   return expected.some((type) => error instanceof type);
 }

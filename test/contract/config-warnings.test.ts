@@ -65,6 +65,12 @@ suite('config check warns of', () => {
     ],
     ['… and not with access control', `server: { listen: 0.0.0.0:5000 }\naccess: { ${RULES} }`],
     [
+      'a wait for policies that containerd does not wait for',
+      'policyWait: 26s',
+      'm.yaml:1:13: policyWait [long-policy-wait]',
+    ],
+    ['… and not one that it does', 'policyWait: 25s'],
+    [
       'a tagTtl of 0, for an upstream and for some of its repositories',
       upstream(
         'freshness: { tagTtl: 0s, repositories: [{ match: "a/*", tagTtl: 0s }, { match: b, tagTtl: 1s }] }',

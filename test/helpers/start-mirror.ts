@@ -27,6 +27,7 @@ export interface MirrorOptions {
   operator?: Record<string, string>;
   access?: Record<string, unknown>;
   policies?: Record<string, unknown>[];
+  policyWait?: string;
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -80,6 +81,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       },
       ...(options.access === undefined ? {} : { access: options.access }),
       policies: options.policies ?? [],
+      ...(options.policyWait === undefined ? {} : { policyWait: options.policyWait }),
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,

@@ -294,12 +294,16 @@ test('an exception lifts the policy for its images, until the end of its last da
     await refused(mirror, `${APP}/blobs/${blobsOf(buildImage({}))[1]}`);
     await mirror.app.close();
   }
-  const elsewhere = await setUp(t, {
-    denied: top.digest,
-    policy: { except: [{ image: 'ghcr.io/other/*', reason: 'a test', until }] },
-  });
-  elsewhere.upstream.addImage('org/app', '1');
-  await refused(await elsewhere.start(), `${APP}/manifests/1`);
+  for (const image of ['ghcr.io/other/*', `ghcr.io/org/app@sha256:${'0'.repeat(64)}`]) {
+    const elsewhere = await setUp(t, {
+      denied: top.digest,
+      policy: { except: [{ image, reason: 'a test', until }] },
+    });
+    elsewhere.upstream.addImage('org/app', '1');
+    const mirror = await elsewhere.start();
+    await refused(mirror, `${APP}/manifests/1`);
+    await mirror.app.close();
+  }
 });
 
 test('a policy is about the repositories that it matches, by their name or an alias, and about no others', async (t) => {

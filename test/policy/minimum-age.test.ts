@@ -89,6 +89,20 @@ test('a tag that moved today goes on meaning what it meant, and moves when the n
   assert.equal((await meaning(mirror, 'latest'))[0], young.top.digest);
 });
 
+test('another tag for the same image makes it no younger', async (t) => {
+  const { upstream, clock, start } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  const mirror = await start();
+  await refused(mirror, `${APP}/manifests/1`);
+  clock.advance(71 * HOUR);
+  upstream.addManifest('org/app', image.top.bytes, image.top.mediaType, 'stable');
+  await refused(mirror, `${APP}/manifests/stable`);
+  clock.advance(HOUR);
+  assert.equal((await meaning(mirror, 'stable'))[0], image.top.digest);
+  await mirror.app.close();
+  assert.equal((await meaning(await start(), '1'))[0], image.top.digest);
+});
+
 test('a nightly tag ripens: each night comes in three days later, although the tag moves again', async (t) => {
   const { upstream, clock, start } = await setUp(t);
   const mirror = await start();

@@ -171,6 +171,8 @@ export class LocalCatalog implements Catalog {
     const repositories = new Map<string, RepositoryKey>();
     const forget = async (digest: Digest, { mediaType, children = [] }: ContentRecord) => {
       changes.push({ delete: 'content', digest }, { delete: 'sums', digest });
+      if (mediaType !== undefined)
+        for await (const key of index.findings(digest)) changes.push({ delete: 'finding', key });
       for await (const [key] of index.permissions(digest)) {
         changes.push({ delete: 'permission', key, digest });
         if (mediaType === undefined) continue;

@@ -58,13 +58,30 @@ export interface PermissionRecord {
   expanded?: true;
 }
 
+/** What a policy has found about a manifest of a repository: it lets it in. */
+export interface FindingRecord {
+  /** Of the policy as it was, with the files that it names. */
+  policyHash: string;
+  /** Up to when it holds; milliseconds since the epoch. Absent: for as long as the policy stays the same. */
+  until?: number;
+}
+
+/** Whose finding about which manifest. */
+export interface FindingKey extends RepositoryKey {
+  digest: Digest;
+  /** The name of the policy. */
+  policy: string;
+}
+
 export type IndexChange =
   | { put: 'tag'; key: TagKey; value: TagRecord }
   | { put: 'permission'; key: RepositoryKey; digest: Digest; value: PermissionRecord }
   | { put: 'content'; digest: Digest; value: ContentRecord }
   | { put: 'sums'; digest: Digest; value: string }
+  | { put: 'finding'; key: FindingKey; value: FindingRecord }
   | { delete: 'tag'; key: TagKey }
   | { delete: 'permission'; key: RepositoryKey; digest: Digest }
+  | { delete: 'finding'; key: FindingKey }
   | { delete: 'content' | 'sums'; digest: Digest };
 
 /**
@@ -75,6 +92,9 @@ export type IndexChange =
 export interface IndexStore {
   tag(key: TagKey): Promise<TagRecord | undefined>;
   permission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined>;
+  finding(key: FindingKey): Promise<FindingRecord | undefined>;
+  /** Whose findings there are about `digest`, in every repository. */
+  findings(digest: Digest): AsyncIterable<FindingKey>;
   /** The checksums of a blob's blocks, as store/block-sums writes them. */
   sums(digest: Digest): Promise<string | undefined>;
   /** All of them, in batches. */

@@ -10,6 +10,8 @@ import type { Repository, Tag } from '../../oci/reference.ts';
 import { StorageError } from '../store/errors.ts';
 import type {
   ContentRecord,
+  FindingKey,
+  FindingRecord,
   IndexChange,
   IndexStore,
   PermissionRecord,
@@ -18,7 +20,7 @@ import type {
   TagRecord,
 } from './index-store.ts';
 
-type StoredRecord = TagRecord | PermissionRecord | ContentRecord | string;
+type StoredRecord = TagRecord | PermissionRecord | ContentRecord | FindingRecord | string;
 type Operation = { type: 'put'; key: string; value: StoredRecord } | { type: 'del'; key: string };
 
 const RECENT_RECORDS = 50_000;
@@ -71,6 +73,18 @@ export class LevelIndex implements IndexStore {
 
   async permission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined> {
     return this.#get<PermissionRecord>(permissionKey(key, digest));
+  }
+
+  async finding(key: FindingKey): Promise<FindingRecord | undefined> {
+    return this.#get<FindingRecord>(findingKey(key));
+  }
+
+  async *findings(digest: Digest): AsyncIterable<FindingKey> {
+    const prefix = `finding:${digest}@`;
+    for await (const [key] of this.#range<FindingRecord>(prefix)) {
+      const [path = '', policy = ''] = key.slice(prefix.length).split(' ');
+      yield { ...parseRepositoryPath(path), digest, policy };
+    }
   }
 
   async sums(digest: Digest): Promise<string | undefined> {
@@ -179,6 +193,8 @@ function operation(change: IndexChange): Operation {
       return { type: 'put', key: contentKey(change.digest), value: change.value };
     case 'sums':
       return { type: 'put', key: sumsKey(change.digest), value: change.value };
+    case 'finding':
+      return { type: 'put', key: findingKey(change.key), value: change.value };
   }
 }
 
@@ -192,6 +208,8 @@ function keyOfDeleted(change: Extract<IndexChange, { delete: string }>): string 
       return contentKey(change.digest);
     case 'sums':
       return sumsKey(change.digest);
+    case 'finding':
+      return findingKey(change.key);
   }
 }
 
@@ -204,6 +222,10 @@ function tagKey({ tag, accept, ...repository }: TagKey): string {
  */
 function permissionKey(key: RepositoryKey, digest: Digest): string {
   return `link:${digest}@${repositoryPath(key)}`;
+}
+
+function findingKey({ digest, policy, ...repository }: FindingKey): string {
+  return `finding:${digest}@${repositoryPath(repository)} ${policy}`;
 }
 
 function contentKey(digest: Digest): string {

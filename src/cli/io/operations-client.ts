@@ -40,8 +40,8 @@ export class OperationsClient {
   }
 
   /** @throws {Error} there is no answer, or it is an error; the message is for the user */
-  async json(method: Method, path: string): Promise<unknown> {
-    const reply = await this.#send(method, path);
+  async json(method: Method, path: string, sent?: unknown): Promise<unknown> {
+    const reply = await this.#send(method, path, jsonBody(sent));
     const body = await text(reply).catch((error: unknown) => {
       throw this.#cutOff(error);
     });

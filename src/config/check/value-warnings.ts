@@ -5,9 +5,17 @@ import type { Config } from '../schema.ts';
 import { covers } from './patterns.ts';
 import { type Warning, warning } from './warning.ts';
 
+/** Leaves 5 s for the request itself. */
+const LONGEST_WAIT_MS = 25_000;
+
 /** @param directory `cache.directory` as it is written; undefined if it is the default */
 export function valueWarnings(config: Config, directory: string | undefined): Warning[] {
-  return [...exposedListeners(config), ...relativeDirectory(directory), ...pinsOfEverything(config)];
+  return [
+    ...exposedListeners(config),
+    ...relativeDirectory(directory),
+    ...pinsOfEverything(config),
+    ...longPolicyWait(config),
+  ];
 }
 
 function exposedListeners({ access, server, operations }: Config): Warning[] {
@@ -35,4 +43,11 @@ function pinsOfEverything({ cache, upstreams }: Config): Warning[] {
   if (upstreams.size === 0 || ![...upstreams.keys()].every(isPinned)) return [];
   const what = 'pins every image, so nothing can be evicted: when maxSize is reached, nothing more is kept';
   return [warning('pins-everything', ['cache', 'pin'], what)];
+}
+
+function longPolicyWait({ policyWait }: Config): Warning[] {
+  if (policyWait <= LONGEST_WAIT_MS) return [];
+  const what =
+    'is longer than 25s: containerd gives up after 30 s without headers, and goes on to the registry itself';
+  return [warning('long-policy-wait', ['policyWait'], what)];
 }

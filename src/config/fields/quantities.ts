@@ -54,6 +54,14 @@ export function sizeOrNone() {
   return written(what, parseSize, formatSize, z.number(), nearestSize);
 }
 
+/** A number of bytes above 0; `none` is `null`. */
+export function memory() {
+  const what = 'none, or a size such as 2GiB';
+  const parse = (text: string) => (text === 'none' ? null : parseSize(text) || undefined);
+  const format = (bytes: number | null) => (bytes === null ? 'none' : formatSize(bytes));
+  return written(what, parse, format, z.number().nullable(), nearestSize);
+}
+
 /** A number of bytes above 0, or a share of the file system, above 0 and at most 1. */
 export function sizeOrShare() {
   const what =

@@ -3,6 +3,7 @@ import { endOfDay } from '../fields/days.ts';
 import { path } from '../fields/paths.ts';
 import { list, oneOf, section, text } from '../fields/plain.ts';
 import { duration } from '../fields/quantities.ts';
+import { scanSchema } from './scan.ts';
 
 const pattern = () => text('a registry and a repository, such as docker.io/library/*');
 
@@ -28,6 +29,43 @@ const policySchema = section({
     .optional()
     .describe(
       'How long ago a manifest must have been first seen here; a tag means the newest that is so old.',
+    ),
+  signature: section({
+    cosign: section({
+      keys: list(path()).describe('PEM files of public keys; a signature by one of them is enough.'),
+      transparencyLog: section({ trustedRoot: path().describe('A Sigstore trusted_root.json.') })
+        .optional()
+        .describe('The log that must have the signature. Left out: no log is asked for.'),
+    })
+      .optional()
+      .describe('Signed by cosign with a key.'),
+    keyless: section({
+      issuer: text('the URL of the issuer, such as https://token.actions.githubusercontent.com').describe(
+        'The OIDC issuer that has proved the identity, character for character.',
+      ),
+      subject: text('an identity, such as https://github.com/acme/*').describe(
+        'The identity, whole; * stands for any text.',
+      ),
+      trustedRoot: path().describe('A Sigstore trusted_root.json. No network is needed.'),
+    })
+      .optional()
+      .describe('Signed by cosign with an identity.'),
+    notation: section({
+      trustStore: list(path()).describe('PEM files of certificate authorities.'),
+      identities: list(text('an identity, such as x509.subject: C=US, ST=WA, O=acme')).describe(
+        'Who may sign, whole, such as x509.subject: C=US, ST=WA, O=acme.',
+      ),
+    })
+      .optional()
+      .describe('Signed by Notation.'),
+  })
+    .optional()
+    .describe('Which signature it must have; one of those that are named is enough. {} in audit: any.'),
+  scan: scanSchema.optional().describe('What a scanner may find in it.'),
+  foreignLayers: oneOf(['deny', 'allow'])
+    .prefault('deny')
+    .describe(
+      'Whether an image may have layers that clients fetch from elsewhere, as base images of Windows have.',
     ),
   except: list(
     section({

@@ -5,12 +5,14 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 import { type ApiContext, apiRoutes } from './api.ts';
 import { answerErrors } from './errors.ts';
 import { type Admit, findPermit, type OperationsState } from './permit.ts';
+import { type PolicyApiContext, policyRoutes } from './policy-api.ts';
 import { type TransferContext, transferRoutes } from './transfer-api.ts';
 import { refuseUnknownHosts, refuseWebPages } from './web-pages.ts';
 
 export interface OperationsContext extends ApiContext {
   metrics: Metrics;
   transfer: TransferContext;
+  policy: PolicyApiContext;
   /** @returns why no traffic should come here now; undefined if it may */
   notReadyReason: () => Promise<string | undefined>;
   /** Finds out what the sender of a request may do. */
@@ -22,6 +24,7 @@ export interface OperationsContext extends ApiContext {
 export function createOperationsApp({
   metrics,
   transfer,
+  policy,
   notReadyReason,
   admit,
   hosts,
@@ -53,6 +56,7 @@ export function createOperationsApp({
   app.use(router.routes());
   app.use(apiRoutes(api).routes());
   app.use(transferRoutes(transfer).routes());
+  app.use(policyRoutes(policy).routes());
   app.use(router.allowedMethods());
   return app;
 }

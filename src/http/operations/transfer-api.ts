@@ -1,5 +1,4 @@
 /** The part of the operations API that moves images in and out: warm, export, import. */
-import type { IncomingMessage } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import Router from '@koa/router';
 import * as z from 'zod';
@@ -16,6 +15,7 @@ import { requestedImage, type UpstreamOf } from '../../transfer/requested-image.
 import type { Warmer } from '../../transfer/warmer.ts';
 import { sendEvents } from './api.ts';
 import { ApiError } from './errors.ts';
+import { checked, readJson, unlessStalled } from './json-body.ts';
 import type { OperationsReply, OperationsState } from './permit.ts';
 
 export interface TransferContext {
@@ -27,9 +27,6 @@ export interface TransferContext {
   /** A client that moves no byte for this long is cut. */
   clientTimeoutMs: number;
 }
-
-/** Enough for the digests of an earlier archive, which take the most: two hundred thousand of them. */
-const JSON_MAX_BYTES = 16 * 1024 * 1024;
 
 const PLATFORMS = z
   .array(z.string().refine(isPlatform, 'not a platform: write it like linux/amd64'))
@@ -132,44 +129,4 @@ async function sendArchive(
 function statusOf({ code }: ImageError): 400 | 403 | 404 {
   if (code === 'bad-name') return 400;
   return code === 'refused' ? 403 : 404;
-}
-
-/** @throws {ApiError} */
-function checked<T>(schema: z.ZodType<T>, data: unknown): T {
-  const { data: value, error } = schema.safeParse(data);
-  if (error === undefined) return value;
-  const problems = error.issues.map(({ path, message }) => `${path.join('.') || 'the body'}: ${message}`);
-  throw new ApiError(400, problems.join('; '));
-}
-
-/** @throws {ApiError} if it is not JSON, or too long */
-async function readJson(request: IncomingMessage, stallMs: number): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of unlessStalled(request, stallMs)) {
-    length += chunk.length;
-    if (length > JSON_MAX_BYTES) throw new ApiError(400, `the body is longer than ${JSON_MAX_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
-  } catch {
-    throw new ApiError(400, 'the body is not JSON');
-  }
-}
-
-/** Reads the body of a request. Cuts the connection if nothing comes for `stallMs` although we wait for it. */
-async function* unlessStalled(request: IncomingMessage, stallMs: number): AsyncGenerator<Buffer, void> {
-  const cut = () => request.destroy(new Error(`the client sent nothing for ${stallMs} ms`));
-  let timer = setTimeout(cut, stallMs);
-  try {
-    // Not destroyed if we stop early: the reply goes out on the same connection.
-    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-      clearTimeout(timer);
-      yield chunk as Buffer;
-      timer = setTimeout(cut, stallMs);
-    }
-  } finally {
-    clearTimeout(timer);
-  }
 }

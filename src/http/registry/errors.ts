@@ -2,7 +2,7 @@
 import type { Middleware } from 'koa';
 import { ContentError, StorageError } from '../../cache/store/errors.ts';
 import { type OciErrorCode, RegistryError } from '../../oci/errors.ts';
-import { PolicyError } from '../../policy/errors.ts';
+import { PolicyError, UndecidedError } from '../../policy/errors.ts';
 import type { RequestKind } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
@@ -26,6 +26,13 @@ export function toRegistryError(error: unknown, kind: RequestKind): RegistryErro
   if (error instanceof UpstreamError) return fromUpstream(error, kind);
   if (error instanceof PolicyError) {
     return new RegistryError('DENIED', { message: error.message, detail: { ...error.detail }, cause: error });
+  }
+  if (error instanceof UndecidedError) {
+    const seconds = Math.max(1, Math.ceil(error.retryAfterMs / 1000));
+    return new RegistryError('UNAVAILABLE', {
+      ...{ status: 503, message: error.message, detail: { ...error.detail }, cause: error },
+      headers: { 'Retry-After': String(seconds) },
+    });
   }
   if (error instanceof ContentError) {
     const message = `wrong content: ${error.message}`;

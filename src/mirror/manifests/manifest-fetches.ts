@@ -151,7 +151,8 @@ export class ManifestFetches {
     // Includes `accept`: a manifest that is missing for one client may exist for clients that accept more types.
     const key = flightKey(keyOf(origin), reference, accept);
     const missing = this.#missing.get(key);
-    if (missing !== undefined && clock.now() < missing.until) throw missing.error;
+    const believes = origin.freshness.negativeTtlMs > 0;
+    if (believes && missing !== undefined && clock.now() < missing.until) throw missing.error;
     try {
       return await ask();
     } catch (error) {

@@ -144,7 +144,7 @@ export const mirror: readonly Mutation[] = [
   },
   {
     file: 'src/mirror/manifests/manifest-fetches.ts',
-    replace: 'if (missing !== undefined && clock.now() < missing.until) throw missing.error;',
+    replace: 'if (believes && missing !== undefined && clock.now() < missing.until) throw missing.error;',
     by: '',
     promise: 'a missing manifest is remembered as missing',
     tests: ['test/mirror/freshness.test.ts'],

@@ -1,22 +1,27 @@
 import type { Mutation } from '../mutation.ts';
 
 const DENY = 'src/policy/parts/deny/deny-part.ts';
-const DOOR = 'src/policy/door.ts';
-const SET = 'src/policy/policy-set.ts';
+const DOOR = 'src/policy/door/policy-door.ts';
+const SET = 'src/policy/decision/policy-set.ts';
+const POLICY = 'src/policy/decision/policy.ts';
+const ARTIFACTS = 'src/policy/parts/artifacts.ts';
+const OPERATOR_TESTS = ['test/policy/operators.test.ts'];
+const SCAN_TESTS = ['test/policy/scan.test.ts'];
+const SIGNATURE_TESTS = ['test/policy/signatures.test.ts'];
 const SIGHTINGS = 'src/policy/parts/age/sightings.ts';
 const tests = ['test/policy/deny.test.ts'];
 const AGE_TESTS = ['test/policy/minimum-age.test.ts'];
 
 export const policy: readonly Mutation[] = [
   {
-    file: 'src/policy/verdict.ts',
+    file: 'src/policy/decision/verdict.ts',
     replace: 'if (!finding.allowed) return { allowed: false, policy, refusal: finding };',
     by: '',
     promise: 'what one policy refuses is not let in',
     tests,
   },
   {
-    file: 'src/policy/verdict.ts',
+    file: 'src/policy/decision/verdict.ts',
     replace: 'until = Math.min(until, finding.until ?? until);',
     by: '',
     promise: 'what an exception lets in is decided again when it ends',
@@ -59,17 +64,15 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: DOOR,
-    replace:
-      'if (!verdict.allowed) throw new PolicyError(verdict.policy, verdict.refusal);\n    this.#noteBlobs',
-    by: 'this.#noteBlobs',
+    replace: 'if (refusal.isUnknown !== true) throw new PolicyError(policy, refusal);',
+    by: 'if (refusal.isUnknown !== true) return;',
     promise: 'a manifest that is refused is not served',
     tests,
   },
   {
     file: DOOR,
-    replace:
-      'return opened.bytes === undefined ? open({ ...request, reference: opened.digest, head: false }) : opened;',
-    by: 'return { ...opened, bytes: opened.bytes ?? Buffer.from(\'{"schemaVersion":2,"config":{}}\') };',
+    replace: 'const { digest, mediaType, bytes } = await whole(request, opened, open);',
+    by: 'const { digest, mediaType, bytes = Buffer.from(\'{"schemaVersion":2,"config":{}}\') } = opened;',
     promise: 'a HEAD is decided by what the manifest lists, and not without it',
     tests,
   },
@@ -82,36 +85,36 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: DOOR,
-    replace: 'const refused = permission === undefined ? NO_LISTING : await this.#refusedByAll(key, digest);',
-    by: 'const refused = permission === undefined ? NO_LISTING : undefined;',
+    replace: 'if (refused === undefined) throw new PolicyError(guard, NO_LISTING);',
+    by: 'if (refused === undefined) return;',
     promise: "upstream's word alone lets no layer in",
     tests,
   },
   {
-    file: DOOR,
-    replace: 'if ((await index.permission(key, lister))?.expanded !== true) continue;',
-    by: '',
+    file: 'src/policy/decision/listings.ts',
+    replace: 'if ((await index.permission(key, lister))?.expanded === true) found.push(lister);',
+    by: 'found.push(lister);',
     promise: "another repository's manifest lets no layer in",
     tests,
   },
   {
     file: SET,
-    replace: 'this.#verdicts.clear();',
+    replace: 'this.forget();',
     by: '',
     promise: 'a refusal makes what was let in before be decided again',
     tests,
   },
   {
     file: SET,
-    replace: "enforcing: matching.filter(({ mode }) => mode === 'enforce'),",
-    by: 'enforcing: matching,',
+    replace: "const enforcing = matching.filter(({ mode }) => mode === 'enforce');",
+    by: 'const enforcing = matching;',
     promise: 'audit lets everything pass',
     tests,
   },
   {
     file: SET,
-    replace: 'this.#verdicts.set(key, { ...verdict, until });',
-    by: 'this.#verdicts.set(key, { ...verdict, until: Number.POSITIVE_INFINITY });',
+    replace: 'this.#verdicts.set(name, { ...verdict, until });',
+    by: 'this.#verdicts.set(name, { ...verdict, until: Number.POSITIVE_INFINITY });',
     promise: 'a refusal holds for 30 seconds',
     tests,
   },
@@ -159,22 +162,22 @@ export const policy: readonly Mutation[] = [
     tests: AGE_TESTS,
   },
   {
-    file: DOOR,
+    file: 'src/policy/door/resolve-tag.ts',
     replace: 'await sightings.note(key, [newest.digest, ...manifests.map(({ digest }) => digest)], tag);',
     by: 'await sightings.note(key, [newest.digest], tag);',
     promise: 'a platform manifest is as old as the index that lists it',
     tests: AGE_TESTS,
   },
   {
-    file: 'src/policy/exceptions.ts',
+    file: 'src/policy/decision/exceptions.ts',
     replace: '.filter(({ digest }) => digest === undefined || digest === subject.digest)',
     by: '',
     promise: 'an exception for a digest is about no other',
     tests,
   },
   {
-    file: 'src/policy/live-policies.ts',
-    replace: 'if (isChanged) this.#current = this.#makeSet();',
+    file: 'src/policy/decision/live-policies.ts',
+    replace: 'isChanged ||= parts.hash !== source.parts.hash;',
     by: '',
     promise: 'a changed list of denied digests is taken over',
     tests,
@@ -185,5 +188,124 @@ export const policy: readonly Mutation[] = [
     by: '',
     promise: 'a reload takes over policies',
     tests,
+  },
+  {
+    file: POLICY,
+    replace: 'await this.#findings.keep(subject, this.name, hash, finding.until);',
+    by: '',
+    promise: 'what was let in stays so after a restart, when upstream has lost the signature',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/policy/decision/findings.ts',
+    replace: 'if (record === undefined || record.policyHash !== policyHash) return undefined;',
+    by: 'if (record === undefined) return undefined;',
+    promise: 'another key makes what was let in be judged anew',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'if (await isArtifact(subject, evidence)) return ALLOWED;',
+    by: '',
+    promise: 'signatures come in without a signature',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: ARTIFACTS,
+    replace: 'layers.every(({ mediaType }) => LAYERS.includes(mediaType))',
+    by: 'true',
+    promise: 'a runnable image with an empty config is no artifact',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: ARTIFACTS,
+    replace: 'size <= MAX_BYTES &&',
+    by: '',
+    promise: 'what is large is no artifact',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'if (foreign !== undefined) return foreign;',
+    by: '',
+    promise: 'an image with layers from elsewhere is refused',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'const finding = await this.#findings.recall({ ...subject, digest: index }, this.name, hash);',
+    by: 'const finding = undefined;',
+    promise: 'a signature of an index covers its platforms',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/policy/door/policy-door.ts',
+    replace: 'if (refusal.isUnknown !== true) throw new PolicyError(policy, refusal);',
+    by: 'throw new PolicyError(policy, refusal);',
+    promise: 'what could not be checked is answered with 503',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/policy/door/policy-door.ts',
+    replace: 'const first = await Promise.race([decision, waited]);',
+    by: 'const first = await decision;',
+    promise: 'a client waits no longer than policyWait',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/mirror/manifests/manifest-fetches.ts',
+    replace: 'const believes = origin.freshness.negativeTtlMs > 0;',
+    by: 'const believes = true;',
+    promise: 'a signature that was missing a moment ago is looked for again',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/policy/parts/evidence.ts',
+    replace: '...{ tagTtlMs: 0, immutableTags: [], staleWhileRevalidateMs: 0, negativeTtlMs: 0 },',
+    by: '',
+    promise: 'evidence is asked of upstream, past what is remembered',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'if (admitted !== undefined) return { allowed: true, until: admitted };',
+    by: '',
+    promise: 'what is let in by hand comes in',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'const isIt = digest === subject.digest || (await childrenOf(digest)).includes(subject.digest);',
+    by: 'const isIt = true;',
+    promise: 'what is let in by hand is one image only',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/policy/decision/admissions.ts',
+    replace: 'return this.#all.filter(({ until }) => now < until);',
+    by: 'return this.#all;',
+    promise: 'what is let in by hand is so until the end of its day',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/policy/decision/admissions.ts',
+    replace: 'admission.policies.includes(policy),',
+    by: 'true,',
+    promise: 'only the policies that are named are lifted',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'if (!scanned.allowed) return scanned;',
+    by: '',
+    promise: 'what the scanner finds is refused',
+    tests: SCAN_TESTS,
+  },
+  {
+    file: POLICY,
+    replace: 'const until = Math.min(signed.until ?? FOR_EVER, scanned.until ?? FOR_EVER);',
+    by: 'const until = FOR_EVER;',
+    promise: 'a result of a scan holds until rescan',
+    tests: SCAN_TESTS,
   },
 ];

@@ -50,6 +50,8 @@ class Watched extends MemoryStore {
       tag: async () => undefined,
       permission: async () => undefined,
       sums: async () => undefined,
+      finding: async () => undefined,
+      findings: async function* () {},
       contents: nothing,
       tags: nothing,
       permissions: nothing,

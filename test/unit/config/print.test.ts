@@ -67,6 +67,8 @@ upstreams:
     rateLimit:
       reserve: 0
 policies: []
+policyWait: 20s
+retryRefused: 30s
 warm: []
 log:
   level: warn

@@ -100,10 +100,41 @@ suite('every problem is reported with its place', () => {
       'policies: [{ name: a b, deny: { repositories: [docker.io/evil/*] } }]',
       'm.yaml:1:20: policies[0].name: must be a name of letters, digits, - and _, such as known-bad, got "a b"',
     ],
-    ['policies: [{ name: a }]', 'm.yaml:1:12: policies[0]: asks for nothing: add deny or minimumAge'],
+    [
+      'policies: [{ name: a }]',
+      'm.yaml:1:12: policies[0]: asks for nothing: add deny, minimumAge, signature or scan',
+    ],
     [
       'policies: [{ name: a, deny: {} }]',
       'm.yaml:1:29: policies[0].deny: denies nothing: add digests or repositories',
+    ],
+    [
+      'policies: [{ name: a, signature: {} }]',
+      'm.yaml:1:34: policies[0].signature: says not whose: add cosign, keyless or notation, or set mode: audit to see what is signed',
+    ],
+    [
+      'policies: [{ name: a, signature: { cosign: { keys: [] } } }]',
+      'm.yaml:1:52: policies[0].signature.cosign.keys: is empty, so nothing is let in',
+    ],
+    [
+      'policies: [{ name: a, signature: { keyless: { subject: x, trustedRoot: y } } }]',
+      'm.yaml:1:36: policies[0].signature.keyless.issuer: is missing: it must be the URL of the issuer, such as https://token.actions.githubusercontent.com',
+    ],
+    [
+      'policies: [{ name: a, signature: { notation: { trustStore: [a], identities: [] } } }]',
+      'm.yaml:1:77: policies[0].signature.notation.identities: is empty, so nothing is let in',
+    ],
+    [
+      'policies: [{ name: a, scan: { failOn: critical } }]',
+      'm.yaml:1:29: policies[0].scan: names no scanner: add trivy, trivyServer or adapter',
+    ],
+    [
+      'policies: [{ name: a, scan: { trivy: trivy, adapter: "https://scanner", failOn: critical } }]',
+      'm.yaml:1:54: policies[0].scan.adapter: is another scanner beside trivy: leave one of them out',
+    ],
+    [
+      'policies: [{ name: a, scan: { trivy: trivy, failOn: severe } }]',
+      'm.yaml:1:53: policies[0].scan.failOn: must be one of low, medium, high, critical, got "severe"',
     ],
     [
       'policies: [{ name: a, match: [], deny: { repositories: [docker.io/evil/*] } }]',
@@ -436,7 +467,7 @@ suite('an unknown key', () => {
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, policies, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, policies, policyWait, retryRefused, warm, log',
     ],
   ] as const) {
     test(problem, async () => {

@@ -1,7 +1,7 @@
 /** Exceptions from a policy: images to which it does not apply, each with a reason and an end. */
-import { compileRepositoryPattern, type UpstreamByHost } from '../access/rules/repositories.ts';
-import type { RepositoryKey } from '../cache/index/index-store.ts';
-import type { Digest } from '../oci/digest.ts';
+import { compileRepositoryPattern, type UpstreamByHost } from '../../access/rules/repositories.ts';
+import type { RepositoryKey } from '../../cache/index/index-store.ts';
+import type { Digest } from '../../oci/digest.ts';
 
 export interface ExceptionSettings {
   /** A pattern of repositories, a digest, or both with `@` between them. */

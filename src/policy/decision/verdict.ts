@@ -2,7 +2,7 @@
  * Puts the findings of several policies together. Pure: the order of the policies never matters, and what is missing is
  * never taken for an allow.
  */
-import type { Finding, Refusal } from './parts/part.ts';
+import type { Finding, Refusal } from '../parts/part.ts';
 
 export type Verdict =
   | {
@@ -10,7 +10,13 @@ export type Verdict =
       /** Up to when it holds; milliseconds since the epoch, or infinity. */
       until: number;
     }
-  | { allowed: false; policy: string; refusal: Refusal };
+  | {
+      allowed: false;
+      policy: string;
+      refusal: Refusal;
+      /** How long it is remembered; milliseconds since the epoch. */
+      until?: number;
+    };
 
 /** @param findings of every policy that applies, by its name */
 export function verdictOf(findings: ReadonlyMap<string, Finding>): Verdict {

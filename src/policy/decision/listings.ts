@@ -1,0 +1,71 @@
+/** Finds the manifests of a repository that list something: blobs follow them, and platform manifests their index. */
+import { LRUCache } from 'lru-cache';
+import type { Catalog } from '../../cache/catalog/catalog.ts';
+import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
+import type { Manifest, ManifestStore } from '../../mirror/manifests/manifest-store.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { childrenOf, parseManifest } from '../../oci/manifest.ts';
+
+export interface ListingsContext {
+  catalog: Catalog;
+  index: IndexStore;
+  manifests: Pick<ManifestStore, 'peek'>;
+}
+
+/** Some 200 bytes each. */
+const REMEMBERED = 50_000;
+
+export class Listings {
+  readonly #context: ListingsContext;
+  /** The last manifest of the repository that was let in and lists it. Says only where to look. */
+  readonly #recent = new LRUCache<string, Digest>({ max: REMEMBERED });
+  /** The manifests whose lists have been noted. */
+  readonly #noted = new LRUCache<string, true>({ max: REMEMBERED });
+
+  constructor(context: ListingsContext) {
+    this.#context = context;
+  }
+
+  /** Notes what a manifest lists, so that the rest of its pull is found without a search. */
+  note(key: RepositoryKey, { digest, bytes, mediaType }: Manifest): void {
+    const name = nameOf(key, digest);
+    if (this.#noted.has(name)) return;
+    this.#noted.set(name, true);
+    const parsed = parseManifest(bytes, mediaType);
+    if (parsed === undefined) return;
+    for (const listed of childrenOf(parsed)) this.#recent.set(nameOf(key, listed), digest);
+  }
+
+  /** A manifest that was let in lately and lists it. */
+  recent(key: RepositoryKey, digest: Digest): Digest | undefined {
+    return this.#recent.get(nameOf(key, digest));
+  }
+
+  /**
+   * Goes through all stored manifests, so it is for what was pulled long ago, or before a restart. Only those count that
+   * upstream has served as manifests of the repository.
+   *
+   * @throws {StorageError}
+   */
+  async search(key: RepositoryKey, digest: Digest): Promise<Digest[]> {
+    const { catalog, index } = this.#context;
+    const found: Digest[] = [];
+    for (const lister of (await catalog.parentsOf([digest])).get(digest) ?? [])
+      if ((await index.permission(key, lister))?.expanded === true) found.push(lister);
+    return found;
+  }
+
+  /** What a stored manifest lists. */
+  async childrenOf(digest: Digest): Promise<readonly Digest[]> {
+    return (await this.#context.catalog.get(digest))?.children ?? [];
+  }
+
+  /** A manifest that is stored. @throws {StorageError} */
+  manifest(digest: Digest): Promise<Manifest | undefined> {
+    return this.#context.manifests.peek(digest);
+  }
+}
+
+function nameOf({ upstream, repository }: RepositoryKey, digest: Digest): string {
+  return `${upstream}/${repository}@${digest}`;
+}

@@ -1,0 +1,283 @@
+/** The policies that are in use at one moment, and what they have decided. A changed policy makes a new set. */
+import { LRUCache } from 'lru-cache';
+import type { RepositoryKey } from '../../cache/index/index-store.ts';
+import { ContentError, StorageError } from '../../cache/store/errors.ts';
+import type { Clock } from '../../clock.ts';
+import type { Manifest } from '../../mirror/manifests/manifest-store.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { parseManifest } from '../../oci/manifest.ts';
+import { SingleFlight } from '../../single-flight.ts';
+import type { Logger } from '../../telemetry/log.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import { UpstreamError } from '../../upstream/errors.ts';
+import { PolicyError } from '../errors.ts';
+import type { Sightings } from '../parts/age/sightings.ts';
+import type { Evidence, Finding, Refusal, Subject } from '../parts/part.ts';
+import type { Listings } from './listings.ts';
+import type { Indexes, Policy, PolicyMode } from './policy.ts';
+import { type Verdict, verdictOf } from './verdict.ts';
+
+export interface PolicySetContext {
+  /** Absent: no policy counts how long something has been seen. */
+  sightings?: Sightings | undefined;
+  listings: Listings;
+  /** @param signal stops what asks for it */
+  evidenceOf: (subject: Subject, signal: AbortSignal) => Evidence;
+  /** How long a refusal is remembered; milliseconds. What is missing now may come. */
+  retryRefusedMs: number;
+  clock: Clock;
+  logger: Logger;
+  metrics: Metrics;
+}
+
+/** Names, and verdicts: some 300 bytes each. */
+const REMEMBERED_NAMES = 4_096;
+const REMEMBERED_VERDICTS = 50_000;
+/** Each request of a check has limits of its own; this is for all of them together. */
+const LONGEST_CHECK_MS = 120_000;
+
+export interface PolicyAnswer {
+  policy: string;
+  mode: PolicyMode;
+  finding: Finding;
+}
+
+type Remembered = Verdict & { until: number };
+
+interface MatchingPolicies {
+  enforcing: readonly Policy[];
+  auditing: readonly Policy[];
+  isAboutAge: boolean;
+  isThorough: boolean;
+}
+
+export class PolicySet implements Disposable {
+  readonly #policies: readonly Policy[];
+  readonly #context: PolicySetContext;
+  readonly #closing = new AbortController();
+  readonly #byName = new LRUCache<string, MatchingPolicies>({ max: REMEMBERED_NAMES });
+  readonly #verdicts = new LRUCache<string, Remembered>({ max: REMEMBERED_VERDICTS });
+  /** A verdict that was begun before the last refusal is not remembered. */
+  #refusals = 0;
+  readonly #deciding = new SingleFlight<Verdict>();
+  /** When decisions that run were begun; milliseconds since the epoch. */
+  readonly #begunAt = new Map<string, number>();
+
+  constructor(policies: readonly Policy[], context: PolicySetContext) {
+    // In one order, so that the same policy is named in every refusal.
+    this.#policies = policies.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    this.#context = context;
+  }
+
+  /** Stops decisions that run. */
+  [Symbol.dispose](): void {
+    this.#closing.abort(new Error('the policies have changed: ask again'));
+  }
+
+  /** The name of a policy that enforces something in the repository. Undefined: there is none. */
+  guardOf(key: RepositoryKey): string | undefined {
+    return this.#about(key).enforcing[0]?.name;
+  }
+
+  /** Whether a decision about something in the repository may take longer than a client waits. */
+  isThorough(key: RepositoryKey): boolean {
+    return this.#about(key).isThorough;
+  }
+
+  /**
+   * Refuses what can be refused by the name alone.
+   *
+   * @param digest what is asked for, if it was asked for by digest
+   * @throws {PolicyError}
+   */
+  requireName(key: RepositoryKey, digest?: Digest): void {
+    const now = this.#context.clock.now();
+    for (const policy of this.#about(key).enforcing) {
+      const finding = policy.judgeName(key, digest, now);
+      if (finding.allowed) continue;
+      this.#context.metrics.policyDecisions.inc({ policy: policy.name, mode: policy.mode, decision: 'deny' });
+      throw new PolicyError(policy.name, finding);
+    }
+  }
+
+  /** Given if a policy counts how long something has been seen in the repository. */
+  sightingsFor(key: RepositoryKey): Sightings | undefined {
+    return this.#about(key).isAboutAge ? this.#context.sightings : undefined;
+  }
+
+  /**
+   * The newest that is old enough of what a tag has meant. If nothing is, that which will be first.
+   *
+   * @param meanings the newest first
+   */
+  oldEnough(key: RepositoryKey, meanings: readonly Digest[]): Digest | undefined {
+    const now = this.#context.clock.now();
+    const { enforcing } = this.#about(key);
+    const from = (digest: Digest) =>
+      Math.max(0, ...enforcing.map((policy) => policy.oldEnoughFrom(key, digest, now)));
+    const oldEnough = meanings.find((digest) => from(digest) <= now);
+    return oldEnough ?? meanings.toSorted((a, b) => from(a) - from(b))[0];
+  }
+
+  /** Forgets what was decided. */
+  forget(): void {
+    this.#refusals += 1;
+    this.#verdicts.clear();
+  }
+
+  /** What each policy says that is about the repository. Counts and changes nothing. */
+  async explain(key: RepositoryKey, manifest: Manifest): Promise<PolicyAnswer[]> {
+    const subject = subjectOf(key, manifest);
+    const { enforcing, auditing } = this.#about(key);
+    const answers = [...enforcing, ...auditing].map(async (policy) => {
+      const { name, mode } = policy;
+      return { policy: name, mode, finding: await this.#findingOf(policy, subject) };
+    });
+    return Promise.all(answers);
+  }
+
+  /** The verdict about a manifest, if it was made before and still holds. */
+  recall(key: RepositoryKey, digest: Digest): Verdict | undefined {
+    const known = this.#verdicts.get(nameOf(key, digest));
+    return known !== undefined && this.#context.clock.now() < known.until ? known : undefined;
+  }
+
+  /** When a decision that runs was begun; milliseconds since the epoch. */
+  begunAt(key: RepositoryKey, digest: Digest): number | undefined {
+    return this.#begunAt.get(nameOf(key, digest));
+  }
+
+  /** Decides about a manifest, once for all who ask at the same time. Never rejects: what cannot be judged is refused. */
+  async decide(key: RepositoryKey, manifest: Manifest): Promise<Verdict> {
+    const known = this.recall(key, manifest.digest);
+    if (known !== undefined) return known;
+    const name = nameOf(key, manifest.digest);
+    return this.#deciding.run(name, async () => {
+      this.#begunAt.set(name, this.#context.clock.now());
+      try {
+        return await this.#decide(key, manifest, name);
+      } finally {
+        this.#begunAt.delete(name);
+      }
+    }).result;
+  }
+
+  /** @returns undefined if the manifest is not stored: then nobody knows what it lists @throws {StorageError} */
+  async decideStored(key: RepositoryKey, digest: Digest): Promise<Verdict | undefined> {
+    const known = this.recall(key, digest);
+    if (known !== undefined) return known;
+    const manifest = await this.#context.listings.manifest(digest);
+    return manifest && this.decide(key, manifest);
+  }
+
+  async #decide(key: RepositoryKey, manifest: Manifest, name: string): Promise<Verdict> {
+    const { clock, retryRefusedMs } = this.#context;
+    const subject = subjectOf(key, manifest);
+    const refusals = this.#refusals;
+    const { enforcing, auditing } = this.#about(subject);
+    for (const policy of auditing) void this.#judge(policy, subject); // nobody waits for it
+    const judged = enforcing.map(
+      async (policy) => [policy.name, await this.#judge(policy, subject)] as const,
+    );
+    const verdict = verdictOf(new Map(await Promise.all(judged)));
+    if (!verdict.allowed) {
+      // It may be below or above what was let in before, when its bytes were not here yet.
+      this.forget();
+      const until = Math.min(clock.now() + retryRefusedMs, verdict.refusal.until ?? Number.POSITIVE_INFINITY);
+      this.#verdicts.set(name, { ...verdict, until });
+    } else if (refusals === this.#refusals) this.#verdicts.set(name, verdict);
+    return verdict;
+  }
+
+  /** Never rejects. */
+  async #judge(policy: Policy, subject: Subject): Promise<Finding> {
+    const { metrics, logger } = this.#context;
+    const { name, mode } = policy;
+    const finding = await this.#findingOf(policy, subject);
+    const decision = finding.allowed ? 'allow' : finding.isUnknown === true ? 'unknown' : 'deny';
+    metrics.policyDecisions.inc({ policy: name, mode, decision });
+    if (!finding.allowed) {
+      const { upstream, repository, digest } = subject;
+      const what = mode === 'audit' ? 'let in, because the policy only looks' : 'not let in';
+      logger.warn({ policy: name, mode, upstream, repository, digest, reason: finding.reason }, what);
+    }
+    return finding;
+  }
+
+  async #findingOf(policy: Policy, subject: Subject): Promise<Finding> {
+    const { clock, evidenceOf, listings, logger } = this.#context;
+    const limit = new AbortController();
+    const signal = AbortSignal.any([this.#closing.signal, limit.signal]);
+    if (policy.isThorough && !policy.isScanning) {
+      const tooLong = () =>
+        limit.abort(new UpstreamError('timeout', subject.upstream, 'the check took too long'));
+      clock.sleep(LONGEST_CHECK_MS, signal).then(tooLong, () => undefined);
+    }
+    try {
+      const indexes = this.#indexesOf(subject);
+      const evidence = evidenceOf(subject, signal);
+      const childrenOf = (digest: Digest) => listings.childrenOf(digest);
+      return await policy.judge(subject, { evidence, indexes, childrenOf, now: clock.now() });
+    } catch (error) {
+      const isExpected =
+        this.#closing.signal.aborted ||
+        [UpstreamError, ContentError, StorageError].some((type) => error instanceof type);
+      if (!isExpected)
+        logger.error({ err: error, policy: policy.name, digest: subject.digest }, 'a policy failed');
+      return unknown(error);
+    } finally {
+      limit.abort(); // nothing goes on after the finding
+    }
+  }
+
+  #indexesOf(subject: Subject): Indexes {
+    const { listings } = this.#context;
+    const letIn = (digests: () => Promise<readonly Digest[]>) =>
+      async function* (this: PolicySet) {
+        for (const digest of await digests())
+          if ((await this.decideStored(subject, digest))?.allowed === true) yield digest;
+      }.bind(this);
+    return {
+      recent: letIn(async () => [listings.recent(subject, subject.digest) ?? []].flat()),
+      all: letIn(() => listings.search(subject, subject.digest)),
+    };
+  }
+
+  #about({ upstream, repository }: RepositoryKey): MatchingPolicies {
+    const name = `${upstream}/${repository}`;
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    const matching = this.#policies.filter((policy) => policy.matches(name));
+    const enforcing = matching.filter(({ mode }) => mode === 'enforce');
+    const about = {
+      enforcing,
+      auditing: matching.filter(({ mode }) => mode === 'audit'),
+      isAboutAge: matching.some((policy) => policy.isAboutAge),
+      isThorough: enforcing.some((policy) => policy.isThorough),
+    };
+    this.#byName.set(name, about);
+    return about;
+  }
+}
+
+function subjectOf({ upstream, repository }: RepositoryKey, manifest: Manifest): Subject {
+  const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+  // The mirror stores and serves nothing else.
+  if (parsed === undefined) throw new Error(`${manifest.digest} is not a manifest`);
+  return { upstream, repository, ...manifest, parsed };
+}
+
+function nameOf({ upstream, repository }: RepositoryKey, digest: Digest): string {
+  return `${upstream}/${repository}@${digest}`;
+}
+
+function unknown(error: unknown): Refusal {
+  const why = error instanceof Error ? error.message : String(error);
+  return {
+    allowed: false,
+    isUnknown: true,
+    reason: `it could not be checked: ${why}`,
+    advice: 'ask again',
+    detail: { missing: 'answer' },
+  };
+}
