@@ -15,6 +15,9 @@ export interface Noted {
   pulled?: true;
   grandchild?: number;
   update?: string;
+  /** Whether the program was told how old its database is. */
+  known?: boolean;
+  pid?: number;
 }
 
 export interface FakeScannerOptions extends Partial<ScanSettings> {

@@ -5,9 +5,9 @@
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 
 const { env, argv } = process;
 const args = argv.slice(2);
@@ -46,7 +46,8 @@ async function pull(reference: string): Promise<void> {
 }
 
 function hang(): void {
-  setInterval(() => undefined, 60_000);
+  // Not for ever: a test that is killed leaves us behind.
+  setTimeout(() => process.exit(1), 120_000);
 }
 
 function report(reference: string): string {
@@ -74,7 +75,7 @@ async function scan(): Promise<void> {
       return hang();
     case 'grandchild': {
       // Holds our standard output open, and outlives us.
-      const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 60000)'], { stdio: 'inherit' });
+      const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 120000)'], { stdio: 'inherit' });
       note({ grandchild: child.pid });
       process.stdout.write(report(reference), () => process.exit(0));
       return;
@@ -101,21 +102,25 @@ async function scan(): Promise<void> {
   }
 }
 
-/** `FAKE_DATABASE` is a file that is there when there is a database. */
-const hasDatabase = () => env['FAKE_DATABASE'] === undefined || existsSync(env['FAKE_DATABASE']);
+const database = join(option('--cache-dir') ?? '', 'db');
+/** It has one, unless `FAKE_DATABASE` says that it has only what is in its cache. */
+const hasDatabase = () => env['FAKE_DATABASE'] === undefined || existsSync(join(database, 'trivy.db'));
 
 if (args[0] === 'version') {
   if (fake === 'hang at once') hang();
   else {
-    const database = hasDatabase() ? { VulnerabilityDB: { Version: 2 } } : {};
-    process.stdout.write(JSON.stringify({ Version: '0.74.0', ...database }));
+    const more = hasDatabase() ? { VulnerabilityDB: { Version: 2 } } : {};
+    process.stdout.write(JSON.stringify({ Version: '0.74.0', ...more }));
   }
 } else if (args.includes('--download-db-only')) {
-  note({ update: 'vulnerabilities', cache: option('--cache-dir') });
-  if (env['FAKE_UPDATE'] === 'works') {
-    await setTimeout(1_500); // a download takes its time, in which others could begin
-    writeFileSync(env['FAKE_DATABASE'] ?? '', '');
-  } else process.exitCode = 1;
+  const known = existsSync(join(database, 'metadata.json'));
+  note({ update: 'vulnerabilities', known, pid: process.pid });
+  if (env['FAKE_UPDATE'] === undefined) process.exitCode = 1;
+  else if (!known || env['FAKE_UPDATE'] === 'newer') {
+    await delay(1_500); // a download takes its time, in which others could begin
+    mkdirSync(database, { recursive: true });
+    for (const name of ['trivy.db', 'metadata.json']) writeFileSync(join(database, name), 'new');
+  }
 } else if (args.includes('--download-java-db-only')) {
   note({ update: 'java' });
 } else await scan();

@@ -240,8 +240,8 @@ export const policyScan: readonly Mutation[] = [
   },
   {
     file: RUNS,
-    replace: 'await using folder = await this.folders.makeRun();',
-    by: 'const folder = await this.folders.makeRun();',
+    replace: 'await using own = within === undefined ? await this.folders.makeRun() : undefined;',
+    by: 'const own = within === undefined ? await this.folders.makeRun() : undefined;',
     promise: 'nothing is left of a run',
     tests: trivy,
   },
@@ -306,7 +306,7 @@ export const policyScan: readonly Mutation[] = [
     file: `${SCAN}/trivy/databases.ts`,
     replace: 'using _ = await turns.takeAll(closing);',
     by: 'using _ = await turns.take(closing);',
-    promise: 'nobody scans while a database is fetched',
+    promise: 'a database is replaced while nobody scans',
     tests: trivy,
   },
   {
@@ -329,5 +329,19 @@ export const policyScan: readonly Mutation[] = [
     by: '',
     promise: 'a report of nothing but findings says nothing',
     tests: report,
+  },
+  {
+    file: TRIVY,
+    replace: "if (outcome.kind !== 'unavailable' || update === undefined) return outcome;",
+    by: 'return outcome;',
+    promise: 'a first database is awaited',
+    tests: trivy,
+  },
+  {
+    file: `${SCAN}/trivy/databases.ts`,
+    replace: 'if (!(await hasBytes(join(fetched, folder, file)))) return true; // Trivy wanted no newer one',
+    by: '',
+    promise: 'a database that is new enough stays',
+    tests: trivy,
   },
 ];

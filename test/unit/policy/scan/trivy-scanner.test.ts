@@ -1,7 +1,7 @@
 /** The child process that scans, with a program in Trivy's place that does whatever it wants. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { chmod, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -69,7 +69,8 @@ test("the child's environment is PATH, HOME, TMPDIR, the route's credentials and
   await scan(scanner);
   const seen = (await noted()).find((entry) => entry.scan)?.scan;
   assert.ok(seen !== undefined);
-  const { PWD: _pwd, OLDPWD: _old, SHLVL: _level, _: _shell, ...env } = seen.env; // the shell's own
+  // The shell's own, and what Node hands to every child while coverage is measured.
+  const { PWD: _pwd, OLDPWD: _old, SHLVL: _level, _: _shell, NODE_V8_COVERAGE: _coverage, ...env } = seen.env;
   assert.deepEqual(Object.keys(env).toSorted(), [
     ...['DOCKER_CONFIG', 'FAKE', 'FAKE_LOG', 'HOME', 'PATH', 'TMPDIR', 'TRIVY_DB_REPOSITORY'],
   ]);
@@ -157,7 +158,7 @@ test('the last words of a scanner that died are in the log, and no more of them 
 });
 
 test('a scan whose files take more than they may is killed, and has failed', async (t) => {
-  const maxDirectoryBytes = 8 * 1024 * 1024; // of which each of two has 4 MiB
+  const maxDirectoryBytes = 8 * 1024 * 1024; // of which each of two has 2 MiB, as half is for updates
   const { scanner, directory } = await fakeScanner(t, { fake: 'fill the disk', maxDirectoryBytes });
   assert.deepEqual(await scan(scanner), { kind: 'failed', reason: 'its files took more than they may' });
   assert.deepEqual(await leftOver(directory), []);
@@ -184,7 +185,7 @@ test('a scanner that is not there, cannot be run, hangs at once or has no databa
   const forbidden = await fakeScanner(t);
   await chmod(forbidden.program, 0o644);
   assert.match(reasonOf(await scan(forbidden.scanner)), /^unavailable: it cannot be started: .*EACCES/);
-  const empty = await fakeScanner(t, { environment: { FAKE_DATABASE: '/nowhere/database' } });
+  const empty = await fakeScanner(t, { environment: { FAKE_DATABASE: 'in its cache' } });
   assert.equal(reasonOf(await scan(empty.scanner)), 'unavailable: it has no database of vulnerabilities');
   assert.ok(
     (await empty.noted()).every((entry) => entry.scan === undefined),
@@ -196,27 +197,70 @@ function reasonOf(outcome: { kind: string; reason?: string }): string {
   return `${outcome.kind}: ${outcome.reason}`;
 }
 
-test('a database is fetched before the first scan, and nobody scans meanwhile', async (t) => {
-  const marker = join((await fakeScanner(t)).home, 'database');
-  const environment = { FAKE_DATABASE: marker, FAKE_UPDATE: 'works' };
-  const { scanner, noted } = await fakeScanner(t, { environment, isSealed: false });
+test('a first database is awaited, and fetched once', async (t) => {
+  const environment = { FAKE_DATABASE: 'in its cache', FAKE_UPDATE: 'works' };
+  const { scanner, noted, directory } = await fakeScanner(t, { environment, isSealed: false });
   const outcomes = await Promise.all([scan(scanner), scan(scanner)]);
   assert.deepEqual(
     outcomes.map(({ kind }) => kind),
     ['report', 'report'],
   );
-  const notes = await noted();
+  const updates = (await noted()).filter(({ update }) => update !== undefined);
   assert.deepEqual(
-    notes.slice(0, 2).map(({ update }) => update),
-    ['vulnerabilities', 'java'],
+    updates.map(({ update, known }) => [update, known]),
+    [
+      ['vulnerabilities', false],
+      ['java', undefined],
+    ],
   );
-  assert.equal(notes.filter(({ update }) => update !== undefined).length, 2, 'and not again for each scan');
+  assert.equal((await scan(scanner)).kind, 'report');
+  assert.deepEqual(await leftOver(directory), []);
+});
+
+test('a newer database takes the place of the old one while nobody scans', async (t) => {
+  const before = await fakeScanner(t);
+  await before.scanner[Symbol.asyncDispose]();
+  const { directory } = before;
+  const database = join(directory, 'cache/db/trivy.db');
+  await mkdir(join(directory, 'cache/db'));
+  for (const name of ['trivy.db', 'metadata.json']) await writeFile(join(directory, 'cache/db', name), 'old');
+  const environment = { FAKE_UPDATE: 'newer' };
+  const { scanner, noted } = await fakeScanner(t, { directory, environment, isSealed: false });
+  const gate = Promise.withResolvers<void>();
+  const content = new TestContent(IMAGE);
+  content.gate = gate.promise;
+  const opened = content.opened();
+  const scanning = scan(scanner, content);
+  await opened;
+  while (!(await noted()).some(({ update }) => update !== undefined)) await setImmediate();
+  const [update] = (await noted()).filter((note) => note.update !== undefined);
+  assert.equal(update?.known, true);
+  await ended(update?.pid);
+  for (let look = 0; look < 200; look += 1) assert.equal(await readFile(database, 'utf8'), 'old');
+  gate.resolve();
+  assert.equal((await scanning).kind, 'report');
+  while ((await readFile(database, 'utf8').catch(() => '')) !== 'new') await setImmediate();
+  await scanner[Symbol.asyncDispose]();
+  assert.deepEqual(await leftOver(directory), []);
+});
+
+test('a database that Trivy finds new enough stays', async (t) => {
+  const before = await fakeScanner(t);
+  await before.scanner[Symbol.asyncDispose]();
+  const { directory } = before;
+  await mkdir(join(directory, 'cache/db'));
+  for (const name of ['trivy.db', 'metadata.json']) await writeFile(join(directory, 'cache/db', name), 'old');
+  const environment = { FAKE_DATABASE: 'in its cache', FAKE_UPDATE: 'works' };
+  const { scanner, noted } = await fakeScanner(t, { directory, environment, isSealed: false });
+  assert.equal((await scan(scanner)).kind, 'report');
+  while (!(await noted()).some(({ update }) => update === 'java')) await setImmediate();
+  assert.equal(await readFile(join(directory, 'cache/db/trivy.db'), 'utf8'), 'old');
 });
 
 test('a database that cannot be fetched is no failure while there is an old one', async (t) => {
   const { scanner, noted } = await fakeScanner(t, { isSealed: false });
   assert.equal((await scan(scanner)).kind, 'report');
-  assert.equal((await noted())[0]?.update, 'vulnerabilities');
+  while (!(await noted()).some(({ update }) => update === 'vulnerabilities')) await setImmediate();
 });
 
 test('bytes that upstream does not give are an error of upstream, whatever the scanner makes of it', async (t) => {
@@ -293,7 +337,7 @@ test("with a server of Trivy's, its health is the server's", async (t) => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   cleanUp(t, () => server.close());
   const trivyServer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const environment = { FAKE_DATABASE: '/nowhere/database' };
+  const environment = { FAKE_DATABASE: 'in its cache' };
   const { scanner, noted } = await fakeScanner(t, { trivyServer, environment });
   assert.equal((await scan(scanner)).kind, 'report');
   const args = (await noted())[0]?.scan?.args ?? [];

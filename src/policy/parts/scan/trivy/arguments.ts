@@ -14,8 +14,7 @@ export interface ScanArguments {
 }
 
 /**
- * A scan fetches nothing but the image: its databases are fetched before, by runs of their own (`UPDATES`), because Trivy
- * overwrites in place what another run may be reading. Without `--skip-check-update` it would fetch checks of configurations;
+ * A scan fetches nothing but the image: databases.ts fetches its databases. Without `--skip-check-update` it would fetch checks of configurations;
  * so it takes those that it was built with. `--offline-scan` also keeps it from asking Maven Central about a jar.
  *
  * Severities and fixes are judged by us, so that the whole report comes here. Results are kept in memory, as runs at the

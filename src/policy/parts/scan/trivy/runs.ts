@@ -5,7 +5,7 @@ import { delimiter, join } from 'node:path';
 import type { Clock } from '../../../../clock.ts';
 import { type ChildResult, runChild } from '../child/child.ts';
 import type { ScanSettings } from '../scanner/settings.ts';
-import { bytesBelow, Folders } from './folders.ts';
+import { bytesBelow, Folders, type RunFolder } from './folders.ts';
 
 /** A report of this length is not read. */
 const MAX_REPORT_BYTES = 64 * 1024 * 1024;
@@ -29,6 +29,8 @@ export interface Run {
   maxBytes: number;
   /** Credentials by host, as Docker's configuration has them. */
   credentials?: Readonly<Record<string, { auth: string }>>;
+  /** The folder of the run. Absent: one of its own, which is removed with it. */
+  within?: RunFolder;
 }
 
 export class TrivyRuns {
@@ -70,8 +72,9 @@ export class TrivyRuns {
    * @throws {TooLargeError}
    * @throws the reason of `signal`, when it aborts
    */
-  async run({ args, maxBytes, credentials }: Run, signal: AbortSignal): Promise<ChildResult> {
-    await using folder = await this.folders.makeRun();
+  async run({ args, maxBytes, credentials, within }: Run, signal: AbortSignal): Promise<ChildResult> {
+    await using own = within === undefined ? await this.folders.makeRun() : undefined;
+    const folder = (within ?? own) as RunFolder;
     const [temporary, docker] = [join(folder.path, 'tmp'), join(folder.path, 'docker')];
     await mkdir(temporary);
     await mkdir(docker);

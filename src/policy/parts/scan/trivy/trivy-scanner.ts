@@ -44,12 +44,15 @@ export class TrivyScanner implements Scanner {
     this.#context = context;
     this.#runs = runs;
     this.#turns = new Turns(settings.concurrency);
-    const { maxDirectoryBytes, trivyServer } = settings;
     const { clock, logger } = context;
     // A server has the other one; what is in a jar is found by the client.
-    this.#databases = new Databases(trivyServer === undefined ? ['vulnerabilities', 'java'] : ['java'], {
-      ...{ clock, logger, runs, turns: this.#turns, maxDirectoryBytes, closing: this.#closing.signal },
-    });
+    this.#databases = new Databases(
+      settings.trivyServer === undefined ? ['vulnerabilities', 'java'] : ['java'],
+      {
+        ...{ clock, logger, runs, turns: this.#turns, closing: this.#closing.signal },
+        maxBytes: () => this.#half(),
+      },
+    );
   }
 
   /** Makes its folders, and begins to fetch its databases. @throws as {@link TrivyRuns.open} */
@@ -73,12 +76,22 @@ export class TrivyScanner implements Scanner {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error('the scanner is closed'));
     await Promise.allSettled(this.#running);
-    await this.#databases.settled();
+    await this.#databases.running;
     await this.#http[Symbol.asyncDispose]();
   }
 
   async #scan(subject: Subject, content: QuarantineContent, signal: AbortSignal): Promise<ScanOutcome> {
     if (!this.#context.isSealed()) this.#databases.updateIfDue();
+    const update = this.#databases.running;
+    const outcome = await this.#scanInTurn(subject, content, signal);
+    if (outcome.kind !== 'unavailable' || update === undefined) return outcome;
+    // Its first database may be on its way.
+    await Promise.race([update, once(signal)]);
+    signal.throwIfAborted();
+    return this.#scanInTurn(subject, content, signal);
+  }
+
+  async #scanInTurn(subject: Subject, content: QuarantineContent, signal: AbortSignal): Promise<ScanOutcome> {
     using _turn = await this.#turns.take(signal);
     const reason = await this.#whyNotWell(signal);
     if (reason !== undefined) return { kind: 'unavailable', reason };
@@ -126,8 +139,12 @@ export class TrivyScanner implements Scanner {
 
   /** What one scan's files may take, so that all together stay within the limit: no scan is ended for another's. */
   async #share(): Promise<number> {
-    const { maxDirectoryBytes, concurrency } = this.#settings;
-    return Math.floor((maxDirectoryBytes - (await bytesBelow(this.#runs.folders.cache))) / concurrency);
+    return Math.floor((await this.#half()) / this.#settings.concurrency);
+  }
+
+  /** Of what the databases leave free: one half is for the scans, and one for an update. */
+  async #half(): Promise<number> {
+    return (this.#settings.maxDirectoryBytes - (await bytesBelow(this.#runs.folders.cache))) / 2;
   }
 
   async #outcomeOf(
@@ -152,4 +169,11 @@ function outcomeOfError(error: unknown): ScanOutcome {
   if (error instanceof PatienceError || error instanceof TooLargeError || error instanceof ReportError)
     return { kind: 'failed', reason: error.message };
   throw error;
+}
+
+function once(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
