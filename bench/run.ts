@@ -40,6 +40,7 @@ import { hitManifestTag } from './scenarios/hit-manifest-tag.ts';
 import { imagePull } from './scenarios/image-pull.ts';
 import { missBlob } from './scenarios/miss-blob.ts';
 import { missThrottledConnection, missThrottledTotal } from './scenarios/miss-throttled.ts';
+import { policies } from './scenarios/policies.ts';
 import { scale1m, scale10k, scale100k, scaleHit } from './scenarios/scale.ts';
 import { slowClient } from './scenarios/slow-client.ts';
 
@@ -64,6 +65,7 @@ const SCENARIOS: readonly Scenario[] = [
   bearer,
   refusals,
   loginFlood,
+  policies,
 ];
 
 const { values, positionals } = parseArgs({

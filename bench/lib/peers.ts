@@ -80,6 +80,7 @@ export interface Surroundings {
 export interface MoreConfig {
   cache?: Record<string, unknown>;
   server?: Record<string, unknown>;
+  policies?: readonly Record<string, unknown>[];
   access?: Record<string, unknown>;
   /** Of the upstream that most content comes from. */
   upstream?: Record<string, unknown>;

@@ -61,11 +61,11 @@ export class PolicedMirrors implements AsyncDisposable {
 
   readonly discovery = {
     tags: async (request: TagsRequest) => {
-      this.door?.requireRepository(keyOf(request));
+      this.door?.requireRepository(keyOf(request), request.context.identity);
       return this.#mirrors.discovery.tags(request);
     },
     referrers: async (request: ReferrersRequest) => {
-      this.door?.requireRepository(keyOf(request));
+      this.door?.requireRepository(keyOf(request), request.context.identity);
       return this.#mirrors.discovery.referrers(request);
     },
   };

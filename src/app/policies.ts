@@ -10,6 +10,7 @@ import type { Environment } from '../config/secrets.ts';
 import { upstreamByHost } from '../config/upstream-names.ts';
 import type { MirroredUpstream } from '../mirror/mirrored-upstream.ts';
 import { Admissions } from '../policy/decision/admissions.ts';
+import { Findings } from '../policy/decision/findings.ts';
 import { Listings } from '../policy/decision/listings.ts';
 import { LivePolicies } from '../policy/decision/live-policies.ts';
 import { Scanners } from '../policy/decision/scanners.ts';
@@ -18,7 +19,7 @@ import { PolicyOffice } from '../policy/door/policy-office.ts';
 import { Sightings } from '../policy/parts/age/sightings.ts';
 import { MirrorEvidence } from '../policy/parts/evidence.ts';
 import { MirrorContent } from '../policy/parts/scan/mirror-content.ts';
-import type { RequestContext } from '../request-context.ts';
+import type { Identity, RequestContext } from '../request-context.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Mirrors } from './mirrors.ts';
@@ -48,6 +49,7 @@ export interface OpenPolicies extends Disposable {
 export class Policies implements AsyncDisposable {
   readonly #mirrors: Mirrors;
   readonly #context: PoliciesContext;
+  readonly #findings: Findings;
   readonly #scanners: Scanners;
   #sightings: Sightings | undefined;
   #admissions: Admissions | undefined;
@@ -55,7 +57,12 @@ export class Policies implements AsyncDisposable {
   constructor(mirrors: Mirrors, context: PoliciesContext) {
     this.#mirrors = mirrors;
     this.#context = context;
-    this.#scanners = new Scanners({ ...context, directory: join(context.cacheDirectory, 'scan') });
+    this.#findings = new Findings(context);
+    this.#scanners = new Scanners({
+      ...{ ...context, findings: this.#findings, directory: join(context.cacheDirectory, 'scan') },
+      contentOf: (subject) =>
+        new MirrorContent(subject, this.#upstreamOf(subject), mirrors.blobs, ourRequest()),
+    });
   }
 
   /** @throws {FileError} a file of a policy cannot be used @throws {Error} a scanner cannot be opened */
@@ -66,15 +73,13 @@ export class Policies implements AsyncDisposable {
     const admissions = this.#admissions;
     const listings = new Listings({ catalog, index, manifests: mirrors.manifestStore });
     const live = await LivePolicies.open(config, upstreamByHost(config), {
-      ...{ ...this.#context, listings, admissions, scanners: this.#scanners },
+      ...{ ...this.#context, listings, admissions, findings: this.#findings, scanners: this.#scanners },
       openSightings: () => this.#openSightings(),
       evidenceOf: (subject, signal) =>
         new MirrorEvidence(subject, this.#upstreamOf(subject), mirrors, { ...ourRequest(), signal }),
-      contentOf: (subject) =>
-        new MirrorContent(subject, this.#upstreamOf(subject), mirrors.blobs, ourRequest()),
     });
     const { policyWait: policyWaitMs } = config;
-    const policies = () => live.current;
+    const policies = (identity?: Identity) => (identity === undefined ? live.current : live.of(identity));
     return {
       door: new PolicyDoor({ index, listings, clock, policyWaitMs, policies }),
       office: new PolicyOffice({ admissions, clock, logger, index, listings, live }),

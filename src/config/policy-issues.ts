@@ -1,5 +1,6 @@
 /** Mistakes of policies that the schema cannot express. */
 import { patternProblem } from '../access/rules/repositories.ts';
+import { parseWho } from '../access/rules/who.ts';
 import { parseDigest } from '../oci/digest.ts';
 import { partsOf } from '../policy/decision/exceptions.ts';
 import { parseIdentity } from '../policy/parts/signature/notation/identities.ts';
@@ -10,7 +11,7 @@ import { upstreamByHost } from './upstream-names.ts';
 export function policyIssues(config: Config): Issue[] {
   const upstreams = upstreamByHost(config);
   return config.policies.flatMap(
-    ({ name, match, mode, deny, minimumAge, signature, scan, except }, at, all) => {
+    ({ name, match, who, mode, deny, minimumAge, signature, scan, except }, at, all) => {
       const issues: Issue[] = [];
       const report = (path: Issue['path'], message: string) =>
         issues.push({ path: ['policies', at, ...path], part: 'value', message });
@@ -20,6 +21,16 @@ export function policyIssues(config: Config): Issue[] {
       };
       if (all.slice(0, at).some((other) => other.name === name))
         report(['name'], `${name} is the name of another policy already`);
+      for (const [index, one] of (who === undefined ? [] : [who].flat()).entries()) {
+        const path = Array.isArray(who) ? ['who', index] : ['who'];
+        if (parseWho(one) === undefined)
+          report(
+            path,
+            'must be anonymous, *, user:NAME, token:NAME, oidc:NAME or certificate:CN=… (DNS:… URI:… EMAIL:…)',
+          );
+        else if (one !== 'anonymous' && config.access === undefined)
+          report(path, 'names nobody, because there is no access control: add access, or leave who out');
+      }
       if (match.length === 0) report(['match'], 'matches nothing: leave it out to match everything');
       for (const [index, pattern] of match.entries()) checkPattern(['match', index], pattern);
       if ([deny, minimumAge, signature, scan].every((part) => part === undefined))

@@ -1,7 +1,6 @@
 /** Scans by the real Trivy, with databases that the tests make. No network is used. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
@@ -20,31 +19,13 @@ import { freePort, startProcess, until } from '../helpers/real-processes.ts';
 import { manifestOf, openRoute, scanSettings, silent, subjectOf, TestContent } from '../helpers/scans.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
+import { ADVISORY, makeDatabase } from '../helpers/trivy-database.ts';
 
 const skip = missingEngines('trivy');
 const HOUR = 3_600_000;
 
-const ADVISORY = {
-  Distribution: 'alpine 3.20',
-  Package: 'openssl',
-  ID: 'CVE-2024-9999',
-  Fixed: '3.3.1-r0',
-  Severity: 'CRITICAL',
-};
-
-/** Makes Trivy's database anew. */
-async function makeDatabase(cache: string, ...advisories: (typeof ADVISORY)[]): Promise<void> {
-  await mkdir(cache, { recursive: true });
-  await new Promise<void>((resolve, reject) => {
-    const made = execFile(engine('trivy', 'make-trivy-db'), [cache], (error) =>
-      error === null ? resolve() : reject(error),
-    );
-    made.stdin?.end(JSON.stringify(advisories));
-  });
-}
-
 async function setUp(t: TestContext, settings: Partial<ScanSettings> = {}, isSealed = true) {
-  const directory = join(await tempDir(t), 'scanner');
+  const directory = settings.directory ?? join(await tempDir(t), 'scanner');
   const cache = join(directory, 'cache');
   const all = scanSettings({
     directory,
@@ -75,7 +56,7 @@ async function setUp(t: TestContext, settings: Partial<ScanSettings> = {}, isSea
     const finding = await judge(image);
     return `${counts.join()}${finding.allowed ? '' : `: ${finding.reason}`}`;
   };
-  return { cache, clock, judge, judged };
+  return { directory, cache, clock, scanner, judge, judged };
 }
 
 test('an image with a vulnerable package is refused, and let in when the database has changed and rescan has passed', {
@@ -101,7 +82,7 @@ test('without a database Trivy is unavailable, whatever else it could do', { ski
   assert.equal(await judged(await imageOf({ layers: [alpineFiles()] })), 'unavailable');
 });
 
-test('a database is fetched from the registry that the environment names, before the first scan', {
+test('a database is fetched from the registry that the environment names, and not again while it is new', {
   skip,
 }, async (t) => {
   const made = await tempDir(t);
@@ -128,7 +109,7 @@ test('a database is fetched from the registry that the environment names, before
     TRIVY_DB_REPOSITORY: `${host}/trivy-db:2`,
     TRIVY_JAVA_DB_REPOSITORY: `${host}/trivy-java-db:1`, // there is none
   };
-  const { judged } = await setUp(t, { environment }, false);
+  const { judged, directory, scanner } = await setUp(t, { environment }, false);
   const image = await imageOf({ layers: [alpineFiles()] });
   assert.match(await judged(image), /^found: .*CVE-2024-9999/);
   const clean = await imageOf({ layers: [alpineFiles('3.3.1-r0')] });
@@ -138,6 +119,12 @@ test('a database is fetched from the registry that the environment names, before
     registry.requests.every(({ headers }) => headers.authorization === undefined),
     'and without our token',
   );
+  await scanner[Symbol.asyncDispose]();
+  registry.requests.length = 0;
+  const again = await setUp(t, { environment, directory }, false);
+  assert.match(await again.judged(image), /^found: .*CVE-2024-9999/);
+  await registry.waitFor(({ path }) => path.includes('trivy-java-db'));
+  assert.equal(registry.count('blob'), 0);
 });
 
 test('severities, fixes and exceptions are judged by us, with the whole report', { skip }, async (t) => {

@@ -219,6 +219,25 @@ test('an index covers its platforms after a restart, but not in another reposito
   await refused(second, '/v2/org/copy/manifests/1');
 });
 
+test('a client that has the platform manifest from another repository gets its layers, if the index is let in here', async (t) => {
+  const { upstream, start } = await setUp(t);
+  const image = upstream.addImage('org/app', '1', { layers: [3000], platforms: ['amd64', 'arm64'] });
+  sign(upstream, image.top.digest);
+  for (const { digest, bytes, mediaType } of [image.top, ...image.manifests]) {
+    upstream.addManifest('org/copy', bytes, mediaType, digest === image.top.digest ? '1' : undefined);
+    upstream.addManifest('org/plain', bytes, mediaType, digest === image.top.digest ? '1' : undefined);
+  }
+  sign(upstream, image.top.digest, keys, 'org/copy');
+  const mirror = await start();
+  await pullImage(mirror, 'org/app', '1');
+  const [layer] = layersOf(image);
+  await refused(mirror, `/v2/org/copy/blobs/${layer}`);
+  await served(mirror, '/v2/org/copy/manifests/1');
+  await served(mirror, `/v2/org/copy/blobs/${layer}`);
+  await refused(mirror, '/v2/org/plain/manifests/1');
+  await refused(mirror, `/v2/org/plain/blobs/${layer}`);
+});
+
 test('signatures, and lists of them, come in although they are not signed themselves', async (t) => {
   const { upstream, start } = await setUp(t);
   const image = upstream.addImage('org/app', '1');

@@ -1,7 +1,7 @@
 /** What may come in. Without policies everything may that access control allows. */
 import { endOfDay } from '../fields/days.ts';
 import { path } from '../fields/paths.ts';
-import { list, oneOf, section, text } from '../fields/plain.ts';
+import { list, oneOf, oneOrMore, section, text } from '../fields/plain.ts';
 import { duration } from '../fields/quantities.ts';
 import { scanSchema } from './scan.ts';
 
@@ -14,6 +14,9 @@ const policySchema = section({
   match: list(pattern())
     .prefault(['*'])
     .describe('Repositories that it is about, such as docker.io/library/*.'),
+  who: oneOrMore(text('anonymous, *, user:NAME, token:NAME, oidc:NAME or certificate:DNS:NAME'))
+    .optional()
+    .describe('Whose requests it is about, one or a list, as in access.rules; default: everybody.'),
   mode: oneOf(['enforce', 'audit'])
     .prefault('enforce')
     .describe('enforce: refuses. audit: decides, counts and logs, and lets everything pass.'),

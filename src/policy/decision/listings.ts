@@ -4,7 +4,7 @@ import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
 import type { Manifest, ManifestStore } from '../../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../../oci/digest.ts';
-import { childrenOf, parseManifest } from '../../oci/manifest.ts';
+import { childrenOf, MAX_MANIFEST_DEPTH, parseManifest } from '../../oci/manifest.ts';
 
 export interface ListingsContext {
   catalog: Catalog;
@@ -41,17 +41,30 @@ export class Listings {
     return this.#recent.get(nameOf(key, digest));
   }
 
+  /** Whether any repository has got it from a manifest, or from upstream. If not, a search finds nothing. */
+  async isKnown(digest: Digest): Promise<boolean> {
+    for await (const _ of this.#context.index.permissions(digest)) return true;
+    return false;
+  }
+
   /**
    * Goes through all stored manifests, so it is for what was pulled long ago, or before a restart. Only those count that
-   * upstream has served as manifests of the repository.
+   * upstream has served as manifests of the repository, and what an index among these lists: a client that has a platform
+   * manifest from another repository does not ask for it again (dockerd).
    *
    * @throws {StorageError}
    */
-  async search(key: RepositoryKey, digest: Digest): Promise<Digest[]> {
+  async search(key: RepositoryKey, digest: Digest, depth = 0): Promise<Digest[]> {
     const { catalog, index } = this.#context;
     const found: Digest[] = [];
-    for (const lister of (await catalog.parentsOf([digest])).get(digest) ?? [])
-      if ((await index.permission(key, lister))?.expanded === true) found.push(lister);
+    for (const lister of (await catalog.parentsOf([digest])).get(digest) ?? []) {
+      const isOfRepository = (await index.permission(key, lister))?.expanded === true;
+      if (
+        isOfRepository ||
+        (depth < MAX_MANIFEST_DEPTH && (await this.search(key, lister, depth + 1)).length > 0)
+      )
+        found.push(lister);
+    }
     return found;
   }
 

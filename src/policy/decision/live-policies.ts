@@ -1,25 +1,26 @@
 /** The policies in use: made of the configuration and of the files that it names. A changed file makes them anew. */
 import type { UpstreamByHost } from '../../access/rules/repositories.ts';
+import { parseWho, type Who } from '../../access/rules/who.ts';
 import { WatchedFiles } from '../../files/watched-files.ts';
+import type { Identity } from '../../request-context.ts';
 import { noteWhatIsCached } from '../parts/age/first-look.ts';
 import type { Sightings } from '../parts/age/sightings.ts';
 import type { DenyContext } from '../parts/deny/deny-part.ts';
 import type { Admissions } from './admissions.ts';
-import { Findings, type FindingsContext } from './findings.ts';
+import type { Findings } from './findings.ts';
 import { Policy, type PolicyParts } from './policy.ts';
-import { type ConditionSettings, filesOf, makeParts, type PartsContext } from './policy-parts.ts';
+import { type ConditionSettings, filesOf, makeParts } from './policy-parts.ts';
 import { PolicySet, type PolicySetContext } from './policy-set.ts';
 import type { Lease, Scanners } from './scanners.ts';
 
 export interface LivePoliciesContext
   extends Omit<PolicySetContext, 'sightings' | 'retryRefusedMs'>,
-    DenyContext,
-    FindingsContext {
+    DenyContext {
+  findings: Findings;
   /** Opened once, and only if a policy needs it. */
   openSightings: () => Promise<Sightings>;
   admissions: Admissions;
   scanners: Scanners;
-  contentOf: PartsContext['contentOf'];
 }
 
 export interface LivePoliciesSettings {
@@ -43,9 +44,11 @@ export class LivePolicies implements Disposable {
   readonly #sources: readonly Source[];
   readonly #retryRefusedMs: number;
   readonly #sightings: Sightings | undefined;
-  readonly #findings: Findings;
   readonly #timer: Disposable;
-  #current: PolicySet;
+  /** The policies that apply to some identities, by their places. */
+  readonly #sets = new Map<string, PolicySet>();
+  readonly #whose: readonly (readonly Who[] | undefined)[];
+  readonly #isForAll: boolean;
 
   private constructor(
     sources: readonly Source[],
@@ -59,8 +62,10 @@ export class LivePolicies implements Disposable {
     this.#sources = sources;
     this.#retryRefusedMs = retryRefusedMs;
     this.#sightings = sightings;
-    this.#findings = new Findings(context);
-    this.#current = this.#makeSet();
+    this.#whose = sources.map(({ settings: { who } }) =>
+      who === undefined ? undefined : [who].flat().flatMap((text) => parseWho(text) ?? []),
+    );
+    this.#isForAll = this.#whose.every((who) => who === undefined);
     this.publish();
     this.#timer = context.clock.every(LOOK_MS, () => void this.#look());
   }
@@ -77,19 +82,18 @@ export class LivePolicies implements Disposable {
     const isAboutAge = policies.some(({ minimumAge }) => minimumAge !== undefined);
     const sightings = isAboutAge ? await context.openSightings() : undefined;
     using stack = new DisposableStack();
-    const findings = new Findings(context);
     const sources: Source[] = [];
     for (const settings of policies) {
       const { name, scan } = settings;
       const scanner = scan && stack.use(await context.scanners.lease(name, scan));
-      const surroundings = { ...context, upstreams, sightings, findings, scanner };
+      const surroundings = { ...context, upstreams, sightings, scanner };
       const parse = (contents: readonly Buffer[]) => makeParts(settings, contents, surroundings);
       const files = await WatchedFiles.open({ paths: filesOf(settings), parse }, context);
       sources.push({ settings, files, parts: await files.current(), scanner });
     }
     const live = new LivePolicies(sources, retryRefused, sightings, upstreams, context);
     stack.move();
-    if (sightings !== undefined) await noteWhatIsCached(live.#policies(), sightings, context);
+    if (sightings !== undefined) await noteWhatIsCached(live.#policies(sources), sightings, context);
     return live;
   }
 
@@ -98,13 +102,20 @@ export class LivePolicies implements Disposable {
     return this.#sources.map(({ settings }) => settings.name);
   }
 
+  /** All policies. */
   get current(): PolicySet {
-    return this.#current;
+    return this.#setOf(this.#sources);
+  }
+
+  /** The policies that apply to what somebody asks for. */
+  of(identity: Identity): PolicySet {
+    if (this.#isForAll) return this.current;
+    return this.#setOf(this.#sources.filter((_, at) => appliesTo(this.#whose[at], identity)));
   }
 
   [Symbol.dispose](): void {
     this.#timer[Symbol.dispose]();
-    this.#current[Symbol.dispose]();
+    this.#forgetSets();
     const { policyFilesUsable } = this.#context.metrics;
     for (const { settings, scanner } of this.#sources) {
       policyFilesUsable.remove({ policy: settings.name });
@@ -127,25 +138,38 @@ export class LivePolicies implements Disposable {
       isChanged ||= parts.hash !== source.parts.hash;
       source.parts = parts;
     }
-    if (isChanged) {
-      this.#current[Symbol.dispose]();
-      this.#current = this.#makeSet();
-    }
+    if (isChanged) this.#forgetSets();
     this.publish();
   }
 
-  #makeSet(): PolicySet {
-    const context = { ...this.#context, sightings: this.#sightings, retryRefusedMs: this.#retryRefusedMs };
-    return new PolicySet(this.#policies(), context);
+  #forgetSets(): void {
+    for (const set of this.#sets.values()) set[Symbol.dispose]();
+    this.#sets.clear();
   }
 
-  #policies(): Policy[] {
-    return this.#sources.map(
-      ({ settings, parts }) =>
-        new Policy(settings, parts, {
-          ...{ findings: this.#findings, upstreams: this.#upstreams },
-          admissions: this.#context.admissions,
-        }),
-    );
+  #setOf(sources: readonly Source[]): PolicySet {
+    const key = sources.map(({ settings }) => settings.name).join(' ');
+    const known = this.#sets.get(key);
+    if (known !== undefined) return known;
+    const context = { ...this.#context, sightings: this.#sightings, retryRefusedMs: this.#retryRefusedMs };
+    const set = new PolicySet(this.#policies(sources), context);
+    this.#sets.set(key, set);
+    return set;
   }
+
+  #policies(sources: readonly Source[]): Policy[] {
+    const context = { ...this.#context, upstreams: this.#upstreams };
+    return sources.map(({ settings, parts }) => new Policy(settings, parts, context));
+  }
+}
+
+/** The mirror's own work, and that of operators, has to pass all policies. */
+function appliesTo(who: readonly Who[] | undefined, { kind, name }: Identity): boolean {
+  if (who === undefined || kind === 'operator' || kind === 'mirror') return true;
+  return who.some((one) => {
+    if (one.kind === 'anonymous') return kind === 'anonymous';
+    if (one.kind === 'somebody') return kind !== 'anonymous';
+    // Where a name is not known, the policy counts.
+    return one.kind === kind && (name === undefined || one.matches(name));
+  });
 }

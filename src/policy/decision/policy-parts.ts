@@ -2,16 +2,11 @@
 import { createHash } from 'node:crypto';
 import { compileRepositoryPattern, type UpstreamByHost } from '../../access/rules/repositories.ts';
 import type { Clock } from '../../clock.ts';
-import type { Logger } from '../../telemetry/log.ts';
-import type { Metrics } from '../../telemetry/metrics.ts';
 import { AgePart } from '../parts/age/age-part.ts';
 import type { Sightings } from '../parts/age/sightings.ts';
 import { readDenyList } from '../parts/deny/deny-list.ts';
 import { type DenyContext, DenyPart } from '../parts/deny/deny-part.ts';
-import type { PolicyPart, Subject } from '../parts/part.ts';
-import type { QuarantineContent } from '../parts/scan/quarantine/content.ts';
 import { type SignatureSettings, signatureFiles } from '../parts/signature/settings.ts';
-import type { Findings } from './findings.ts';
 import type { PolicyParts, PolicySettings } from './policy.ts';
 import type { Lease, ScannerSettings } from './scanners.ts';
 
@@ -36,12 +31,7 @@ export interface PartsContext extends DenyContext {
   sightings?: Sightings | undefined;
   /** Of the policy. Absent: it does not scan. */
   scanner?: Lease | undefined;
-  /** The blobs of a manifest's repository. */
-  contentOf: (subject: Subject) => QuarantineContent;
-  findings: Findings;
-  metrics: Metrics;
   clock: Clock;
-  logger: Logger;
 }
 
 /** The files that a policy names. */
@@ -77,27 +67,8 @@ export async function makeParts(
     signature:
       signature &&
       (await import('../parts/signature/signature-part.ts')).SignaturePart.create(signature, read, clock),
-    scan: scanner && (await makeScan(settings.name, scanner, context)),
+    scan: scanner?.part,
   };
-}
-
-async function makeScan(
-  policy: string,
-  { scanner, settings }: Lease,
-  context: PartsContext,
-): Promise<PolicyPart> {
-  const { ScanPart } = await import('../parts/scan/scan-part.ts');
-  const { clock, logger, contentOf, findings, metrics } = context;
-  // Holds whatever becomes of the policy and its files: an image that was clean once is no new one.
-  const name = `${policy}.clean`;
-  return new ScanPart(settings, {
-    ...{ clock, logger, scanner, contentOf },
-    count: (result) => metrics.policyScans.inc({ policy, result }),
-    clean: {
-      has: async (subject) => (await findings.recall(subject, name, '')) !== undefined,
-      add: (subject) => findings.keep(subject, name, '', undefined),
-    },
-  });
 }
 
 function makeDeny(

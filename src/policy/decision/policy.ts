@@ -15,6 +15,8 @@ export interface PolicySettings {
   name: string;
   /** Patterns of repositories. */
   match: readonly string[];
+  /** Whose requests it is about, as `who` of a rule spells them. Absent: everybody's. */
+  who?: string | readonly string[] | undefined;
   /** `audit`: decides, counts and logs, and lets everything pass. */
   mode: PolicyMode;
   /** Whether an image may have layers that clients fetch from elsewhere. */

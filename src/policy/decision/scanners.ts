@@ -6,8 +6,12 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../telemetry/log.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import type { PolicyPart } from '../parts/part.ts';
+import type { ScanContext, ScanPart } from '../parts/scan/scan-part.ts';
 import type { Scanner } from '../parts/scan/scanner/scanner.ts';
 import type { ScanSettings } from '../parts/scan/scanner/settings.ts';
+import type { Findings } from './findings.ts';
 
 /** As in the configuration. */
 export interface ScannerSettings
@@ -25,6 +29,10 @@ export interface ScannerSettings
 }
 
 export interface ScannersContext {
+  /** The blobs of a manifest's repository. */
+  contentOf: ScanContext['contentOf'];
+  findings: Findings;
+  metrics: Metrics;
   /** Scanners have folders below it. */
   directory: string;
   /** The mirror's own variables. */
@@ -35,13 +43,12 @@ export interface ScannersContext {
 }
 
 export interface Lease extends Disposable {
-  scanner: Scanner;
-  settings: ScanSettings;
+  /** Remembers what it has refused, and what the scanner has failed on. */
+  part: PolicyPart;
 }
 
 interface Opened extends AsyncDisposable {
-  scanner: Scanner;
-  settings: ScanSettings;
+  part: PolicyPart;
   leases: number;
 }
 
@@ -63,8 +70,7 @@ export class Scanners implements AsyncDisposable {
     opened.leases += 1;
     let isHeld = true;
     return {
-      scanner: opened.scanner,
-      settings: opened.settings,
+      part: opened.part,
       [Symbol.dispose]: () => {
         if (isHeld) this.#release(key, opened);
         isHeld = false;
@@ -93,8 +99,9 @@ export class Scanners implements AsyncDisposable {
     policy: string,
     { listen, url, tls, environment: names, maxSize, memory, ...scan }: ScannerSettings,
   ): Promise<Opened> {
-    const [{ openScanner }, { QuarantineRoute }] = await Promise.all([
+    const [{ openScanner }, { ScanPart }, { QuarantineRoute }] = await Promise.all([
       import('../parts/scan/open-scanner.ts'),
+      import('../parts/scan/scan-part.ts'),
       import('../parts/scan/quarantine/route.ts'),
     ]);
     const { logger, directory, environment: ours } = this.#context;
@@ -118,6 +125,24 @@ export class Scanners implements AsyncDisposable {
       await openScanner(settings, { ...this.#context, path: ours['PATH'] ?? '', route }),
     );
     const open = stack.move();
-    return { scanner, settings, leases: 0, [Symbol.asyncDispose]: () => open.disposeAsync() };
+    return {
+      part: this.#partOf(policy, scanner, settings, ScanPart),
+      leases: 0,
+      [Symbol.asyncDispose]: () => open.disposeAsync(),
+    };
+  }
+
+  #partOf(policy: string, scanner: Scanner, settings: ScanSettings, Part: typeof ScanPart): ScanPart {
+    const { findings, metrics } = this.#context;
+    // Holds whatever becomes of the policy and its files: an image that was clean once is no new one.
+    const name = `${policy}.clean`;
+    return new Part(settings, {
+      ...{ ...this.#context, scanner },
+      count: (result) => metrics.policyScans.inc({ policy, result }),
+      clean: {
+        has: async (subject) => (await findings.recall(subject, name, '')) !== undefined,
+        add: (subject) => findings.keep(subject, name, '', undefined),
+      },
+    });
   }
 }

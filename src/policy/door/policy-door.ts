@@ -11,6 +11,7 @@ import type { ManifestRequest, OpenManifest } from '../../mirror/manifests/manif
 import { keyOf } from '../../mirror/permissions.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isDigest, type Tag } from '../../oci/reference.ts';
+import type { Identity } from '../../request-context.ts';
 import type { Listings } from '../decision/listings.ts';
 import type { PolicySet } from '../decision/policy-set.ts';
 import type { Verdict } from '../decision/verdict.ts';
@@ -24,8 +25,8 @@ type Open = (request: ManifestRequest) => Promise<OpenManifest>;
 export interface DoorContext {
   index: IndexStore;
   listings: Listings;
-  /** The policies of this moment. */
-  policies: () => PolicySet;
+  /** The policies of this moment that apply to somebody. Without an identity, all. */
+  policies: (identity?: Identity) => PolicySet;
   /** How long a client waits for a decision; milliseconds. */
   policyWaitMs: number;
   clock: Clock;
@@ -44,15 +45,16 @@ export class PolicyDoor {
    */
   async manifest(request: ManifestRequest, open: Open): Promise<OpenManifest> {
     const key = keyOf(request);
-    const { reference } = request;
-    const policies = this.#context.policies();
+    const { reference, context } = request;
+    const policies = this.#context.policies(context.identity);
     policies.requireName(key, isDigest(reference) ? reference : undefined);
     const opened = await resolveTag(request, await open(request), policies, open);
     const known = policies.recall(key, opened.digest);
     if (known === undefined) {
       const { digest, mediaType, bytes } = await whole(request, opened, open);
       if (bytes === undefined) throw new Error(`${digest} was opened without its bytes`);
-      await this.#require(key, digest, policies.decide(key, { digest, mediaType, bytes }));
+      const decision = policies.decide(key, { digest, mediaType, bytes });
+      letIn(await this.#wait(policies, key, digest, decision), this.#context.clock.now());
     } else letIn(known, this.#context.clock.now());
     if (opened.bytes !== undefined) this.#context.listings.note(key, { ...opened, bytes: opened.bytes });
     return opened;
@@ -63,21 +65,24 @@ export class PolicyDoor {
     request: BlobRequest,
     open: (request: BlobRequest) => Promise<T>,
   ): Promise<T> {
-    await this.#requireBlob(keyOf(request), request.digest);
+    await this.#requireBlob(keyOf(request), request.digest, this.#context.policies(request.context.identity));
     return open(request);
   }
 
   /** For lists of a repository: they hold no content, so only its name counts. @throws {PolicyError} */
-  requireRepository(key: RepositoryKey): void {
-    this.#context.policies().requireName(key);
+  requireRepository(key: RepositoryKey, identity: Identity): void {
+    this.#context.policies(identity).requireName(key);
   }
 
   /** For a manifest that is stored. @throws {PolicyError | UndecidedError} */
-  async requireManifest(key: RepositoryKey, digest: Digest): Promise<void> {
-    const policies = this.#context.policies();
+  async requireManifest(
+    key: RepositoryKey,
+    digest: Digest,
+    policies = this.#context.policies(),
+  ): Promise<void> {
     const guard = policies.guardOf(key);
     if (guard === undefined) return;
-    const verdict = await this.#wait(key, digest, policies.decideStored(key, digest));
+    const verdict = await this.#wait(policies, key, digest, policies.decideStored(key, digest));
     if (verdict === undefined) throw new PolicyError(guard, NOT_HERE);
     letIn(verdict, this.#context.clock.now());
   }
@@ -87,22 +92,22 @@ export class PolicyDoor {
     await this.#context.policies().sightingsFor(key)?.note(key, [digest], tag, LONG_AGO);
   }
 
-  async #requireBlob(key: RepositoryKey, digest: Digest): Promise<void> {
+  async #requireBlob(key: RepositoryKey, digest: Digest, policies: PolicySet): Promise<void> {
     const { index, listings } = this.#context;
-    const policies = this.#context.policies();
     policies.requireName(key);
     const guard = policies.guardOf(key);
     if (guard === undefined) return;
     const recent = listings.recent(key, digest);
     if (recent !== undefined) {
-      const verdict = await this.#wait(key, recent, policies.decideStored(key, recent));
+      const verdict = await this.#wait(policies, key, recent, policies.decideStored(key, recent));
       if (verdict?.allowed === true) return;
     }
     const permission = await index.permission(key, digest);
-    if (permission?.expanded === true) return this.requireManifest(key, digest);
+    if (permission?.expanded === true) return this.requireManifest(key, digest, policies);
     policies.requireName(key, digest);
-    // Without a record nothing lists it. With one it may be upstream's word alone, which does not count here.
-    if (permission === undefined) throw new PolicyError(guard, NO_LISTING);
+    // A record may be upstream's word alone, which does not count here. Without any, nothing lists it.
+    if (permission === undefined && !(await listings.isKnown(digest)))
+      throw new PolicyError(guard, NO_LISTING);
     await this.#requireLister(key, digest, policies, guard);
   }
 
@@ -116,7 +121,7 @@ export class PolicyDoor {
     const { listings, clock } = this.#context;
     let refused: Verdict | undefined;
     for (const lister of await listings.search(key, digest)) {
-      const verdict = await this.#wait(key, lister, policies.decideStored(key, lister));
+      const verdict = await this.#wait(policies, key, lister, policies.decideStored(key, lister));
       const manifest = verdict?.allowed === true ? await listings.manifest(lister) : undefined;
       if (manifest !== undefined) return listings.note(key, manifest);
       refused ??= verdict;
@@ -125,14 +130,9 @@ export class PolicyDoor {
     letIn(refused, clock.now());
   }
 
-  async #require(key: RepositoryKey, digest: Digest, decision: Promise<Verdict>): Promise<void> {
-    letIn(await this.#wait(key, digest, decision), this.#context.clock.now());
-  }
-
   /** The decision goes on when nobody waits for it any more, for those who ask again. @throws {UndecidedError} */
-  async #wait<T>(key: RepositoryKey, digest: Digest, decision: Promise<T>): Promise<T> {
+  async #wait<T>(policies: PolicySet, key: RepositoryKey, digest: Digest, decision: Promise<T>): Promise<T> {
     const { clock, policyWaitMs } = this.#context;
-    const policies = this.#context.policies();
     if (!policies.isThorough(key)) return decision;
     const stop = new AbortController();
     const waited = clock.sleep(policyWaitMs, stop.signal).then(

@@ -78,7 +78,7 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: DOOR,
-    replace: 'if (permission?.expanded === true) return this.requireManifest(key, digest);',
+    replace: 'if (permission?.expanded === true) return this.requireManifest(key, digest, policies);',
     by: 'if (permission?.expanded === true) return;',
     promise: 'a manifest that is asked for as a blob is decided as a manifest',
     tests,
@@ -92,8 +92,8 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: 'src/policy/decision/listings.ts',
-    replace: 'if ((await index.permission(key, lister))?.expanded === true) found.push(lister);',
-    by: 'found.push(lister);',
+    replace: 'const isOfRepository = (await index.permission(key, lister))?.expanded === true;',
+    by: 'const isOfRepository = true;',
     promise: "another repository's manifest lets no layer in",
     tests,
   },

@@ -109,6 +109,14 @@ suite('every problem is reported with its place', () => {
       'm.yaml:1:29: policies[0].deny: denies nothing: add digests or repositories',
     ],
     [
+      'policies: [{ name: a, who: anna, deny: { repositories: [docker.io/evil/*] } }]',
+      'm.yaml:1:28: policies[0].who: must be anonymous, *, user:NAME, token:NAME, oidc:NAME or certificate:CN=… (DNS:… URI:… EMAIL:…)',
+    ],
+    [
+      'policies: [{ name: a, who: ["user:anna"], deny: { repositories: [docker.io/evil/*] } }]',
+      'm.yaml:1:29: policies[0].who[0]: names nobody, because there is no access control: add access, or leave who out',
+    ],
+    [
       'policies: [{ name: a, signature: {} }]',
       'm.yaml:1:34: policies[0].signature: says not whose: add cosign, keyless or notation, or set mode: audit to see what is signed',
     ],

@@ -1,0 +1,247 @@
+/** Policies as real clients meet them: what is signed, or clean, comes in, and all else does not. */
+import assert from 'node:assert/strict';
+import { chmod, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
+import { alpineFiles, imageOf } from '../helpers/alpine-images.ts';
+import { TestAuthority } from '../helpers/client-certificates.ts';
+import { engine, missingEngines } from '../helpers/engines.ts';
+import type { TestImage } from '../helpers/images.ts';
+import {
+  type LoginClient,
+  type MirrorAddress,
+  prepareCraneLogin,
+  prepareOrasLogin,
+  preparePodmanLogin,
+  prepareSkopeoLogin,
+  startContainerdLogin,
+  startDockerLogin,
+} from '../helpers/login-clients.ts';
+import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
+import { freePort, missingPrograms } from '../helpers/real-processes.ts';
+import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
+import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { cosign } from '../helpers/signatures/signing-programs.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
+import { ADVISORY, makeDatabase } from '../helpers/trivy-database.ts';
+
+const programs = [
+  'docker-registry',
+  'dockerd',
+  'containerd',
+  'ctr',
+  'podman',
+  'skopeo',
+  'busybox',
+  'openssl',
+];
+const skip = missingPrograms(...programs) || missingEngines('crane', 'oras', 'containerd', 'cosign', 'trivy');
+const OFFLINE = ['--allow-http-registry', '--tlog-upload=false', '--use-signing-config=false', '--yes'];
+const PULL_TRIES = 200;
+
+const CLIENTS: Record<string, (t: TestContext, address: MirrorAddress) => Promise<LoginClient>> = {
+  dockerd: startDockerLogin,
+  'containerd 2': startContainerdLogin,
+  podman: preparePodmanLogin,
+  skopeo: prepareSkopeoLogin,
+  crane: prepareCraneLogin,
+  oras: prepareOrasLogin,
+};
+
+/** A mirror over TLS, which every client can be told to trust. It is their only host. */
+async function startTlsMirror(
+  t: TestContext,
+  directory: string,
+  config: Record<string, unknown>,
+  env: Record<string, string> = {},
+): Promise<{ mirror: RealMirror; address: MirrorAddress }> {
+  const servers = await TestAuthority.root(t, 'servers');
+  const own = await servers.issue(t, {
+    subject: '/CN=mirror',
+    extensions: ['subjectAltName = IP:127.0.0.1, DNS:mirror.test', 'extendedKeyUsage = serverAuth'],
+  });
+  const files = { 'tls.crt': own.cert, 'tls.key': own.key, 'servers.pem': servers.cert };
+  for (const [name, content] of Object.entries(files))
+    await writeFile(join(directory, name), content, { mode: 0o600 });
+  const port = await freePort();
+  const tls = { certificate: join(directory, 'tls.crt'), key: join(directory, 'tls.key') };
+  const server = { listen: `127.0.0.1:${port}`, tls };
+  const mirror = await startRealMirror(t, directory, { server, ...config }, env);
+  const address = { name: `127.0.0.1:${port}`, ca: join(directory, 'servers.pem'), caText: servers.cert };
+  return { mirror, address };
+}
+
+async function makeKeys(t: TestContext): Promise<{ folder: string; privateKey: string; publicKey: string }> {
+  const folder = await tempDir(t);
+  await cosign(folder, 'generate-key-pair', '--output-key-prefix', join(folder, 'cosign'));
+  return { folder, privateKey: join(folder, 'cosign.key'), publicKey: join(folder, 'cosign.pub') };
+}
+
+/** What a client that was refused has shown to its user. */
+async function refusal(act: () => Promise<unknown>): Promise<string> {
+  try {
+    await act();
+  } catch (error) {
+    return String(error);
+  }
+  assert.fail('the client was not refused');
+}
+
+/** Our message, or its status and our address. Of a 503, dockerd shows the status alone. */
+function assertTold(text: string, address: MirrorAddress, ours: RegExp, status: string): void {
+  const isShown = ours.test(text) || (text.includes(status) && text.includes(address.name));
+  assert.ok(isShown || text.includes('received unexpected HTTP status: 503 Service Unavailable'), text);
+}
+
+async function signedSetUp(t: TestContext) {
+  const directory = await tempDir(t);
+  const registry = await RealRegistry.start(t);
+  const image = await makeImage(directory);
+  const [right, wrong] = [await makeKeys(t), await makeKeys(t)];
+  for (const name of ['signed', 'older', 'plain', 'other-key'])
+    await pushImage(image, registry, `library/${name}:1`);
+  const sign = ({ folder, privateKey }: typeof right, name: string, ...more: string[]) => {
+    const target = `127.0.0.1:${registry.port}/library/${name}@${image.digest}`;
+    return cosign(folder, 'sign', '--key', privateKey, ...OFFLINE, ...more, target);
+  };
+  await sign(right, 'signed');
+  await sign(right, 'older', '--new-bundle-format=false');
+  await sign(wrong, 'other-key');
+  const config = {
+    upstreams: { 'docker.io': { url: registry.url } },
+    policies: [{ name: 'signed-by-us', signature: { cosign: { keys: [right.publicKey] } } }],
+  };
+  return { directory, registry, image, keys: right, config };
+}
+
+for (const [name, prepare] of Object.entries(CLIENTS)) {
+  test(`${name} pulls what cosign has signed, and is told why nothing else comes in`, { skip }, async (t) => {
+    const { directory, config } = await signedSetUp(t);
+    const { address } = await startTlsMirror(t, directory, config);
+    const client = await prepare(t, address);
+    for (const repository of ['signed', 'older']) await client.pull(`docker.io/library/${repository}`);
+    for (const repository of ['plain', 'other-key']) {
+      const text = await refusal(() => client.pull(`docker.io/library/${repository}`));
+      assertTold(text, address, /signed-by-us does not let this in/, '403');
+    }
+  });
+}
+
+test('cosign verify goes on working through the mirror, in both forms', { skip }, async (t) => {
+  const { directory, image, keys, config } = await signedSetUp(t);
+  const mirror = await startRealMirror(t, directory, config);
+  for (const repository of ['signed', 'older']) {
+    const target = `127.0.0.1:${mirror.port}/docker.io/library/${repository}@${image.digest}`;
+    const options = ['--key', keys.publicKey, '--allow-http-registry', '--insecure-ignore-tlog=true'];
+    await cosign(keys.folder, 'verify', ...options, target);
+  }
+});
+
+/** An upstream that counts, with one image of Alpine in it. */
+async function scannedSetUp(t: TestContext) {
+  const directory = await tempDir(t);
+  const upstream = await ScriptedUpstream.start(t);
+  const image = await imageOf({ layers: [alpineFiles()] });
+  for (const blob of image.blobs) upstream.addContent(blob);
+  upstream.addManifest('library/app', image.top.bytes, OCI_MANIFEST, '1');
+  return { directory, upstream, image };
+}
+
+function downloads(upstream: ScriptedUpstream, { blobs }: TestImage): number {
+  return upstream.count('blob', 'GET') / blobs.length;
+}
+
+test('the real Trivy gates the first pull of twenty clients: one scan, one download; then its database changes', {
+  skip,
+}, async (t) => {
+  const { directory, upstream, image } = await scannedSetUp(t);
+  const mirror = await startRealMirror(
+    t,
+    directory,
+    {
+      upstreams: { 'docker.io': { url: upstream.url } },
+      policies: [
+        {
+          name: 'no-criticals',
+          scan: {
+            ...{ trivy: engine('trivy'), failOn: 'critical', rescan: '10s' },
+            environment: ['TRIVY_DB_REPOSITORY', 'TRIVY_JAVA_DB_REPOSITORY'],
+          },
+        },
+      ],
+      retryRefused: '1s',
+    },
+    // Nobody listens there: the databases are those that the test makes.
+    { TRIVY_DB_REPOSITORY: '127.0.0.1:9/db:2', TRIVY_JAVA_DB_REPOSITORY: '127.0.0.1:9/java:1' },
+  );
+  const database = join(directory, 'data/scan/no-criticals/cache');
+  await makeDatabase(database, ADVISORY);
+  const pull = async () => {
+    const reply = await fetch(`http://127.0.0.1:${mirror.port}/v2/docker.io/library/app/manifests/1`);
+    return `${reply.status} ${await reply.text()}`;
+  };
+  const replies = await Promise.all(Array.from({ length: 20 }, pull));
+  for (const reply of replies)
+    assert.match(reply, /^403 .*no-criticals does not let this in: .*CVE-2024-9999/);
+  assert.equal(downloads(upstream, image), 1);
+  const metrics = await (await fetch(`http://127.0.0.1:${mirror.operationsPort}/metrics`)).text();
+  assert.match(metrics, /millpond_policy_scans_total\{policy="no-criticals",result="found"\} 1\n/);
+  await makeDatabase(database);
+  let reply = await pull();
+  for (let tries = 0; !reply.startsWith('200') && tries < PULL_TRIES; tries += 1) {
+    await setTimeout(200); // its clock cannot be moved
+    reply = await pull();
+  }
+  assert.match(reply, /^200/);
+  assert.equal(downloads(upstream, image), 1);
+});
+
+for (const [name, prepare] of Object.entries({
+  'containerd 2': startContainerdLogin,
+  dockerd: startDockerLogin,
+  podman: preparePodmanLogin,
+})) {
+  test(`a scan that takes longer than ${name} waits: the first pull fails with our text, one after it succeeds`, {
+    skip,
+  }, async (t) => {
+    const { directory, upstream, image } = await scannedSetUp(t);
+    const [program, gate] = [join(directory, 'slow-trivy'), join(directory, 'gate')];
+    const fake = resolve(import.meta.dirname, '../helpers/fake-trivy.ts');
+    // Pulls the image as Trivy does, and then takes until the test lets it go.
+    const wait = `case "$1" in image) until [ -e '${gate}' ]; do sleep 0.1; done;; esac`;
+    await writeFile(program, `#!/bin/sh\n${wait}\nexec '${process.execPath}' '${fake}' "$@"\n`);
+    await chmod(program, 0o755);
+    const results = [{ Target: 'app', Class: 'os-pkgs', Type: 'alpine', Packages: [{ Name: 'openssl' }] }];
+    const { address } = await startTlsMirror(
+      t,
+      directory,
+      {
+        upstreams: { 'docker.io': { url: upstream.url } },
+        policies: [
+          {
+            name: 'no-criticals',
+            scan: { trivy: program, failOn: 'critical', environment: ['FAKE_RESULTS'] },
+          },
+        ],
+        policyWait: '3s',
+      },
+      { FAKE_RESULTS: JSON.stringify(results) },
+    );
+    const client = await prepare(t, address);
+    const text = await refusal(() => client.pull('docker.io/library/app'));
+    assertTold(text, address, /is being checked since .*: ask again/, '503');
+    await writeFile(gate, '');
+    let last = '';
+    for (let tries = 0; tries < PULL_TRIES; tries += 1) {
+      last = await client.pull('docker.io/library/app').then(
+        () => '',
+        (error: unknown) => String(error),
+      );
+      if (last === '') break;
+    }
+    assert.equal(last, '');
+    assert.equal(downloads(upstream, image), 1);
+  });
+}
