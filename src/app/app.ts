@@ -73,7 +73,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   const policed = stack.use(
     new PolicedMirrors(mirrors, {
       ...{ ...storage, cacheDirectory, clock, logger, metrics },
-      ...{ environment: options.environment, isSealed: () => seal.isApplied },
+      ...{ environment: options.environment, isSealed: () => seal.isApplied, cutOff: () => seal.apply() },
       upstreamNamed: (name) => upstreams.routing.upstreamByName.get(name),
     }),
   );

@@ -1,6 +1,7 @@
 /** Opens the operations side: the listener for metrics, health and the API, and the parts that the API uses. */
 import type { AccessControl } from '../access/control/access-control.ts';
 import { isFromAnotherSite } from '../access/network/web-page.ts';
+import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
@@ -12,6 +13,7 @@ import type { ListenAddress } from '../http/server/listen-address.ts';
 import { Listener } from '../http/server/listener.ts';
 import { Images } from '../mirror/manifests/images.ts';
 import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Exporter } from '../transfer/exporter.ts';
@@ -59,8 +61,10 @@ export async function openOperationsSide(
   await using stack = new AsyncDisposableStack();
   const { spool, faults, scrubber } = storage;
   const shared = { ...storage, manifests: context.manifests, upstreamOf, clock, logger };
+  const requireManifest = async (key: RepositoryKey, digest: Digest) =>
+    mirrors.door?.requireManifest(key, digest);
   const importer = new Importer({
-    ...shared,
+    ...{ ...shared, requireManifest },
     onImported: async (key, digest, tag) => mirrors.door?.admitImported(key, digest, tag),
   });
   stack.defer(() => importer.close());
@@ -88,10 +92,7 @@ export async function openOperationsSide(
     logger,
     transfer: {
       warmer,
-      exporter: new Exporter({
-        ...shared,
-        requireManifest: async (key, digest) => mirrors.door?.requireManifest(key, digest),
-      }),
+      exporter: new Exporter({ ...shared, requireManifest }),
       importer,
       upstreamOf,
       logger,

@@ -13,6 +13,7 @@ import { Admissions } from '../policy/decision/admissions.ts';
 import { Findings } from '../policy/decision/findings.ts';
 import { Listings } from '../policy/decision/listings.ts';
 import { LivePolicies } from '../policy/decision/live-policies.ts';
+import { Notifier } from '../policy/decision/notifier.ts';
 import { Scanners } from '../policy/decision/scanners.ts';
 import { PolicyDoor } from '../policy/door/policy-door.ts';
 import { PolicyOffice } from '../policy/door/policy-office.ts';
@@ -31,6 +32,8 @@ export interface PoliciesContext {
   cacheDirectory: string;
   environment: Environment;
   isSealed: () => boolean;
+  /** Ends all requests to upstreams. */
+  cutOff: () => Promise<void>;
   upstreamNamed: (name: string) => MirroredUpstream | undefined;
   clock: Clock;
   logger: Logger;
@@ -51,6 +54,8 @@ export class Policies implements AsyncDisposable {
   readonly #context: PoliciesContext;
   readonly #findings: Findings;
   readonly #scanners: Scanners;
+  readonly #running = new Set<Promise<unknown>>();
+  #notifier: Notifier | undefined;
   #sightings: Sightings | undefined;
   #admissions: Admissions | undefined;
 
@@ -72,9 +77,18 @@ export class Policies implements AsyncDisposable {
     this.#admissions ??= await Admissions.open(this.#context.cacheDirectory, this.#context.logger);
     const admissions = this.#admissions;
     const listings = new Listings({ catalog, index, manifests: mirrors.manifestStore });
+    const notifier = await this.#notifierFor(config.notify);
     const live = await LivePolicies.open(config, upstreamByHost(config), {
-      ...{ ...this.#context, listings, admissions, findings: this.#findings, scanners: this.#scanners },
+      ...{
+        ...this.#context,
+        listings,
+        admissions,
+        findings: this.#findings,
+        scanners: this.#scanners,
+        notifier,
+      },
       openSightings: () => this.#openSightings(),
+      track: (work) => this.#track(work),
       evidenceOf: (subject, signal) =>
         new MirrorEvidence(subject, this.#upstreamOf(subject), mirrors, { ...ourRequest(), signal }),
     });
@@ -89,8 +103,30 @@ export class Policies implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // What runs still would write into the cache after it is closed.
+    if (this.#running.size > 0) await this.#context.cutOff();
+    await Promise.allSettled(this.#running);
+    await this.#notifier?.[Symbol.asyncDispose]();
     await this.#scanners[Symbol.asyncDispose]();
     await this.#sightings?.[Symbol.asyncDispose]();
+  }
+
+  #track(work: Promise<unknown>): void {
+    const ended = work.then(
+      () => undefined,
+      () => undefined, // told to those who wait for it
+    );
+    this.#running.add(ended);
+    void ended.then(() => this.#running.delete(ended));
+  }
+
+  /** Kept over a reload that does not change its URL: it knows what was told. */
+  async #notifierFor(url: string | undefined): Promise<Notifier | undefined> {
+    if (url !== this.#notifier?.url) {
+      await this.#notifier?.[Symbol.asyncDispose]();
+      this.#notifier = url === undefined ? undefined : new Notifier(url, this.#context);
+    }
+    return this.#notifier;
   }
 
   async #openSightings(): Promise<Sightings> {

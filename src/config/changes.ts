@@ -19,6 +19,7 @@ const RELOADED = [
   'access.rules',
   'policies',
   'policyWait',
+  'notify',
   'retryRefused',
   'log.level',
   'warm',

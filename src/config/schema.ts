@@ -1,6 +1,6 @@
 /** The configuration: every key, its meaning, its default, and the type that the program gets. */
 import * as z from 'zod';
-import { referenceHost } from './fields/addresses.ts';
+import { referenceHost, registryUrl } from './fields/addresses.ts';
 import { wrongType } from './fields/codec.ts';
 import { flag, section } from './fields/plain.ts';
 import { timeout } from './fields/quantities.ts';
@@ -47,6 +47,9 @@ export const configSchema = section({
   policyWait: timeout()
     .prefault('20s')
     .describe('How long a client waits for a decision of policies. containerd gives up after 30s.'),
+  notify: registryUrl()
+    .optional()
+    .describe('A URL that is told by POST of verdicts of policies that have changed.'),
   retryRefused: timeout()
     .prefault('30s')
     .describe(

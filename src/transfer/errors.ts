@@ -1,5 +1,6 @@
 /** Why an image cannot be warmed, exported or imported. */
 import type { Descriptor } from '../oci/manifest.ts';
+import { PolicyError, UndecidedError } from '../policy/errors.ts';
 import { UpstreamError } from '../upstream/errors.ts';
 
 export type ImageErrorCode =
@@ -64,6 +65,17 @@ export async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined
     return await answer;
   } catch (error) {
     if (isAbsent(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Why policies do not let something in. Every other error is thrown. @returns undefined if they do */
+export async function policyRefusal(required: Promise<void>): Promise<Error | undefined> {
+  try {
+    await required;
+    return undefined;
+  } catch (error) {
+    if (error instanceof PolicyError || error instanceof UndecidedError) return error;
     throw error;
   }
 }

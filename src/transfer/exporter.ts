@@ -8,8 +8,7 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
-import { PolicyError, UndecidedError } from '../policy/errors.ts';
-import { ImageError, listMissing, noPlatform } from './errors.ts';
+import { ImageError, listMissing, noPlatform, policyRefusal } from './errors.ts';
 import { type LayoutImage, writeLayout } from './layout/layout-writer.ts';
 import { referrerTags } from './referrer-tags.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
@@ -187,13 +186,8 @@ class Selection implements Disposable {
 
   /** @throws {ImageError} a policy does not let it in */
   async #requireManifest(key: RepositoryKey, digest: Digest): Promise<void> {
-    try {
-      await this.#context.requireManifest(key, digest);
-    } catch (error) {
-      if (error instanceof PolicyError || error instanceof UndecidedError)
-        throw new ImageError('refused', error.message);
-      throw error;
-    }
+    const refused = await policyRefusal(this.#context.requireManifest(key, digest));
+    if (refused !== undefined) throw new ImageError('refused', refused.message);
   }
 
   #hold(digest: Digest): void {

@@ -17,7 +17,7 @@ import { type Digest, digestAlgorithm, digestFrom } from '../oci/digest.ts';
 import { formatImageName, type ImageName } from '../oci/image-name.ts';
 import { isDigest } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { ImageError } from './errors.ts';
+import { ImageError, policyRefusal } from './errors.ts';
 import { type EventSink, eventsOf, PROGRESS_STEP_BYTES } from './events.ts';
 import { ImportedImages, type ImportedImagesContext } from './imported-images.ts';
 import { LayoutError } from './layout/errors.ts';
@@ -35,6 +35,8 @@ export interface ImportContext extends Pick<ImportedImagesContext, 'onImported'>
   upstreamOf: UpstreamOf;
   clock: Clock;
   logger: Logger;
+  /** @throws {PolicyError | UndecidedError} a policy does not let a manifest of the repository in */
+  requireManifest: (key: RepositoryKey, digest: Digest) => Promise<void>;
 }
 
 export interface ImportRequest {
@@ -48,6 +50,13 @@ export interface ImportRequest {
    * may serve it already: whoever knows only the digest of a private layer must not get it by naming it in a manifest.
    */
   isTrusted: boolean;
+  /** Whether to fail at once for images that policies do not let in. They stay in the cache, and are refused at each pull. */
+  verify?: boolean | undefined;
+}
+
+interface Taken {
+  key: RepositoryKey;
+  event: { image: string; digest: Digest; platforms: string[] };
 }
 
 export type ImportEvent =
@@ -88,7 +97,7 @@ export class Importer {
 
   async #import(request: ImportRequest, sink: EventSink<ImportEvent>): Promise<void> {
     const { archive, name, isTrusted } = request;
-    const { logger, upstreamOf } = this.#context;
+    const { logger, upstreamOf, requireManifest } = this.#context;
     sink.push({ event: 'progress', bytes: 0 });
     using content = new ArchiveContent(this.#context, isTrusted);
     const listed = await readLayout(counted(archive, sink), content);
@@ -96,21 +105,34 @@ export class Importer {
     const wanted = imagesToTake(listed, name);
     await this.#authorize(request, wanted, content);
     let failed = 0;
+    const fail = (image: string, error: Error) => {
+      failed += 1;
+      logger.warn({ err: error, image }, 'not imported');
+      sink.push({ event: 'image', image, outcome: 'failed', reason: error.message });
+    };
+    const taken: Taken[] = [];
     for (const one of wanted) {
       const label = labelOf(one, name);
       try {
         const image = named(one, name, upstreamOf);
         const { platforms } = await images.take(image, one.descriptor);
         const { digest } = one.descriptor;
-        const event = { image: formatImageName(image.name), digest, platforms };
-        logger.info(event, 'imported');
-        sink.push({ event: 'image', outcome: 'done', ...event });
+        taken.push({ key: image.key, event: { image: formatImageName(image.name), digest, platforms } });
       } catch (error) {
         if (!(error instanceof ImageError) && !(error instanceof StorageError)) throw error;
-        failed += 1;
-        logger.warn({ err: error, image: label }, 'not imported');
-        sink.push({ event: 'image', image: label, outcome: 'failed', reason: error.message });
+        fail(label, error);
       }
+    }
+    // Comes after all images are here: a signature may come after what it signs.
+    for (const { key, event } of taken) {
+      const refused =
+        request.verify === true ? await policyRefusal(requireManifest(key, event.digest)) : undefined;
+      if (refused !== undefined) {
+        fail(event.image, refused);
+        continue;
+      }
+      logger.info(event, 'imported');
+      sink.push({ event: 'image', outcome: 'done', ...event });
     }
     await this.#removeUnowned(content.stored);
     const { storedBytes, presentBytes } = content;

@@ -57,9 +57,14 @@ suite('config.example.yaml', () => {
     assert.deepEqual(missing, []);
   });
 
-  test('with every setting switched on differs from the defaults only by its own upstream, TLS and access', async () => {
-    const { upstreams, access, server, operations, ...rest } = await folder.load(uncommented);
-    assert.ok(access !== undefined && server.tls !== undefined && operations.tls !== undefined);
+  test('with every setting switched on differs from the defaults only by its own upstream, TLS, access and notify', async () => {
+    const { upstreams, access, server, operations, notify, ...rest } = await folder.load(uncommented);
+    assert.ok(
+      notify !== undefined &&
+        access !== undefined &&
+        server.tls !== undefined &&
+        operations.tls !== undefined,
+    );
     const { tls: _tls, externalUrl: _url, ...ownServer } = server;
     const { tls: _operationsTls, ...ownOperations } = operations;
     const withoutOwn = new Map([...upstreams].filter(([host]) => host !== EXAMPLE_ONLY));

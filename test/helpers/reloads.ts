@@ -17,7 +17,6 @@ import { tempDir } from './temp-dir.ts';
 const CLIENTS = 50;
 const BLOBS = 40;
 const MEASURED_AFTER = 10;
-const WARM_UP_PULLS = 4000;
 const MIB = 1024 * 1024;
 
 interface Used {
@@ -29,11 +28,12 @@ interface Used {
  * Asserts that no pull fails because of a reload. Three configurations take turns: one has another upstream, one has other
  * settings of the upstream that is pulled from, which replaces its client, and one has mistakes.
  *
+ * @param options.warmUpPulls so many come first: the memory of a process grows for some time, whatever it does
  * @returns what the process used after the tenth reload and after the last one, with no client left
  */
 export async function reloadAgainAndAgain(
   t: TestContext,
-  reloads: number,
+  { reloads, warmUpPulls }: { reloads: number; warmUpPulls: number },
 ): Promise<{ early: Used; late: Used; pulls: number }> {
   const upstream = await ScriptedUpstream.start(t);
   upstream.addImage('org/app', '1', { seed: 'app' });
@@ -69,7 +69,7 @@ export async function reloadAgainAndAgain(
 
   const load = new Load(t, mirror, blobs);
   await load.run(async () => {
-    while (load.pulls < WARM_UP_PULLS) await setTimeout(20);
+    while (load.pulls < warmUpPulls) await setTimeout(20);
     for (let at = 1; at <= MEASURED_AFTER; at += 1) await reload(at);
   });
   const early = await settled(mirror, Number.POSITIVE_INFINITY);

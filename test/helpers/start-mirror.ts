@@ -28,6 +28,7 @@ export interface MirrorOptions {
   access?: Record<string, unknown>;
   policies?: Record<string, unknown>[];
   policyWait?: string;
+  notify?: string;
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -82,6 +83,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       ...(options.access === undefined ? {} : { access: options.access }),
       policies: options.policies ?? [],
       ...(options.policyWait === undefined ? {} : { policyWait: options.policyWait }),
+      ...(options.notify === undefined ? {} : { notify: options.notify }),
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,

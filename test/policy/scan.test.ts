@@ -4,6 +4,7 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { request } from 'undici';
 import { digestOf } from '../../src/oci/digest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
@@ -158,6 +159,22 @@ test('a scan that takes longer than a client waits ends in 503, goes on, and the
   await pullImage(mirror, 'org/app', '1');
   assert.equal(await scans(), 1);
   assert.equal(upstream.count('blob', 'GET'), image.blobs.length);
+});
+
+test('to warm an image waits for its scan, however long a client would wait', async (t) => {
+  const { upstream, clock, start } = await setUp(t);
+  upstream.addImage('org/app', '1', { layers: [50_000] });
+  const gate = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.delay = gate.promise;
+  });
+  const mirror = await start();
+  const body = JSON.stringify({ images: ['ghcr.io/org/app:1'] });
+  const warming = request(`${mirror.operationsUrl}/api/warm`, { method: 'POST', body });
+  while (upstream.count('blob') === 0) await setImmediate();
+  clock.advance(25_000);
+  gate.resolve();
+  assert.match(await (await warming).body.text(), /"outcome":"done"/);
 });
 
 test('an image that makes the scanner crash is not let in by ifUnavailable: allow', async (t) => {

@@ -9,17 +9,9 @@ import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { noise, type TestImage } from '../helpers/images.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import {
-  BUNDLE,
-  bundleLayer,
-  bundleOf,
-  ecKeys,
-  envelopeOf,
-  pemOf,
-  simpleSigning,
-  simpleSigningLayer,
-} from '../helpers/signatures/cosign-signatures.ts';
+import { ecKeys, pemOf, simpleSigning, simpleSigningLayer } from '../helpers/signatures/cosign-signatures.ts';
 import type { TestLayer } from '../helpers/signatures/test-evidence.ts';
+import { addArtifact, signByReferrer, signUnderTag } from '../helpers/signatures/upstream-signatures.ts';
 import { type MirrorOptions, startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { pullImage } from '../helpers/transfers.ts';
@@ -44,48 +36,12 @@ async function setUp(t: TestContext) {
   return { directory, key, upstream, clock, policy, start };
 }
 
-/** Puts a manifest with these layers into a repository. */
-function addArtifact(
-  upstream: ScriptedUpstream,
-  layers: readonly TestLayer[],
-  { config = 'application/vnd.oci.image.config.v1+json', repository = 'org/app', tag }: ArtifactOptions = {},
-): { digest: Digest; size: number } {
-  const configBytes = Buffer.from('{}');
-  upstream.addContent(configBytes);
-  for (const { content } of layers) upstream.addContent(content);
-  const manifest = Buffer.from(
-    JSON.stringify({
-      ...{ schemaVersion: 2, mediaType: OCI_MANIFEST },
-      config: { mediaType: config, digest: digestOf(configBytes), size: configBytes.length },
-      layers: layers.map(({ mediaType, content, annotations }) => ({
-        ...{ mediaType, digest: digestOf(content), size: content.length },
-        ...(annotations === undefined ? {} : { annotations }),
-      })),
-    }),
-  );
-  return { digest: upstream.addManifest(repository, manifest, OCI_MANIFEST, tag), size: manifest.length };
-}
-
-interface ArtifactOptions {
-  config?: string;
-  repository?: string;
-  tag?: string;
-}
-
-/** As `cosign sign` did it first: under a tag. */
 function sign(upstream: ScriptedUpstream, digest: Digest, by = keys, repository = 'org/app'): void {
-  const tag = `${digest.replace(':', '-')}.sig`;
-  addArtifact(upstream, [simpleSigningLayer(simpleSigning(digest), by)], { tag, repository });
+  signUnderTag(upstream, digest, { by, repository });
 }
 
-/** As it does it now: as a referrer. */
-function signByBundle(upstream: ScriptedUpstream, digest: Digest, by = keys): void {
-  const layer = bundleLayer(bundleOf(envelopeOf(digest, by)));
-  const config = 'application/vnd.oci.empty.v1+json';
-  const signature = addArtifact(upstream, [layer], { config });
-  const manifests = [{ mediaType: OCI_MANIFEST, ...signature, artifactType: BUNDLE }];
-  const list = { schemaVersion: 2, mediaType: OCI_INDEX, manifests };
-  upstream.addReferrers(digest, Buffer.from(JSON.stringify(list)));
+function signByBundle(upstream: ScriptedUpstream, digest: Digest): void {
+  signByReferrer(upstream, digest, { by: keys });
 }
 
 async function refused(mirror: TestMirror, path: string, headers?: Record<string, string>): Promise<string> {

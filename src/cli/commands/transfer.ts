@@ -63,18 +63,28 @@ function addImportCommand(program: Command, surroundings: Surroundings): void {
       '--name <image>',
       'name for the one image of an archive that does not name it in full, such as docker.io/library/alpine:3.20',
     )
-    .action(async (file: string, options: ServerOptions & { name?: string }) => {
+    .option(
+      '--verify',
+      'fail for images that policies do not let in; without it they are decided when they are asked for',
+    )
+    .action(async (file: string, options: ServerOptions & { name?: string; verify?: true }) => {
       const path = resolve(cwd, file);
       const { size } = await stat(path).catch((error: unknown) => {
         throw unreadable(file, error);
       });
-      const query =
-        options.name === undefined ? '' : `?${new URLSearchParams({ name: options.name }).toString()}`;
+      const query = new URLSearchParams({
+        ...(options.name === undefined ? {} : { name: options.name }),
+        ...(options.verify === undefined ? {} : { verify: 'true' }),
+      });
       const failed: string[] = [];
       const bars = new ProgressBars(stderr);
       try {
         const client = await operationsClient(options, surroundings);
-        for await (const event of client.upload(`/import${query}`, createReadStream(path), size)) {
+        for await (const event of client.upload(
+          `/import?${query.toString()}`,
+          createReadStream(path),
+          size,
+        )) {
           const image = String(event['image']);
           if (event.event === 'progress') bars.update('import', Number(event['bytes']), size);
           else bars.hide();

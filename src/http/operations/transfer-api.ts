@@ -72,7 +72,9 @@ export function transferRoutes(context: TransferContext): Router<OperationsState
   router.post('/import', async (ctx) => {
     const { permit } = ctx.state;
     permit.expectSome('operate');
-    const given = new URLSearchParams(ctx.querystring).get('name');
+    const query = new URLSearchParams(ctx.querystring);
+    const given = query.get('name');
+    const verify = query.get('verify') === 'true';
     const name = given === null ? undefined : parseImageName(given);
     if (given !== null && name === undefined)
       throw new ApiError(400, `${given} is not an image name: write it like docker.io/library/alpine:3.20`);
@@ -82,7 +84,7 @@ export function transferRoutes(context: TransferContext): Router<OperationsState
     const archive = unlessStalled(ctx.req, clientTimeoutMs);
     const authorize = (images: readonly Target[]) => permit.require(['operate'], images);
     const isTrusted = permit.has('operate');
-    await sendEvents(ctx, importer.begin({ archive, name, authorize, isTrusted }), logger);
+    await sendEvents(ctx, importer.begin({ archive, name, authorize, isTrusted, verify }), logger);
   });
   return router;
 }

@@ -56,12 +56,18 @@ export class ManifestFetches {
   readonly #context: ManifestFetchContext;
   readonly #fetches = new SingleFlight<{ manifest: Manifest; stored: boolean }>();
   readonly #heads = new SingleFlight<ManifestHeaders | undefined>();
+  readonly #storing = new Set<Promise<unknown>>();
   readonly #missing = new LRUCache<string, { error: UpstreamError; until: number }>({
     max: REMEMBERED_MISSING,
   });
 
   constructor(context: ManifestFetchContext) {
     this.#context = context;
+  }
+
+  /** Waits for what has come and is being stored, not for upstream. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#storing);
   }
 
   /**
@@ -134,10 +140,12 @@ export class ManifestFetches {
     }
     const manifest = { digest: fetched.digest, mediaType: parsed.mediaType, bytes: fetched.bytes };
     const change: TagChange | undefined = tag === undefined ? undefined : { key: tag, confirmedAt };
-    const stored = await faults.tolerate(async () => {
+    const storing = faults.tolerate(async () => {
       await manifests.put(keyOf(origin), manifest, parsed, change);
       return true;
     });
+    this.#storing.add(storing);
+    const stored = await storing.finally(() => this.#storing.delete(storing));
     return { manifest, stored: stored === true };
   }
 

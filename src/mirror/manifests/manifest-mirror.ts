@@ -77,9 +77,10 @@ export class ManifestMirror {
     this.#fetches = new ManifestFetches(context);
   }
 
-  /** Waits for background revalidations. Idempotent. */
+  /** Waits for background revalidations, and for what is being stored. Idempotent. */
   async close(): Promise<void> {
     await Promise.all(this.#background);
+    await this.#fetches.close();
   }
 
   /** @throws {UpstreamError} the manifest is not cached or must not be served, and upstream did not send it */

@@ -14,6 +14,7 @@ import { PolicyError } from '../errors.ts';
 import type { Sightings } from '../parts/age/sightings.ts';
 import type { Evidence, Finding, Refusal, Subject } from '../parts/part.ts';
 import type { Listings } from './listings.ts';
+import type { Notifier } from './notifier.ts';
 import type { Indexes, Policy, PolicyMode } from './policy.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
@@ -23,8 +24,12 @@ export interface PolicySetContext {
   listings: Listings;
   /** @param signal stops what asks for it */
   evidenceOf: (subject: Subject, signal: AbortSignal) => Evidence;
+  /** Is told of every judgement. Absent: nobody is. */
+  notifier?: Notifier | undefined;
   /** How long a refusal is remembered; milliseconds. What is missing now may come. */
   retryRefusedMs: number;
+  /** Waits for work that no client waits for, before everything is closed. */
+  track: (work: Promise<unknown>) => void;
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
@@ -152,14 +157,16 @@ export class PolicySet implements Disposable {
     const known = this.recall(key, manifest.digest);
     if (known !== undefined) return known;
     const name = nameOf(key, manifest.digest);
-    return this.#deciding.run(name, async () => {
+    const { result } = this.#deciding.run(name, async () => {
       this.#begunAt.set(name, this.#context.clock.now());
       try {
         return await this.#decide(key, manifest, name);
       } finally {
         this.#begunAt.delete(name);
       }
-    }).result;
+    });
+    this.#context.track(result); // it goes on when the client has left
+    return result;
   }
 
   /** @returns undefined if the manifest is not stored: then nobody knows what it lists @throws {StorageError} */
@@ -175,7 +182,7 @@ export class PolicySet implements Disposable {
     const subject = subjectOf(key, manifest);
     const refusals = this.#refusals;
     const { enforcing, auditing } = this.#about(subject);
-    for (const policy of auditing) void this.#judge(policy, subject); // nobody waits for it
+    for (const policy of auditing) this.#context.track(this.#judge(policy, subject)); // no client waits for it
     const judged = enforcing.map(
       async (policy) => [policy.name, await this.#judge(policy, subject)] as const,
     );
@@ -196,8 +203,13 @@ export class PolicySet implements Disposable {
     const finding = await this.#findingOf(policy, subject);
     const decision = finding.allowed ? 'allow' : finding.isUnknown === true ? 'unknown' : 'deny';
     metrics.policyDecisions.inc({ policy: name, mode, decision });
+    const { upstream, repository, digest } = subject;
+    if (decision !== 'unknown') {
+      const reason = finding.allowed ? {} : { reason: finding.reason };
+      const image = `${upstream}/${repository}@${digest}`;
+      this.#context.notifier?.judged({ policy: name, mode, image, decision, ...reason });
+    }
     if (!finding.allowed) {
-      const { upstream, repository, digest } = subject;
       const what = mode === 'audit' ? 'let in, because the policy only looks' : 'not let in';
       logger.warn({ policy: name, mode, upstream, repository, digest, reason: finding.reason }, what);
     }

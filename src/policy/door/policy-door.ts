@@ -54,7 +54,10 @@ export class PolicyDoor {
       const { digest, mediaType, bytes } = await whole(request, opened, open);
       if (bytes === undefined) throw new Error(`${digest} was opened without its bytes`);
       const decision = policies.decide(key, { digest, mediaType, bytes });
-      letIn(await this.#wait(policies, key, digest, decision), this.#context.clock.now());
+      // Work ahead of time has time: a scan may take minutes.
+      const isPatient = context.background === true;
+      const verdict = isPatient ? await decision : await this.#wait(policies, key, digest, decision);
+      letIn(verdict, this.#context.clock.now());
     } else letIn(known, this.#context.clock.now());
     if (opened.bytes !== undefined) this.#context.listings.note(key, { ...opened, bytes: opened.bytes });
     return opened;

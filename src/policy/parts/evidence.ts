@@ -56,9 +56,8 @@ export class MirrorEvidence implements Evidence {
   }
 
   async manifest(reference: Reference): Promise<Manifest | undefined> {
-    const found = await unlessAbsent(
-      this.#context.manifests.open({ ...this.#asked, reference, head: false, accept: undefined }),
-    );
+    const asked = { ...this.#asked, reference, head: false, accept: undefined };
+    const found = await this.#unlessAborted(unlessAbsent(this.#context.manifests.open(asked)));
     if (found === undefined) return undefined;
     const { digest, mediaType, bytes } = found;
     if (bytes === undefined) throw new Error(`${digest} was opened without its bytes`);
@@ -73,8 +72,8 @@ export class MirrorEvidence implements Evidence {
     for (let pages = 0; query !== undefined; pages += 1) {
       if (pages === MAX_PAGES)
         throw new UpstreamError('invalid-response', upstream, `more than ${MAX_PAGES} pages of referrers`);
-      const page: OpenReferrers | undefined = await unlessAbsent(
-        discovery.referrers({ ...this.#asked, digest, query }),
+      const page: OpenReferrers | undefined = await this.#unlessAborted(
+        unlessAbsent(discovery.referrers({ ...this.#asked, digest, query })),
       );
       // Without the API, a tag stands in for it (distribution-spec, "Referrers Tag Schema").
       if (page?.referrers === undefined) return this.#fallback();
@@ -86,7 +85,8 @@ export class MirrorEvidence implements Evidence {
 
   async blob(digest: Digest, maxBytes: number): Promise<Buffer | undefined> {
     const { segments } = this.#upstream;
-    const opened = await unlessAbsent(this.#context.blobs.open({ ...this.#asked, segments, digest }));
+    const opening = unlessAbsent(this.#context.blobs.open({ ...this.#asked, segments, digest }));
+    const opened = await this.#unlessAborted(opening);
     if (opened === undefined) return undefined;
     const { content } = opened;
     try {
@@ -96,6 +96,20 @@ export class MirrorEvidence implements Evidence {
       return bytes;
     } finally {
       await content.close();
+    }
+  }
+
+  /** Others may wait for the same request, so it goes on; we wait no longer. @throws the reason of the signal */
+  async #unlessAborted<T>(answer: Promise<T>): Promise<T> {
+    const { signal } = this;
+    const aborted = Promise.withResolvers<never>();
+    const abort = () => aborted.reject(signal.reason as Error);
+    signal.addEventListener('abort', abort);
+    if (signal.aborted) abort();
+    try {
+      return await Promise.race([answer, aborted.promise]);
+    } finally {
+      signal.removeEventListener('abort', abort);
     }
   }
 

@@ -5,6 +5,7 @@ const DOOR = 'src/policy/door/policy-door.ts';
 const SET = 'src/policy/decision/policy-set.ts';
 const POLICY = 'src/policy/decision/policy.ts';
 const ARTIFACTS = 'src/policy/parts/artifacts.ts';
+const WHO_TESTS = ['test/policy/who.test.ts'];
 const OPERATOR_TESTS = ['test/policy/operators.test.ts'];
 const SCAN_TESTS = ['test/policy/scan.test.ts'];
 const SIGNATURE_TESTS = ['test/policy/signatures.test.ts'];
@@ -307,5 +308,33 @@ export const policy: readonly Mutation[] = [
     by: 'const until = FOR_EVER;',
     promise: 'a result of a scan holds until rescan',
     tests: SCAN_TESTS,
+  },
+  {
+    file: 'src/policy/decision/live-policies.ts',
+    replace: 'return one.kind === kind && (name === undefined || one.matches(name));',
+    by: 'return true;',
+    promise: 'a policy with who is about the requests of these alone',
+    tests: WHO_TESTS,
+  },
+  {
+    file: 'src/policy/decision/listings.ts',
+    replace: 'depth < MAX_MANIFEST_DEPTH &&',
+    by: 'false &&',
+    promise: 'a client that has the platform manifest from another repository gets its layers',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: 'src/policy/decision/notifier.ts',
+    replace: 'if (before === judgement.decision || this.#context.isSealed()) return;',
+    by: '',
+    promise: 'a verdict is told when it has changed, and not again',
+    tests: ['test/policy/notify.test.ts'],
+  },
+  {
+    file: 'src/transfer/importer.ts',
+    replace: 'request.verify === true ?',
+    by: 'false ?',
+    promise: 'an import with verify fails for what policies do not let in',
+    tests: ['test/policy/ways-round.test.ts'],
   },
 ];

@@ -1,0 +1,73 @@
+/** Changed verdicts are told to a URL. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { FakeClock } from '../helpers/fake-clock.ts';
+import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
+import { startMirror } from '../helpers/start-mirror.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
+
+async function startReceiver(t: TestContext) {
+  const told: Record<string, unknown>[] = [];
+  const state = { status: 200 };
+  const server = createServer((request, response) => {
+    void text(request).then((body) => {
+      if (state.status === 200) told.push(JSON.parse(body) as Record<string, unknown>);
+      response.writeHead(state.status).end();
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close().closeAllConnections());
+  return { told, state, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/verdicts` };
+}
+
+test('a first refusal, a second one after an allow, and an allow after a refusal are told once, also after failures', async (t) => {
+  const receiver = await startReceiver(t);
+  const directory = await tempDir(t);
+  const file = join(directory, 'denied.txt');
+  await writeFile(file, '');
+  const upstream = await ScriptedUpstream.start(t);
+  const { top } = upstream.addImage('org/app', '1');
+  const clock = new FakeClock();
+  const mirror = await startMirror(t, {
+    upstreams: { 'ghcr.io': upstream.url },
+    ...{ directory, clock, notify: receiver.url },
+    policies: [{ name: 'known-bad', deny: { digests: [file] } }],
+  });
+  const status = async () => (await mirror.get('/v2/org/app/manifests/1')).status;
+  const become = async (denied: string, expected: number) => {
+    await writeFile(file, denied);
+    while ((await status()) !== expected) {
+      clock.advance(31_000);
+      await setImmediate();
+    }
+  };
+  const toldOf = async (count: number) => {
+    while (receiver.told.length < count) await setImmediate();
+    return receiver.told.map(({ decision }) => decision);
+  };
+  assert.equal(await status(), 200);
+  await become(top.digest, 403);
+  assert.deepEqual(await toldOf(1), ['deny']);
+  const [{ at, ...rest } = {}] = receiver.told;
+  assert.ok(!Number.isNaN(Date.parse(String(at))));
+  assert.deepEqual(rest, {
+    ...{ policy: 'known-bad', mode: 'enforce', decision: 'deny' },
+    image: `ghcr.io/org/app@${top.digest}`,
+    reason: `${top.digest} is denied`,
+  });
+  receiver.state.status = 500;
+  await become('', 200);
+  receiver.state.status = 200;
+  assert.deepEqual(await toldOf(2), ['deny', 'allow']);
+  assert.equal(await status(), 200);
+  await become(top.digest, 403);
+  assert.deepEqual(await toldOf(3), ['deny', 'allow', 'deny']);
+});
