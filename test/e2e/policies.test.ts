@@ -20,10 +20,10 @@ import {
   startDockerLogin,
 } from '../helpers/login-clients.ts';
 import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
-import { freePort, missingPrograms } from '../helpers/real-processes.ts';
+import { freePort, missingPrograms, run } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import { cosign } from '../helpers/signatures/signing-programs.ts';
+import { cosign, missingGo, notationSigner } from '../helpers/signatures/signing-programs.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { ADVISORY, makeDatabase } from '../helpers/trivy-database.ts';
 
@@ -100,7 +100,7 @@ async function signedSetUp(t: TestContext) {
   const registry = await RealRegistry.start(t);
   const image = await makeImage(directory);
   const [right, wrong] = [await makeKeys(t), await makeKeys(t)];
-  for (const name of ['signed', 'older', 'plain', 'other-key'])
+  for (const name of ['signed', 'older', 'plain', 'other-key', 'notation'])
     await pushImage(image, registry, `library/${name}:1`);
   const sign = ({ folder, privateKey }: typeof right, name: string, ...more: string[]) => {
     const target = `127.0.0.1:${registry.port}/library/${name}@${image.digest}`;
@@ -109,11 +109,23 @@ async function signedSetUp(t: TestContext) {
   await sign(right, 'signed');
   await sign(right, 'older', '--new-bundle-format=false');
   await sign(wrong, 'other-key');
+  await moveSignature(registry, image.digest);
   const config = {
     upstreams: { 'docker.io': { url: registry.url } },
     policies: [{ name: 'signed-by-us', signature: { cosign: { keys: [right.publicKey] } } }],
   };
   return { directory, registry, image, keys: right, config };
+}
+
+/** Puts the right signature of one image under the tag for that of another one. */
+async function moveSignature(registry: RealRegistry, signed: string): Promise<void> {
+  const [from, to] = ['older', 'moved'].map((name) => `127.0.0.1:${registry.port}/library/${name}`);
+  const crane = (...args: string[]) => run(engine('crane'), [...args, '--insecure']);
+  await crane('index', 'filter', '--platform', 'linux/amd64', `${from}:1`, '--tag', `${to}:1`);
+  const digest = (await crane('digest', `${to}:1`)).trim();
+  assert.notEqual(digest, signed);
+  const tagOf = (text: string) => `${text.replace(':', '-')}.sig`;
+  await crane('copy', `${from}:${tagOf(signed)}`, `${to}:${tagOf(digest)}`);
 }
 
 for (const [name, prepare] of Object.entries(CLIENTS)) {
@@ -122,12 +134,39 @@ for (const [name, prepare] of Object.entries(CLIENTS)) {
     const { address } = await startTlsMirror(t, directory, config);
     const client = await prepare(t, address);
     for (const repository of ['signed', 'older']) await client.pull(`docker.io/library/${repository}`);
-    for (const repository of ['plain', 'other-key']) {
+    for (const repository of ['plain', 'other-key', 'moved']) {
       const text = await refusal(() => client.pull(`docker.io/library/${repository}`));
       assertTold(text, address, /signed-by-us does not let this in/, '403');
     }
   });
 }
+
+test("what Notation's own library has signed is pulled by real clients, and what it has not is refused", {
+  skip: skip || missingGo(),
+}, async (t) => {
+  const { directory, registry, image, config } = await signedSetUp(t);
+  const signer = await notationSigner();
+  const root = await TestAuthority.root(t, 'Root');
+  const extensions = ['keyUsage = critical, digitalSignature', 'extendedKeyUsage = codeSigning'];
+  const leaf = await root.issue(t, { subject: '/C=US/ST=WA/O=acme/CN=builder', extensions });
+  const files = { 'chain.pem': leaf.cert + root.cert, 'key.pem': leaf.key, 'root.pem': root.cert };
+  for (const [name, content] of Object.entries(files)) await writeFile(join(directory, name), content);
+  const target = `127.0.0.1:${registry.port}/library/notation@${image.digest}`;
+  const [chain, key, authority] = Object.keys(files).map((name) => join(directory, name));
+  await run(signer, [chain ?? '', key ?? '', target, 'application/jose+json', '0s']);
+  const notation = { trustStore: [authority], identities: ['x509.subject: C=US, ST=WA, O=acme'] };
+  const { address } = await startTlsMirror(t, directory, {
+    ...config,
+    policies: [{ name: 'signed-by-us', signature: { notation } }],
+  });
+  for (const prepare of [preparePodmanLogin, startContainerdLogin, prepareCraneLogin]) {
+    const client = await prepare(t, address);
+    await client.pull('docker.io/library/notation');
+    // cosign's signature is none of Notation's.
+    const text = await refusal(() => client.pull('docker.io/library/signed'));
+    assertTold(text, address, /signed-by-us does not let this in/, '403');
+  }
+});
 
 test('cosign verify goes on working through the mirror, in both forms', { skip }, async (t) => {
   const { directory, image, keys, config } = await signedSetUp(t);

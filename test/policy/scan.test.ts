@@ -124,7 +124,9 @@ test('an index comes in as a list, and each platform is decided when it is asked
   assert.equal((await mirror.get(`${APP}/manifests/1`)).status, 200);
   assert.equal(await scans(), 0);
   const [amd64, arm64] = image.manifests;
-  await refused(mirror, `${APP}/manifests/${amd64?.digest}`);
+  // Nor as a blob: that its index comes in says nothing about it.
+  for (const route of ['blobs', 'manifests', 'blobs'])
+    await refused(mirror, `${APP}/${route}/${amd64?.digest}`);
   await found(CLEAN);
   assert.equal((await mirror.get(`${APP}/manifests/${arm64?.digest}`)).status, 200);
 });

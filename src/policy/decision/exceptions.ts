@@ -11,6 +11,8 @@ export interface ExceptionSettings {
   until: number;
 }
 
+const NONE: readonly Exception[] = [];
+
 export class Exceptions {
   readonly #exceptions: readonly Exception[];
 
@@ -22,18 +24,14 @@ export class Exceptions {
     });
   }
 
-  /** Up to when the policy does not apply to `subject`. Undefined: it applies. */
-  endFor(subject: RepositoryKey & { digest: Digest }, now: number): number | undefined {
-    const ends = this.#of(subject, now)
-      .filter(({ digest }) => digest === undefined || digest === subject.digest)
-      .map(({ until }) => until);
-    return ends.length === 0 ? undefined : Math.max(...ends);
+  /** Those that hold in a repository: for everything in it, or for one digest. */
+  lifting(key: RepositoryKey, now: number): readonly Exception[] {
+    return this.#exceptions.length === 0 ? NONE : this.#of(key, now);
   }
 
   /** Whether there may be one for a manifest of the repository. @param digest of the manifest, if it is known */
   mayApply(key: RepositoryKey, digest: Digest | undefined, now: number): boolean {
-    if (this.#exceptions.length === 0) return false; // the usual case, on every hit
-    return this.#of(key, now).some(
+    return this.lifting(key, now).some(
       (exception) => exception.digest === undefined || digest === undefined || exception.digest === digest,
     );
   }
@@ -44,7 +42,7 @@ export class Exceptions {
   }
 }
 
-interface Exception {
+export interface Exception {
   matchesName: (name: string) => boolean;
   digest: string | undefined;
   until: number;

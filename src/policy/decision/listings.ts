@@ -4,7 +4,7 @@ import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
 import type { Manifest, ManifestStore } from '../../mirror/manifests/manifest-store.ts';
 import type { Digest } from '../../oci/digest.ts';
-import { childrenOf, MAX_MANIFEST_DEPTH, parseManifest } from '../../oci/manifest.ts';
+import { MAX_MANIFEST_DEPTH, parseManifest } from '../../oci/manifest.ts';
 
 export interface ListingsContext {
   catalog: Catalog;
@@ -17,8 +17,10 @@ const REMEMBERED = 50_000;
 
 export class Listings {
   readonly #context: ListingsContext;
-  /** The last manifest of the repository that was let in and lists it. Says only where to look. */
-  readonly #recent = new LRUCache<string, Digest>({ max: REMEMBERED });
+  /** For a blob, the last manifest of the repository that was let in and lists it. Says only where to look. */
+  readonly #manifests = new LRUCache<string, Digest>({ max: REMEMBERED });
+  /** The same for a manifest: its index. */
+  readonly #indexes = new LRUCache<string, Digest>({ max: REMEMBERED });
   /** The manifests whose lists have been noted. */
   readonly #noted = new LRUCache<string, true>({ max: REMEMBERED });
 
@@ -29,16 +31,22 @@ export class Listings {
   /** Notes what a manifest lists, so that the rest of its pull is found without a search. */
   note(key: RepositoryKey, { digest, bytes, mediaType }: Manifest): void {
     const name = nameOf(key, digest);
-    if (this.#noted.has(name)) return;
+    if (this.#noted.get(name) === true) return;
     this.#noted.set(name, true);
     const parsed = parseManifest(bytes, mediaType);
     if (parsed === undefined) return;
-    for (const listed of childrenOf(parsed)) this.#recent.set(nameOf(key, listed), digest);
+    for (const listed of parsed.blobs) this.#manifests.set(nameOf(key, listed.digest), digest);
+    for (const listed of parsed.manifests) this.#indexes.set(nameOf(key, listed.digest), digest);
   }
 
-  /** A manifest that was let in lately and lists it. */
-  recent(key: RepositoryKey, digest: Digest): Digest | undefined {
-    return this.#recent.get(nameOf(key, digest));
+  /** A manifest that was let in lately and lists a blob. */
+  manifestOf(key: RepositoryKey, blob: Digest): Digest | undefined {
+    return this.#manifests.get(nameOf(key, blob));
+  }
+
+  /** An index that was let in lately and lists a manifest. */
+  indexOf(key: RepositoryKey, manifest: Digest): Digest | undefined {
+    return this.#indexes.get(nameOf(key, manifest));
   }
 
   /** Whether any repository has got it from a manifest, or from upstream. If not, a search finds nothing. */
@@ -77,6 +85,12 @@ export class Listings {
   manifest(digest: Digest): Promise<Manifest | undefined> {
     return this.#context.manifests.peek(digest);
   }
+}
+
+/** Whether a manifest lists a digest as a config or layer, and not as a manifest. */
+export function listsBlob({ bytes, mediaType }: Manifest, digest: Digest): boolean {
+  const { blobs = [] } = parseManifest(bytes, mediaType) ?? {};
+  return blobs.some((blob) => blob.digest === digest);
 }
 
 function nameOf({ upstream, repository }: RepositoryKey, digest: Digest): string {

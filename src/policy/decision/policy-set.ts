@@ -250,7 +250,7 @@ export class PolicySet implements Disposable {
           if ((await this.decideStored(subject, digest))?.allowed === true) yield digest;
       }.bind(this);
     return {
-      recent: letIn(async () => [listings.recent(subject, subject.digest) ?? []].flat()),
+      recent: letIn(async () => [listings.indexOf(subject, subject.digest) ?? []].flat()),
       all: letIn(() => listings.search(subject, subject.digest)),
     };
   }

@@ -104,19 +104,20 @@ export class Policy {
 
   /** From when on a manifest is old enough; milliseconds since the epoch. */
   oldEnoughFrom(key: RepositoryKey, digest: Digest, now: number): number {
-    const isExcepted = this.#exceptions.endFor({ ...key, digest }, now) !== undefined;
-    const isAdmitted = this.#admissions.lifting(this.name, key, now).some((one) => one.digest === digest);
-    return isExcepted || isAdmitted ? 0 : (this.#parts.age?.notBefore(key, digest) ?? 0);
+    const lifting = [...this.#exceptions.lifting(key, now), ...this.#admissions.lifting(this.name, key, now)];
+    const isLifted = lifting.some((one) => one.digest === undefined || one.digest === digest);
+    return isLifted ? 0 : (this.#parts.age?.notBefore(key, digest) ?? 0);
   }
 
   /** @throws what a part throws: that is never an allow */
   async judge(subject: Subject, { evidence, indexes, childrenOf, now }: Surroundings): Promise<Finding> {
-    const excepted = this.#exceptions.endFor(subject, now);
+    const excepted = await liftedUntil(subject, this.#exceptions.lifting(subject, now), childrenOf);
     if (excepted !== undefined) return { allowed: true, until: excepted };
     const { deny, age } = this.#parts;
     const denied = await deny?.judge(subject);
     if (denied?.allowed === false) return denied;
-    const admitted = await this.#admittedUntil(subject, childrenOf, now);
+    const admissions = this.#admissions.lifting(this.name, subject, now);
+    const admitted = await liftedUntil(subject, admissions, childrenOf);
     if (admitted !== undefined) return { allowed: true, until: admitted };
     const foreign = this.#settings.foreignLayers === 'deny' ? foreignLayerIn(subject) : undefined;
     if (foreign !== undefined) return foreign;
@@ -125,19 +126,6 @@ export class Policy {
     const aged = (await age?.judge(subject)) ?? ALLOWED;
     if (!aged.allowed || !this.isThorough) return aged;
     return this.#judgeThoroughly(subject, evidence, indexes);
-  }
-
-  /** Up to when somebody has let it in by hand, or an index that lists it. Undefined: nobody has. */
-  async #admittedUntil(
-    subject: Subject,
-    childrenOf: Surroundings['childrenOf'],
-    now: number,
-  ): Promise<number | undefined> {
-    for (const { digest, until } of this.#admissions.lifting(this.name, subject, now)) {
-      const isIt = digest === subject.digest || (await childrenOf(digest)).includes(subject.digest);
-      if (isIt) return until;
-    }
-    return undefined;
   }
 
   async #judgeThoroughly(subject: Subject, evidence: Evidence, indexes: Indexes): Promise<Finding> {
@@ -189,4 +177,25 @@ interface Surroundings {
   childrenOf: (digest: Digest) => Promise<readonly Digest[]>;
   indexes: Indexes;
   now: number;
+}
+
+/**
+ * The last end of what lifts a policy for a manifest: for its repository, for itself, or for an index that lists it.
+ *
+ * @returns undefined if nothing does
+ */
+async function liftedUntil(
+  { digest }: Subject,
+  lifting: readonly { digest: string | undefined; until: number }[],
+  childrenOf: Surroundings['childrenOf'],
+): Promise<number | undefined> {
+  let last: number | undefined;
+  for (const one of lifting) {
+    const isMeant =
+      one.digest === undefined ||
+      one.digest === digest ||
+      (await childrenOf(one.digest as Digest)).includes(digest);
+    if (isMeant) last = Math.max(one.until, last ?? 0);
+  }
+  return last;
 }

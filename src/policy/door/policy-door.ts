@@ -12,7 +12,7 @@ import { keyOf } from '../../mirror/permissions.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isDigest, type Tag } from '../../oci/reference.ts';
 import type { Identity } from '../../request-context.ts';
-import type { Listings } from '../decision/listings.ts';
+import { type Listings, listsBlob } from '../decision/listings.ts';
 import type { PolicySet } from '../decision/policy-set.ts';
 import type { Verdict } from '../decision/verdict.ts';
 import { PolicyError, UndecidedError } from '../errors.ts';
@@ -100,37 +100,42 @@ export class PolicyDoor {
     policies.requireName(key);
     const guard = policies.guardOf(key);
     if (guard === undefined) return;
-    const recent = listings.recent(key, digest);
+    const recent = listings.manifestOf(key, digest);
     if (recent !== undefined) {
       const verdict = await this.#wait(policies, key, recent, policies.decideStored(key, recent));
       if (verdict?.allowed === true) return;
     }
     const permission = await index.permission(key, digest);
     if (permission?.expanded === true) return this.requireManifest(key, digest, policies);
-    policies.requireName(key, digest);
     // A record may be upstream's word alone, which does not count here. Without any, nothing lists it.
-    if (permission === undefined && !(await listings.isKnown(digest)))
-      throw new PolicyError(guard, NO_LISTING);
-    await this.#requireLister(key, digest, policies, guard);
+    const isKnown = permission !== undefined || (await listings.isKnown(digest));
+    if (isKnown && (await this.#isListed(key, digest, policies))) return;
+    policies.requireName(key, digest); // says more
+    throw new PolicyError(guard, NO_LISTING);
   }
 
-  /** Asks about every manifest of the repository that lists a blob. */
-  async #requireLister(
-    key: RepositoryKey,
-    digest: Digest,
-    policies: PolicySet,
-    guard: string,
-  ): Promise<void> {
+  /**
+   * Asks about every manifest of the repository that lists a blob.
+   *
+   * @returns whether one of them is let in; false: there is none at all
+   * @throws {PolicyError | UndecidedError} none of them is let in
+   */
+  async #isListed(key: RepositoryKey, digest: Digest, policies: PolicySet): Promise<boolean> {
     const { listings, clock } = this.#context;
     let refused: Verdict | undefined;
     for (const lister of await listings.search(key, digest)) {
       const verdict = await this.#wait(policies, key, lister, policies.decideStored(key, lister));
       const manifest = verdict?.allowed === true ? await listings.manifest(lister) : undefined;
-      if (manifest !== undefined) return listings.note(key, manifest);
+      if (manifest !== undefined) {
+        listings.note(key, manifest);
+        // An index lists manifests: that it is let in says nothing about them.
+        if (!listsBlob(manifest, digest)) await this.requireManifest(key, digest, policies);
+        return true;
+      }
       refused ??= verdict;
     }
-    if (refused === undefined) throw new PolicyError(guard, NO_LISTING);
-    letIn(refused, clock.now());
+    if (refused !== undefined) letIn(refused, clock.now());
+    return false;
   }
 
   /** The decision goes on when nobody waits for it any more, for those who ask again. @throws {UndecidedError} */

@@ -86,8 +86,8 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: DOOR,
-    replace: 'if (refused === undefined) throw new PolicyError(guard, NO_LISTING);',
-    by: 'if (refused === undefined) return;',
+    replace: 'throw new PolicyError(guard, NO_LISTING);',
+    by: '',
     promise: "upstream's word alone lets no layer in",
     tests,
   },
@@ -170,9 +170,9 @@ export const policy: readonly Mutation[] = [
     tests: AGE_TESTS,
   },
   {
-    file: 'src/policy/decision/exceptions.ts',
-    replace: '.filter(({ digest }) => digest === undefined || digest === subject.digest)',
-    by: '',
+    file: POLICY,
+    replace: '(await childrenOf(one.digest as Digest)).includes(digest);',
+    by: 'true;',
     promise: 'an exception for a digest is about no other',
     tests,
   },
@@ -276,8 +276,8 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: POLICY,
-    replace: 'const isIt = digest === subject.digest || (await childrenOf(digest)).includes(subject.digest);',
-    by: 'const isIt = true;',
+    replace: 'if (isMeant) last = Math.max(one.until, last ?? 0);',
+    by: 'last = Math.max(one.until, last ?? 0);',
     promise: 'what is let in by hand is one image only',
     tests: OPERATOR_TESTS,
   },
@@ -336,5 +336,12 @@ export const policy: readonly Mutation[] = [
     by: 'false ?',
     promise: 'an import with verify fails for what policies do not let in',
     tests: ['test/policy/ways-round.test.ts'],
+  },
+  {
+    file: 'src/policy/door/policy-door.ts',
+    replace: 'if (!listsBlob(manifest, digest)) await this.requireManifest(key, digest, policies);',
+    by: '',
+    promise: 'a manifest that is asked for as a blob is decided as a manifest, although its index comes in',
+    tests: SCAN_TESTS,
   },
 ];
