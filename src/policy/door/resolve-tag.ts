@@ -29,7 +29,8 @@ export async function resolveTag(
     const { manifests = [] } = parsed(await whole(request, newest, open)) ?? {};
     await sightings.note(key, [newest.digest, ...manifests.map(({ digest }) => digest)], tag);
   }
-  if (tag === undefined) return newest;
+  // What is let in is old enough: the usual case, on every hit.
+  if (tag === undefined || policies.recall(key, newest.digest)?.allowed === true) return newest;
   const digest = policies.oldEnough(key, sightings.meaningsOf(key, tag));
   if (digest === undefined || digest === newest.digest) return newest;
   // The age of a signature does not count, so the newest one is served.
