@@ -21,8 +21,6 @@ export class Listings {
   readonly #manifests = new LRUCache<string, Digest>({ max: REMEMBERED });
   /** The same for a manifest: its index. */
   readonly #indexes = new LRUCache<string, Digest>({ max: REMEMBERED });
-  /** The manifests whose lists have been noted. */
-  readonly #noted = new LRUCache<string, true>({ max: REMEMBERED });
 
   constructor(context: ListingsContext) {
     this.#context = context;
@@ -30,9 +28,6 @@ export class Listings {
 
   /** Notes what a manifest lists, so that the rest of its pull is found without a search. */
   note(key: RepositoryKey, { digest, bytes, mediaType }: Manifest): void {
-    const name = nameOf(key, digest);
-    if (this.#noted.get(name) === true) return;
-    this.#noted.set(name, true);
     const parsed = parseManifest(bytes, mediaType);
     if (parsed === undefined) return;
     for (const listed of parsed.blobs) this.#manifests.set(nameOf(key, listed.digest), digest);

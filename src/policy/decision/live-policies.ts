@@ -47,6 +47,8 @@ export class LivePolicies implements Disposable {
   readonly #timer: Disposable;
   /** The policies that apply to some identities, by their places. */
   readonly #sets = new Map<string, PolicySet>();
+  /** Of all policies, without a search for it. */
+  #all: PolicySet | undefined;
   readonly #whose: readonly (readonly Who[] | undefined)[];
   readonly #isForAll: boolean;
 
@@ -104,7 +106,8 @@ export class LivePolicies implements Disposable {
 
   /** All policies. */
   get current(): PolicySet {
-    return this.#setOf(this.#sources);
+    this.#all ??= this.#setOf(this.#sources);
+    return this.#all;
   }
 
   /** The policies that apply to what somebody asks for. */
@@ -145,6 +148,7 @@ export class LivePolicies implements Disposable {
   #forgetSets(): void {
     for (const set of this.#sets.values()) set[Symbol.dispose]();
     this.#sets.clear();
+    this.#all = undefined;
   }
 
   #setOf(sources: readonly Source[]): PolicySet {

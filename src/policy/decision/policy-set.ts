@@ -1,5 +1,4 @@
 /** The policies that are in use at one moment, and what they have decided. A changed policy makes a new set. */
-import { LRUCache } from 'lru-cache';
 import type { RepositoryKey } from '../../cache/index/index-store.ts';
 import { ContentError, StorageError } from '../../cache/store/errors.ts';
 import type { Clock } from '../../clock.ts';
@@ -16,6 +15,7 @@ import type { Evidence, Finding, Refusal, Subject } from '../parts/part.ts';
 import type { Listings } from './listings.ts';
 import type { Notifier } from './notifier.ts';
 import type { Indexes, Policy, PolicyMode } from './policy.ts';
+import { type Remembered, RepositoryMemory } from './repository-memory.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
 export interface PolicySetContext {
@@ -35,9 +35,6 @@ export interface PolicySetContext {
   metrics: Metrics;
 }
 
-/** Names, and verdicts: some 300 bytes each. */
-const REMEMBERED_NAMES = 4_096;
-const REMEMBERED_VERDICTS = 50_000;
 /** Each request of a check has limits of its own; this is for all of them together. */
 const LONGEST_CHECK_MS = 120_000;
 
@@ -47,30 +44,16 @@ export interface PolicyAnswer {
   finding: Finding;
 }
 
-type Remembered = Verdict & { until: number };
-
-interface MatchingPolicies {
-  enforcing: readonly Policy[];
-  auditing: readonly Policy[];
-  isAboutAge: boolean;
-  isThorough: boolean;
-}
-
 export class PolicySet implements Disposable {
-  readonly #policies: readonly Policy[];
+  readonly #memory: RepositoryMemory;
   readonly #context: PolicySetContext;
   readonly #closing = new AbortController();
-  readonly #byName = new LRUCache<string, MatchingPolicies>({ max: REMEMBERED_NAMES });
-  readonly #verdicts = new LRUCache<string, Remembered>({ max: REMEMBERED_VERDICTS });
-  /** A verdict that was begun before the last refusal is not remembered. */
-  #refusals = 0;
   readonly #deciding = new SingleFlight<Verdict>();
   /** When decisions that run were begun; milliseconds since the epoch. */
   readonly #begunAt = new Map<string, number>();
 
   constructor(policies: readonly Policy[], context: PolicySetContext) {
-    // In one order, so that the same policy is named in every refusal.
-    this.#policies = policies.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    this.#memory = new RepositoryMemory(policies);
     this.#context = context;
   }
 
@@ -81,12 +64,12 @@ export class PolicySet implements Disposable {
 
   /** The name of a policy that enforces something in the repository. Undefined: there is none. */
   guardOf(key: RepositoryKey): string | undefined {
-    return this.#about(key).enforcing[0]?.name;
+    return this.#memory.of(key).enforcing[0]?.name;
   }
 
   /** Whether a decision about something in the repository may take longer than a client waits. */
   isThorough(key: RepositoryKey): boolean {
-    return this.#about(key).isThorough;
+    return this.#memory.of(key).isThorough;
   }
 
   /**
@@ -96,18 +79,21 @@ export class PolicySet implements Disposable {
    * @throws {PolicyError}
    */
   requireName(key: RepositoryKey, digest?: Digest): void {
+    const { enforcing, refusing } = this.#memory.of(key);
+    if (digest === undefined && refusing.length === 0) return; // the usual case, on every hit
     const now = this.#context.clock.now();
-    for (const policy of this.#about(key).enforcing) {
-      const finding = policy.judgeName(key, digest, now);
-      if (finding.allowed) continue;
-      this.#context.metrics.policyDecisions.inc({ policy: policy.name, mode: policy.mode, decision: 'deny' });
-      throw new PolicyError(policy.name, finding);
+    const isMeant = (policy: Policy) => !policy.mayBeLifted(key, digest, now);
+    for (const { policy, refusal } of refusing) if (isMeant(policy)) this.#refuse(policy, refusal);
+    if (digest === undefined) return;
+    for (const policy of enforcing) {
+      const refusal = policy.refusalOf(digest);
+      if (refusal !== undefined && isMeant(policy)) this.#refuse(policy, refusal);
     }
   }
 
   /** Given if a policy counts how long something has been seen in the repository. */
   sightingsFor(key: RepositoryKey): Sightings | undefined {
-    return this.#about(key).isAboutAge ? this.#context.sightings : undefined;
+    return this.#memory.of(key).isAboutAge ? this.#context.sightings : undefined;
   }
 
   /**
@@ -117,7 +103,7 @@ export class PolicySet implements Disposable {
    */
   oldEnough(key: RepositoryKey, meanings: readonly Digest[]): Digest | undefined {
     const now = this.#context.clock.now();
-    const { enforcing } = this.#about(key);
+    const { enforcing } = this.#memory.of(key);
     const from = (digest: Digest) =>
       Math.max(0, ...enforcing.map((policy) => policy.oldEnoughFrom(key, digest, now)));
     const oldEnough = meanings.find((digest) => from(digest) <= now);
@@ -126,14 +112,13 @@ export class PolicySet implements Disposable {
 
   /** Forgets what was decided. */
   forget(): void {
-    this.#refusals += 1;
-    this.#verdicts.clear();
+    this.#memory.forget();
   }
 
   /** What each policy says that is about the repository. Counts and changes nothing. */
   async explain(key: RepositoryKey, manifest: Manifest): Promise<PolicyAnswer[]> {
     const subject = subjectOf(key, manifest);
-    const { enforcing, auditing } = this.#about(key);
+    const { enforcing, auditing } = this.#memory.of(key);
     const answers = [...enforcing, ...auditing].map(async (policy) => {
       const { name, mode } = policy;
       return { policy: name, mode, finding: await this.#findingOf(policy, subject) };
@@ -142,9 +127,10 @@ export class PolicySet implements Disposable {
   }
 
   /** The verdict about a manifest, if it was made before and still holds. */
-  recall(key: RepositoryKey, digest: Digest): Verdict | undefined {
-    const known = this.#verdicts.get(nameOf(key, digest));
-    return known !== undefined && this.#context.clock.now() < known.until ? known : undefined;
+  recall(key: RepositoryKey, digest: Digest): Remembered | undefined {
+    const known = this.#memory.of(key).verdicts.get(digest);
+    if (known === undefined || known.until === Number.POSITIVE_INFINITY) return known;
+    return this.#context.clock.now() < known.until ? known : undefined;
   }
 
   /** When a decision that runs was begun; milliseconds since the epoch. */
@@ -160,7 +146,7 @@ export class PolicySet implements Disposable {
     const { result } = this.#deciding.run(name, async () => {
       this.#begunAt.set(name, this.#context.clock.now());
       try {
-        return await this.#decide(key, manifest, name);
+        return await this.#decide(key, manifest);
       } finally {
         this.#begunAt.delete(name);
       }
@@ -177,11 +163,11 @@ export class PolicySet implements Disposable {
     return manifest && this.decide(key, manifest);
   }
 
-  async #decide(key: RepositoryKey, manifest: Manifest, name: string): Promise<Verdict> {
+  async #decide(key: RepositoryKey, manifest: Manifest): Promise<Verdict> {
     const { clock, retryRefusedMs } = this.#context;
     const subject = subjectOf(key, manifest);
-    const refusals = this.#refusals;
-    const { enforcing, auditing } = this.#about(subject);
+    const { generation } = this.#memory;
+    const { enforcing, auditing } = this.#memory.of(subject);
     for (const policy of auditing) this.#context.track(this.#judge(policy, subject)); // no client waits for it
     const judged = enforcing.map(
       async (policy) => [policy.name, await this.#judge(policy, subject)] as const,
@@ -189,10 +175,11 @@ export class PolicySet implements Disposable {
     const verdict = verdictOf(new Map(await Promise.all(judged)));
     if (!verdict.allowed) {
       // It may be below or above what was let in before, when its bytes were not here yet.
-      this.forget();
+      this.#memory.forget();
       const until = Math.min(clock.now() + retryRefusedMs, verdict.refusal.until ?? Number.POSITIVE_INFINITY);
-      this.#verdicts.set(name, { ...verdict, until });
-    } else if (refusals === this.#refusals) this.#verdicts.set(name, verdict);
+      this.#memory.remember(key, manifest.digest, { ...verdict, until });
+    } else if (generation === this.#memory.generation)
+      this.#memory.remember(key, manifest.digest, { ...verdict });
     return verdict;
   }
 
@@ -255,20 +242,9 @@ export class PolicySet implements Disposable {
     };
   }
 
-  #about({ upstream, repository }: RepositoryKey): MatchingPolicies {
-    const name = `${upstream}/${repository}`;
-    const known = this.#byName.get(name);
-    if (known !== undefined) return known;
-    const matching = this.#policies.filter((policy) => policy.matches(name));
-    const enforcing = matching.filter(({ mode }) => mode === 'enforce');
-    const about = {
-      enforcing,
-      auditing: matching.filter(({ mode }) => mode === 'audit'),
-      isAboutAge: matching.some((policy) => policy.isAboutAge),
-      isThorough: enforcing.some((policy) => policy.isThorough),
-    };
-    this.#byName.set(name, about);
-    return about;
+  #refuse(policy: Policy, refusal: Refusal): never {
+    this.#context.metrics.policyDecisions.inc({ policy: policy.name, mode: policy.mode, decision: 'deny' });
+    throw new PolicyError(policy.name, refusal);
   }
 }
 

@@ -6,7 +6,14 @@ import type { AgePart } from '../parts/age/age-part.ts';
 import { isArtifact } from '../parts/artifacts.ts';
 import type { DenyPart } from '../parts/deny/deny-part.ts';
 import { foreignLayerIn } from '../parts/foreign-layers.ts';
-import { ALLOWED, type Evidence, type Finding, type PolicyPart, type Subject } from '../parts/part.ts';
+import {
+  ALLOWED,
+  type Evidence,
+  type Finding,
+  type PolicyPart,
+  type Refusal,
+  type Subject,
+} from '../parts/part.ts';
 import type { Admissions } from './admissions.ts';
 import { type ExceptionSettings, Exceptions } from './exceptions.ts';
 import type { Findings } from './findings.ts';
@@ -91,15 +98,19 @@ export class Policy {
     return this.#patterns.some((matches) => matches(name));
   }
 
-  /**
-   * What can be said before a manifest is opened.
-   *
-   * @param digest what is asked for, if it was asked for by digest
-   */
-  judgeName(key: RepositoryKey, digest: Digest | undefined, now: number): Finding {
-    const { deny } = this.#parts;
-    if (deny === undefined || this.#exceptions.mayApply(key, digest, now)) return ALLOWED;
-    return deny.judgeName(key, digest);
+  /** Why it refuses a whole repository. @param name `upstream/repository` */
+  refusalOfRepository(name: string): Refusal | undefined {
+    return this.#parts.deny?.refusalOfRepository(name);
+  }
+
+  /** Why it refuses what is asked for by its digest, before it is opened. */
+  refusalOf(digest: Digest): Refusal | undefined {
+    return this.#parts.deny?.refusalOf(digest);
+  }
+
+  /** Whether an exception may lift it for a manifest of the repository. @param digest of the manifest, if it is known */
+  mayBeLifted(key: RepositoryKey, digest: Digest | undefined, now: number): boolean {
+    return this.#exceptions.mayApply(key, digest, now);
   }
 
   /** From when on a manifest is old enough; milliseconds since the epoch. */

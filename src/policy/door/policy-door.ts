@@ -48,7 +48,15 @@ export class PolicyDoor {
     const { reference, context } = request;
     const policies = this.#context.policies(context.identity);
     policies.requireName(key, isDigest(reference) ? reference : undefined);
-    const opened = await resolveTag(request, await open(request), policies, open);
+    const newest = await open(request);
+    const passed = policies.recall(key, newest.digest);
+    const sightings = policies.sightingsFor(key);
+    const isSeen = sightings?.knows(key, newest.digest, isDigest(reference) ? undefined : reference) ?? true;
+    // The usual case of a hit: it has been let in, with all that it lists.
+    if (passed?.allowed === true && isSeen && (newest.bytes === undefined || passed.isNoted === true))
+      return newest;
+    const opened =
+      sightings === undefined ? newest : await resolveTag(request, newest, { policies, sightings, open });
     const known = policies.recall(key, opened.digest);
     if (known === undefined) {
       const { digest, mediaType, bytes } = await whole(request, opened, open);
@@ -59,8 +67,15 @@ export class PolicyDoor {
       const verdict = isPatient ? await decision : await this.#wait(policies, key, digest, decision);
       letIn(verdict, this.#context.clock.now());
     } else letIn(known, this.#context.clock.now());
-    if (opened.bytes !== undefined) this.#context.listings.note(key, { ...opened, bytes: opened.bytes });
+    this.#note(key, opened, policies);
     return opened;
+  }
+
+  #note(key: RepositoryKey, { digest, mediaType, bytes }: OpenManifest, policies: PolicySet): void {
+    if (bytes === undefined) return;
+    this.#context.listings.note(key, { digest, mediaType, bytes });
+    const made = policies.recall(key, digest);
+    if (made !== undefined) made.isNoted = true;
   }
 
   /** @throws as {@link manifest} */

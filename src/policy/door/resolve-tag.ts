@@ -4,6 +4,7 @@ import { keyOf } from '../../mirror/permissions.ts';
 import { parseManifest } from '../../oci/manifest.ts';
 import { isDigest } from '../../oci/reference.ts';
 import type { PolicySet } from '../decision/policy-set.ts';
+import type { Sightings } from '../parts/age/sightings.ts';
 import { isArtifactManifest } from '../parts/artifacts.ts';
 
 type Open = (request: ManifestRequest) => Promise<OpenManifest>;
@@ -12,25 +13,21 @@ type Open = (request: ManifestRequest) => Promise<OpenManifest>;
  * Notes what is seen.
  *
  * @param newest what the reference means at upstream
- * @param open opens what the tag meant before
+ * @param context.open opens what the tag meant before
  */
 export async function resolveTag(
   request: ManifestRequest,
   newest: OpenManifest,
-  policies: PolicySet,
-  open: Open,
+  { policies, sightings, open }: { policies: PolicySet; sightings: Sightings; open: Open },
 ): Promise<OpenManifest> {
   const key = keyOf(request);
   const { reference } = request;
-  const sightings = policies.sightingsFor(key);
-  if (sightings === undefined) return newest;
   const tag = isDigest(reference) ? undefined : reference;
   if (!sightings.knows(key, newest.digest, tag)) {
     const { manifests = [] } = parsed(await whole(request, newest, open)) ?? {};
     await sightings.note(key, [newest.digest, ...manifests.map(({ digest }) => digest)], tag);
   }
-  // What is let in is old enough: the usual case, on every hit.
-  if (tag === undefined || policies.recall(key, newest.digest)?.allowed === true) return newest;
+  if (tag === undefined) return newest;
   const digest = policies.oldEnough(key, sightings.meaningsOf(key, tag));
   if (digest === undefined || digest === newest.digest) return newest;
   // The age of a signature does not count, so the newest one is served.

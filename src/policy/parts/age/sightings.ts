@@ -37,7 +37,8 @@ interface Seen {
 export class Sightings implements AsyncDisposable {
   readonly #file: FileHandle;
   readonly #context: { clock: Clock; logger: Logger };
-  readonly #byRepository = new Map<string, Seen>();
+  /** By upstream and repository. */
+  readonly #seen = new Map<string, Map<string, Seen>>();
   /** The policies that have begun. */
   readonly #begun = new Set<string>();
   /** Of all lines. No new one gets an earlier time, so that a clock that goes back makes nothing older. */
@@ -81,17 +82,17 @@ export class Sightings implements AsyncDisposable {
 
   /** Milliseconds since the epoch. Undefined: never. */
   firstSeen(key: RepositoryKey, digest: Digest): number | undefined {
-    return this.#byRepository.get(nameOf(key))?.firstSeen.get(digest);
+    return this.#seenIn(key)?.firstSeen.get(digest);
   }
 
   /** What a tag has meant, the newest first. */
   meaningsOf(key: RepositoryKey, tag: Tag): Digest[] {
-    return this.#byRepository.get(nameOf(key))?.meanings.get(tag)?.toReversed() ?? [];
+    return this.#seenIn(key)?.meanings.get(tag)?.toReversed() ?? [];
   }
 
   /** Whether a sighting says nothing new. */
   knows(key: RepositoryKey, digest: Digest, tag: Tag | undefined): boolean {
-    const seen = this.#byRepository.get(nameOf(key));
+    const seen = this.#seenIn(key);
     if (seen?.firstSeen.has(digest) !== true) return false;
     return tag === undefined || seen.meanings.get(tag)?.at(-1) === digest;
   }
@@ -140,10 +141,18 @@ export class Sightings implements AsyncDisposable {
     }
   }
 
+  #seenIn({ upstream, repository }: RepositoryKey): Seen | undefined {
+    return this.#seen.get(upstream)?.get(repository);
+  }
+
   #take({ seen: at, in: name, digest, tag }: Extract<Line, { seen: number }>): void {
-    let seen = this.#byRepository.get(name);
+    const slash = name.indexOf('/');
+    const [upstream, repository] = [name.slice(0, slash), name.slice(slash + 1)];
+    let ofUpstream = this.#seen.get(upstream);
+    if (ofUpstream === undefined) this.#seen.set(upstream, (ofUpstream = new Map()));
+    let seen = ofUpstream.get(repository);
     if (seen === undefined)
-      this.#byRepository.set(name, (seen = { firstSeen: new Map(), meanings: new Map() }));
+      ofUpstream.set(repository, (seen = { firstSeen: new Map(), meanings: new Map() }));
     seen.firstSeen.set(digest as Digest, Math.min(at, seen.firstSeen.get(digest as Digest) ?? at));
     if (tag === undefined) return;
     const before = seen.meanings.get(tag as Tag) ?? [];

@@ -31,21 +31,25 @@ export class DenyPart implements PolicyPart {
     this.#context = context;
   }
 
-  /** What can be said by the name alone, before anything is fetched. */
-  judgeName({ upstream, repository }: RepositoryKey, digest: Digest | undefined): Finding {
-    const name = `${upstream}/${repository}`;
-    if (this.#isDeniedRepository(name)) {
-      return {
-        ...{ allowed: false, reason: `the repository ${name} is denied`, advice: ADVICE },
-        detail: { denied: 'repository', repository: name },
-      };
-    }
-    return digest !== undefined && this.#digests.has(digest) ? denied(digest) : ALLOWED;
+  /** @param name `upstream/repository` */
+  refusalOfRepository(name: string): Refusal | undefined {
+    if (!this.#isDeniedRepository(name)) return undefined;
+    return {
+      ...{ allowed: false, reason: `the repository ${name} is denied`, advice: ADVICE },
+      detail: { denied: 'repository', repository: name },
+    };
+  }
+
+  /** Of the digest itself, whatever lists it. */
+  refusalOf(digest: Digest): Refusal | undefined {
+    return this.#digests.has(digest) ? denied(digest) : undefined;
   }
 
   async judge(subject: Subject): Promise<Finding> {
-    const byName = this.judgeName(subject, subject.digest);
-    if (!byName.allowed || this.#digests.size === 0) return byName;
+    const name = `${subject.upstream}/${subject.repository}`;
+    const itself = this.refusalOfRepository(name) ?? this.refusalOf(subject.digest);
+    if (itself !== undefined) return itself;
+    if (this.#digests.size === 0) return ALLOWED;
     const below = await this.#deniedBelow(subject.digest, childrenOf(subject.parsed));
     if (below !== undefined) return denied(below);
     const above = await this.#deniedAbove(subject);
