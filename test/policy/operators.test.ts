@@ -102,8 +102,16 @@ test('a deny list is never lifted by hand, nor is a policy that was not named', 
   const named = `ghcr.io/org/app@${top.digest}`;
   const how = ['--reason', 'a hotfix', '--until', '2026-01-05'];
   await run(mirror, 'policy', 'admit', named, '--policy', 'known-bad', ...how);
-  await run(mirror, 'policy', 'admit', named, '--policy', 'signed-by-us', ...how);
-  const reply = await mirror.get(`${APP}/manifests/1`);
+  await writeFile(denied, '');
+  await mirror.app.close();
+  const again = await start();
+  const unsigned = await again.get(`${APP}/manifests/1`);
+  assert.match(unsigned.body.toString(), /signed-by-us does not let this in/);
+  await again.app.close();
+  await writeFile(denied, top.digest);
+  const last = await start();
+  await run(last, 'policy', 'admit', named, '--policy', 'signed-by-us', ...how);
+  const reply = await last.get(`${APP}/manifests/1`);
   assert.match(reply.body.toString(), /known-bad does not let this in/);
 });
 

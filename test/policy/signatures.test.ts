@@ -107,6 +107,24 @@ test('signed ten seconds after the first, refused pull: it comes in 30 seconds l
   await served(mirror, `${APP}/manifests/1`);
 });
 
+test('a signature is looked for past what is remembered: a missing tag for ten minutes, and one signature for five', async (t) => {
+  const { upstream, clock, start } = await setUp(t);
+  const image = upstream.addImage('org/app', '1');
+  const mirror = await start({
+    upstreams: { 'ghcr.io': { url: upstream.url, freshness: { negativeTtl: '10m' } } },
+  });
+  const tag = `${image.top.digest.replace(':', '-')}.sig`;
+  assert.equal((await mirror.get(`${APP}/manifests/${tag}`)).status, 404);
+  await refused(mirror, `${APP}/manifests/1`);
+  sign(upstream, image.top.digest, ecKeys());
+  clock.advance(31_000);
+  assert.match(await refused(mirror, `${APP}/manifests/1`), /signature/);
+  assert.equal((await mirror.get(`${APP}/manifests/${tag}`)).status, 200);
+  sign(upstream, image.top.digest);
+  clock.advance(31_000);
+  await served(mirror, `${APP}/manifests/1`);
+});
+
 test('what was let in stays so when upstream loses the signature, or is down, or after a restart', async (t) => {
   const { upstream, clock, start } = await setUp(t);
   const image = upstream.addImage('org/app', '1', { layers: [5000] });
