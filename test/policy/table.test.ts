@@ -4,8 +4,8 @@
  * else does.
  */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
@@ -29,6 +29,8 @@ interface Setting {
 }
 
 interface Kind {
+  /** An index comes in as a list, and each of its images is decided by itself. */
+  letsIndexesIn?: true;
   /** Makes it one that the policy lets in, or does not. */
   prepare: (setting: Setting, isGood: boolean) => Promise<Record<string, unknown>>;
   /** Called when the mirror runs, before the first request that counts. */
@@ -61,6 +63,22 @@ const KINDS: Record<string, Kind> = {
       return { signature: { cosign: { keys: [file] } } };
     },
   },
+  scan: {
+    letsIndexesIn: true,
+    prepare: async ({ directory }, isGood) => {
+      const program = join(directory, 'trivy');
+      const fake = resolve(import.meta.dirname, '../helpers/fake-trivy.ts');
+      const found = { VulnerabilityID: 'CVE-2024-9999', PkgName: 'openssl', Severity: 'CRITICAL' };
+      const result = { Target: 'app', Class: 'os-pkgs', Type: 'alpine', Packages: [{ Name: 'openssl' }] };
+      const results = JSON.stringify([{ ...result, Vulnerabilities: isGood ? [] : [found] }]);
+      await writeFile(
+        program,
+        `#!/bin/sh\nFAKE_RESULTS='${results}' exec '${process.execPath}' '${fake}' "$@"\n`,
+      );
+      await chmod(program, 0o755);
+      return { scan: { trivy: program, failOn: 'critical' } };
+    },
+  },
 };
 
 async function setUp(t: TestContext): Promise<Setting> {
@@ -72,7 +90,7 @@ async function setUp(t: TestContext): Promise<Setting> {
   return { directory: await tempDir(t), upstream, clock, index, single };
 }
 
-for (const [kind, { prepare, ripen }] of Object.entries(KINDS)) {
+for (const [kind, { prepare, ripen, letsIndexesIn }] of Object.entries(KINDS)) {
   for (const mode of ['enforce', 'audit']) {
     for (const evidence of ['good', 'bad']) {
       for (const state of ['cold', 'cached']) {
@@ -84,7 +102,8 @@ for (const [kind, { prepare, ripen }] of Object.entries(KINDS)) {
           const setting = await setUp(t);
           const { directory, upstream, clock, index, single } = setting;
           const conditions = await prepare(setting, evidence === 'good');
-          const common = { upstreams: { 'ghcr.io': upstream.url }, directory, clock };
+          const environment = { PATH: process.env['PATH'] ?? '' };
+          const common = { upstreams: { 'ghcr.io': upstream.url }, directory, clock, environment };
           if (state === 'cached') {
             const plain = await startMirror(t, common);
             for (const tag of ['1', '2']) await pullImage(plain, 'org/app', tag);
@@ -99,9 +118,16 @@ for (const [kind, { prepare, ripen }] of Object.entries(KINDS)) {
           const platform = index.manifests[0]?.digest;
           // The index first: only then is it known what it covers, and what is denied with it.
           const references = ['1', index.top.digest, platform, '2', single.top.digest];
-          for (const reference of references)
+          for (const reference of references) {
+            const isIndex = reference === '1' || reference === index.top.digest;
             for (const method of ['HEAD', 'GET'])
-              await assertStatus(mirror, method, `${APP}/manifests/${reference}`, expected);
+              await assertStatus(
+                mirror,
+                method,
+                `${APP}/manifests/${reference}`,
+                letsIndexesIn === true && isIndex ? 200 : expected,
+              );
+          }
           for (const layer of [layerOf(index), layerOf(single)])
             for (const method of ['HEAD', 'GET'])
               await assertStatus(mirror, method, `${APP}/blobs/${layer}`, expected);
