@@ -73,6 +73,11 @@ async function send(
 
 const images = (...names: string[]) => JSON.stringify({ images: names });
 
+function admission(repository: string): string {
+  const image = `${repository}@sha256:${'0'.repeat(64)}`;
+  return JSON.stringify({ image, policies: ['a'], reason: 'a hotfix', until: '2027-12-31T00:00:00Z' });
+}
+
 /** For each route and asker, in the order of `ASKERS`, the status. */
 const TABLE: [string, string | undefined, number[]][] = [
   ['GET /healthz', undefined, [200, 200, 200, 200, 200, 200, 200, 200]],
@@ -81,6 +86,10 @@ const TABLE: [string, string | undefined, number[]][] = [
   ['HEAD /metrics', undefined, [401, 401, 403, 200, 403, 403, 403, 200]],
   ['GET /api/status', undefined, [401, 401, 403, 200, 403, 403, 403, 200]],
   ['GET /api/images', undefined, [401, 401, 403, 200, 200, 403, 403, 200]],
+  ['GET /api/explain?image=ghcr.io/org/app:9', undefined, [401, 401, 403, 403, 403, 403, 403, 200]],
+  ['GET /api/policy/admissions', undefined, [401, 401, 403, 200, 200, 403, 403, 200]],
+  ['POST /api/policy/admit', admission('ghcr.io/org/app'), [401, 401, 403, 403, 403, 409, 409, 409]],
+  ['POST /api/policy/admit', admission('ghcr.io/other/app'), [401, 401, 403, 403, 403, 409, 403, 409]],
   ['DELETE /api/images/ghcr.io/org/app:9', undefined, [401, 401, 403, 403, 403, 404, 404, 404]],
   ['DELETE /api/images/ghcr.io/other/app:9', undefined, [401, 401, 403, 403, 403, 404, 403, 404]],
   ['GET /api/export?image=ghcr.io/org/no:1', undefined, [401, 401, 403, 403, 403, 404, 404, 404]],

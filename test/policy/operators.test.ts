@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { appendFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { request } from 'undici';
 import { runCommandLine } from '../../src/cli/program.ts';
+import { basic, writeHtpasswd } from '../helpers/access-files.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { ecKeys, pemOf } from '../helpers/signatures/cosign-signatures.ts';
@@ -94,6 +96,72 @@ test('an image that is let in by hand comes in until the end of its day, and is 
   assert.equal((await run(again, 'policy', 'admissions', '--json')).stdout, '{\n  "admissions": []\n}\n');
 });
 
+test('what is let in by hand comes in at once for those whom a policy is about', async (t) => {
+  const { directory, upstream, policies, start } = await setUp(t);
+  const { top } = upstream.addImage('org/app', '1');
+  const passwords = { anna: 'her password', ops: 'the password of ops' };
+  const [signed] = policies;
+  const mirror = await start({
+    access: {
+      users: { htpasswd: await writeHtpasswd(directory, passwords) },
+      rules: [{ who: 'user:*', pull: 'ghcr.io/*', operate: true, observe: true }],
+    },
+    policies: [
+      { ...signed, who: ['user:anna'] },
+      { name: 'for-bert', who: ['user:bert'], deny: { repositories: ['ghcr.io/none/*'] } },
+    ],
+    operations: { listen: '127.0.0.1:0' },
+    operator: { authorization: basic('ops', passwords.ops) },
+  });
+  const anna = { authorization: basic('anna', passwords.anna) };
+  assert.equal((await mirror.get(`${APP}/manifests/1`, anna)).status, 403);
+  const reply = await request(`${mirror.operationsUrl}/api/policy/admit`, {
+    method: 'POST',
+    headers: { authorization: basic('ops', passwords.ops) },
+    body: JSON.stringify({
+      ...{ image: `ghcr.io/org/app@${top.digest}`, policies: ['signed-by-us'] },
+      ...{ reason: 'a hotfix', until: '2026-01-06T00:00:00Z' },
+    }),
+  });
+  assert.equal(reply.statusCode, 200, await reply.body.text());
+  assert.equal((await mirror.get(`${APP}/manifests/1`, anna)).status, 200);
+});
+
+test('who has let in what is shown only to those who may observe and pull it', async (t) => {
+  const { directory, upstream, start } = await setUp(t);
+  const { top } = upstream.addImage('org/app', '1');
+  const users = ['ops', 'observer', 'puller'] as const;
+  const passwords = Object.fromEntries(users.map((user) => [user, `the password of ${user}`]));
+  const headersOf = (user: string) => ({ authorization: basic(user, passwords[user] ?? '') });
+  const mirror = await start({
+    access: {
+      users: { htpasswd: await writeHtpasswd(directory, passwords) },
+      rules: [
+        { who: 'user:ops', pull: '*', operate: true, observe: true },
+        { who: 'user:observer', pull: 'ghcr.io/other/*', observe: true },
+        { who: 'user:puller', pull: '*', observe: 'ghcr.io/other/*' },
+      ],
+    },
+    operations: { listen: '127.0.0.1:0' },
+    operator: headersOf('ops'),
+  });
+  const ask = async (user: string, path: string, options: object = {}) => {
+    const reply = await request(`${mirror.operationsUrl}/api/policy/${path}`, {
+      headers: headersOf(user),
+      ...options,
+    });
+    assert.equal(reply.statusCode, 200);
+    return (await reply.body.json()) as { admissions: unknown[] };
+  };
+  const image = `ghcr.io/org/app@${top.digest}`;
+  const admission = { image, policies: ['signed-by-us'], reason: 'a hotfix', until: '2026-01-06T00:00:00Z' };
+  await ask('ops', 'admit', { method: 'POST', body: JSON.stringify(admission) });
+  const shown = await Promise.all(
+    users.map(async (user) => (await ask(user, 'admissions')).admissions.length),
+  );
+  assert.deepEqual(shown, [1, 0, 0]);
+});
+
 test('a deny list is never lifted by hand, nor is a policy that was not named', async (t) => {
   const { denied, upstream, start } = await setUp(t);
   const { top } = upstream.addImage('org/app', '1');
@@ -130,6 +198,14 @@ test('what cannot be let in by hand is refused with what to do', async (t) => {
     [
       [named, '--policy', 'signed-by-us', '--reason', 'x', '--until', '2026-02-30'],
       /It must be a day such as 2027-12-31/,
+    ],
+    [
+      [named, '--policy', 'signed-by-us', '--reason', 'x', '--until', '2025-12-30'],
+      /2025-12-31T00:00:00\.000Z has passed: name a day that is still to come/,
+    ],
+    [
+      [named, '--policy', 'signed-by-us', '--reason', 'x'.repeat(501), '--until', '2026-01-05'],
+      /say why in 500 characters/,
     ],
   ] as const) {
     const { exitCode, stderr } = await run(mirror, 'policy', 'admit', ...args);

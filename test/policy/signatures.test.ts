@@ -13,6 +13,7 @@ import { ecKeys, pemOf, simpleSigning, simpleSigningLayer } from '../helpers/sig
 import type { TestLayer } from '../helpers/signatures/test-evidence.ts';
 import { addArtifact, signByReferrer, signUnderTag } from '../helpers/signatures/upstream-signatures.ts';
 import { type MirrorOptions, startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
+import { tarOf } from '../helpers/tars.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { pullImage } from '../helpers/transfers.ts';
 
@@ -230,7 +231,7 @@ test('signatures, and lists of them, come in although they are not signed themse
   await served(mirror, `${APP}/manifests/${image.top.digest.replace(':', '-')}`);
 });
 
-test('a runnable image is refused under the name of a signature, with an empty config, or beside signatures', async (t) => {
+test('a runnable image is refused under the name of a signature, with an empty config, called a signature, or beside one', async (t) => {
   const { upstream, start } = await setUp(t);
   const image = upstream.addImage('org/app', '1');
   upstream.addManifest('org/app', image.top.bytes, OCI_MANIFEST, `sha256-${'0'.repeat(64)}.sig`);
@@ -241,9 +242,22 @@ test('a runnable image is refused under the name of a signature, with an empty c
   addArtifact(upstream, [signature, tar], { tag: 'mixed' });
   const large: TestLayer = { mediaType: 'application/spdx+json', content: noise(8 * 1024 * 1024, 'large') };
   addArtifact(upstream, [large], { config, tag: 'large' });
+  // podman unpacks a layer whatever its media type says.
+  const content = await tarOf([{ name: 'bin/sh', bytes: 'hello' }]);
+  const called = addArtifact(upstream, [{ ...signature, content }], { tag: 'called-signature' });
+  const listed = [{ mediaType: OCI_MANIFEST, ...called }];
+  const list = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: listed }));
+  upstream.addManifest('org/app', list, OCI_INDEX, 'list');
   const mirror = await start();
-  for (const tag of [`sha256-${'0'.repeat(64)}.sig`, 'empty-config', 'mixed', 'large'])
-    await refused(mirror, `${APP}/manifests/${tag}`);
+  const names = [
+    `sha256-${'0'.repeat(64)}.sig`,
+    'empty-config',
+    'mixed',
+    'large',
+    'called-signature',
+    'list',
+  ];
+  for (const tag of names) await refused(mirror, `${APP}/manifests/${tag}`);
 });
 
 test('an image with a layer from elsewhere is refused, unless the policy allows it', async (t) => {

@@ -1,6 +1,7 @@
 /** Errors of the operations side. They are answered as JSON. */
 import type { Middleware } from 'koa';
 import type { Logger } from '../../telemetry/log.ts';
+import type { ImageError } from '../../transfer/errors.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
 
 type ApiStatus = 400 | 401 | 403 | 404 | 409 | 421 | 429 | 503;
@@ -16,6 +17,11 @@ export class ApiError extends Error {
     this.status = status;
     this.headers = headers;
   }
+}
+
+export function imageApiError({ code, message }: ImageError): ApiError {
+  if (code === 'bad-name') return new ApiError(400, message);
+  return new ApiError(code === 'refused' ? 403 : 404, message);
 }
 
 export function answerErrors(logger: Logger): Middleware {

@@ -1,11 +1,11 @@
 /** The part of the operations API about policies: why an image comes in or not, and to let one in by hand. */
 import Router from '@koa/router';
 import * as z from 'zod';
-import { parseImageName } from '../../oci/image-name.ts';
 import type { Admission } from '../../policy/decision/admissions.ts';
-import { type PolicyOffice, UnknownPolicyError } from '../../policy/door/policy-office.ts';
-import type { RequestedImage, UpstreamOf } from '../../transfer/requested-image.ts';
-import { ApiError } from './errors.ts';
+import { AdmissionError, type PolicyOffice } from '../../policy/door/policy-office.ts';
+import { ImageError } from '../../transfer/errors.ts';
+import { type RequestedImage, requestedImage, type UpstreamOf } from '../../transfer/requested-image.ts';
+import { ApiError, imageApiError } from './errors.ts';
 import { checked, readJson } from './json-body.ts';
 import type { OperationsState } from './permit.ts';
 
@@ -17,10 +17,14 @@ export interface PolicyApiContext {
   clientTimeoutMs: number;
 }
 
+/** Each is kept for good, and logged. */
+const MAX_REASON = 500;
+const MAX_POLICIES = 100;
+
 const ADMIT = z.strictObject({
   image: z.string(),
-  policies: z.array(z.string()).min(1, 'name at least one policy'),
-  reason: z.string().min(1, 'say why'),
+  policies: z.array(z.string()).min(1, 'name at least one policy').max(MAX_POLICIES),
+  reason: z.string().min(1, 'say why').max(MAX_REASON, `say why in ${MAX_REASON} characters`),
   until: z.iso
     .datetime({ error: 'must be a moment such as 2027-12-31T00:00:00Z' })
     .transform((text) => Date.parse(text)),
@@ -58,7 +62,7 @@ export function policyRoutes({
   router.get('/policy/admissions', (ctx) => {
     const { permit } = ctx.state;
     permit.expectSome('observe');
-    const maySee = permit.only(['observe']);
+    const maySee = permit.only(['observe', 'pull']);
     ctx.body = { admissions: (office()?.admissions() ?? []).filter(maySee).map(shown) };
   });
 
@@ -78,7 +82,7 @@ export function policyRoutes({
     try {
       await current.admit(admission);
     } catch (error) {
-      if (error instanceof UnknownPolicyError) throw new ApiError(400, error.message);
+      if (error instanceof AdmissionError) throw new ApiError(400, error.message);
       throw error;
     }
     ctx.body = shown({ ...admission, at: 0 });
@@ -92,13 +96,11 @@ function shown({ upstream, repository, digest, policies, reason, until, by }: Ad
 }
 
 /** @throws {ApiError} */
-function imageOf(text: string, upstreamOf: UpstreamOf): Pick<RequestedImage, 'key' | 'reference'> {
-  const name = parseImageName(text);
-  if (name === undefined)
-    throw new ApiError(400, `${text} is not an image name: write it like docker.io/library/alpine:3.20`);
-  const upstream = upstreamOf(name.host);
-  if (upstream === undefined) throw new ApiError(404, `${name.host} is not one of the configured upstreams`);
-  const reference = name.digest ?? name.tag;
-  if (reference === undefined) throw new ApiError(400, `${text} has no tag and no digest: add one`);
-  return { key: { upstream, repository: name.repository }, reference };
+function imageOf(text: string, upstreamOf: UpstreamOf): RequestedImage {
+  try {
+    return requestedImage(text, upstreamOf);
+  } catch (error) {
+    if (error instanceof ImageError) throw imageApiError(error);
+    throw error;
+  }
 }

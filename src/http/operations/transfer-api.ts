@@ -14,7 +14,7 @@ import type { Importer } from '../../transfer/importer.ts';
 import { requestedImage, type UpstreamOf } from '../../transfer/requested-image.ts';
 import type { Warmer } from '../../transfer/warmer.ts';
 import { sendEvents } from './api.ts';
-import { ApiError } from './errors.ts';
+import { ApiError, imageApiError } from './errors.ts';
 import { checked, readJson, unlessStalled } from './json-body.ts';
 import type { OperationsReply, OperationsState } from './permit.ts';
 
@@ -108,7 +108,7 @@ async function sendArchive(
 ): Promise<void> {
   ctx.state.permit.require(['operate', 'pull'], meant(request.images, upstreamOf));
   using archive = await exporter.prepare(request).catch((error: unknown) => {
-    if (error instanceof ImageError) throw new ApiError(statusOf(error), error.message);
+    if (error instanceof ImageError) throw imageApiError(error);
     throw error;
   });
   ctx.respond = false; // from now on an error can only cut the reply
@@ -126,9 +126,4 @@ async function sendArchive(
     if (errnoOf(error) === 'ERR_STREAM_PREMATURE_CLOSE') return; // the client left
     logger.error({ err: error, path: ctx.path }, 'export broken off');
   }
-}
-
-function statusOf({ code }: ImageError): 400 | 403 | 404 {
-  if (code === 'bad-name') return 400;
-  return code === 'refused' ? 403 : 404;
 }

@@ -116,6 +116,11 @@ export class LivePolicies implements Disposable {
     return this.#setOf(this.#sources.filter((_, at) => appliesTo(this.#whose[at], identity)));
   }
 
+  /** Forgets what was decided, for whomever. */
+  forget(): void {
+    for (const set of this.#sets.values()) set.forget();
+  }
+
   [Symbol.dispose](): void {
     this.#timer[Symbol.dispose]();
     this.#forgetSets();

@@ -48,20 +48,25 @@ export class RepositoryMemory {
   }
 
   of({ upstream, repository }: RepositoryKey): RepositoryPolicies {
-    let ofUpstream = this.#known.get(upstream);
-    if (ofUpstream === undefined) this.#known.set(upstream, (ofUpstream = new Map()));
-    const known = ofUpstream.get(repository);
+    const known = this.#known.get(upstream)?.get(repository);
     if (known !== undefined) return known;
     const found = this.#find(`${upstream}/${repository}`);
-    ofUpstream.set(repository, found);
-    this.#size += 1;
+    this.#grow();
+    const ofUpstream = this.#known.get(upstream);
+    if (ofUpstream === undefined) this.#known.set(upstream, new Map([[repository, found]]));
+    else ofUpstream.set(repository, found);
     return found;
   }
 
   remember(key: RepositoryKey, digest: Digest, verdict: Remembered): void {
+    this.#grow();
+    this.of(key).verdicts.set(digest, verdict);
+  }
+
+  /** Clients can ask for any number of repositories that do not exist. */
+  #grow(): void {
     if (this.#size >= MOST) this.forget();
     this.#size += 1;
-    this.of(key).verdicts.set(digest, verdict);
   }
 
   forget(): void {

@@ -23,9 +23,9 @@ export interface PolicyExplanation {
   answers: readonly PolicyAnswer[];
 }
 
-/** What is asked for names a policy that there is not. */
-export class UnknownPolicyError extends Error {
-  override readonly name = 'UnknownPolicyError';
+/** What is asked for cannot be let in by hand. The message says why, and what to do. */
+export class AdmissionError extends Error {
+  override readonly name = 'AdmissionError';
 }
 
 export class PolicyOffice {
@@ -59,15 +59,18 @@ export class PolicyOffice {
   /**
    * Lets an image in past the policies that are named.
    *
-   * @throws {UnknownPolicyError} @throws the system's error if it cannot be written
+   * @throws {AdmissionError} there is no such policy, or the end has passed @throws the system's error if it cannot be written
    */
   async admit(asked: Omit<Admission, 'at'>): Promise<void> {
     const { admissions, live, clock, logger } = this.#context;
     const unknown = asked.policies.find((name) => !live.names.includes(name));
     if (unknown !== undefined)
-      throw new UnknownPolicyError(`there is no policy ${unknown}: choose from ${live.names.join(', ')}`);
+      throw new AdmissionError(`there is no policy ${unknown}: choose from ${live.names.join(', ')}`);
+    const until = new Date(asked.until).toISOString();
+    if (asked.until <= clock.now())
+      throw new AdmissionError(`${until} has passed: name a day that is still to come`);
     await admissions.add({ ...asked, at: clock.now() });
-    live.current.forget();
-    logger.warn({ ...asked, until: new Date(asked.until).toISOString() }, 'let in by hand');
+    live.forget();
+    logger.warn({ ...asked, until }, 'let in by hand');
   }
 }

@@ -5,7 +5,7 @@ import { parseManifest } from '../../oci/manifest.ts';
 import { isDigest } from '../../oci/reference.ts';
 import type { PolicySet } from '../decision/policy-set.ts';
 import type { Sightings } from '../parts/age/sightings.ts';
-import { isArtifactManifest } from '../parts/artifacts.ts';
+import { isCalledArtifact } from '../parts/artifacts.ts';
 
 type Open = (request: ManifestRequest) => Promise<OpenManifest>;
 
@@ -30,9 +30,9 @@ export async function resolveTag(
   if (tag === undefined) return newest;
   const digest = policies.oldEnough(key, sightings.meaningsOf(key, tag));
   if (digest === undefined || digest === newest.digest) return newest;
-  // The age of a signature does not count, so the newest one is served.
+  // The age of a signature does not count, so the newest one is served. What is only called one is refused later on.
   const { bytes } = await whole(request, newest, open);
-  if (bytes !== undefined && isArtifactManifest(bytes)) return newest;
+  if (bytes !== undefined && isCalledArtifact(bytes)) return newest;
   const held = await open({ ...request, reference: digest });
   return held.outcome === 'hit' ? { ...held, outcome: 'held' } : held;
 }

@@ -100,6 +100,42 @@ export const policy: readonly Mutation[] = [
   },
   {
     file: 'src/policy/decision/repository-memory.ts',
+    replace: `const found = this.#find(\`\${upstream}/\${repository}\`);
+    this.#grow();`,
+    by: 'const found = this.#find(`${upstream}/${repository}`);',
+    promise: 'repositories that clients make up do not fill the memory',
+    tests: ['test/unit/policy/decision/repository-memory.test.ts'],
+  },
+  {
+    file: 'src/policy/door/policy-office.ts',
+    replace: 'live.forget();',
+    by: 'live.current.forget();',
+    promise: 'what is let in by hand comes in at once for those whom a policy is about',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/policy/door/policy-office.ts',
+    replace: 'if (asked.until <= clock.now())',
+    by: 'if (false)',
+    promise: 'nothing is let in until a day that has passed',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/http/operations/policy-api.ts',
+    replace: "permit.only(['observe', 'pull'])",
+    by: "permit.only(['observe'])",
+    promise: 'who has let in what is shown only to those who may pull it',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/http/operations/policy-api.ts',
+    replace: "permit.only(['observe', 'pull'])",
+    by: "permit.only(['pull'])",
+    promise: 'who has let in what is shown only to those who may observe it',
+    tests: OPERATOR_TESTS,
+  },
+  {
+    file: 'src/policy/decision/repository-memory.ts',
     replace: 'this.#known.clear();',
     by: '',
     promise: 'a refusal makes what was let in before be decided again',
@@ -216,6 +252,20 @@ export const policy: readonly Mutation[] = [
     replace: 'layers.every(({ mediaType }) => LAYERS.includes(mediaType))',
     by: 'true',
     promise: 'a runnable image with an empty config is no artifact',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: ARTIFACTS,
+    replace: 'if (content === undefined || isArchive(content)) return false;',
+    by: 'if (content === undefined) return false;',
+    promise: 'a runnable image whose layers are called signatures is no artifact',
+    tests: SIGNATURE_TESTS,
+  },
+  {
+    file: ARTIFACTS,
+    replace: '!(await hasNothingToRun(listed.bytes, evidence))',
+    by: '!isCalledArtifact(listed.bytes)',
+    promise: 'a list of such images is no artifact',
     tests: SIGNATURE_TESTS,
   },
   {
