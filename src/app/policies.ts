@@ -55,7 +55,8 @@ export class Policies implements AsyncDisposable {
   readonly #findings: Findings;
   readonly #scanners: Scanners;
   readonly #running = new Set<Promise<unknown>>();
-  #notifier: Notifier | undefined;
+  /** By URL. Kept to the end: they know what was told, and what was decided before a reload is told still. */
+  readonly #notifiers = new Map<string, Notifier>();
   #sightings: Sightings | undefined;
   #admissions: Admissions | undefined;
 
@@ -77,7 +78,7 @@ export class Policies implements AsyncDisposable {
     this.#admissions ??= await Admissions.open(this.#context.cacheDirectory, this.#context.logger);
     const admissions = this.#admissions;
     const listings = new Listings({ catalog, index, manifests: mirrors.manifestStore });
-    const notifier = await this.#notifierFor(config.notify);
+    const notifier = this.#notifierFor(config.notify);
     const live = await LivePolicies.open(config, upstreamByHost(config), {
       ...{
         ...this.#context,
@@ -106,7 +107,7 @@ export class Policies implements AsyncDisposable {
     // What runs still would write into the cache after it is closed.
     if (this.#running.size > 0) await this.#context.cutOff();
     await Promise.allSettled(this.#running);
-    await this.#notifier?.[Symbol.asyncDispose]();
+    for (const notifier of this.#notifiers.values()) await notifier[Symbol.asyncDispose]();
     await this.#scanners[Symbol.asyncDispose]();
     await this.#sightings?.[Symbol.asyncDispose]();
   }
@@ -120,13 +121,11 @@ export class Policies implements AsyncDisposable {
     void ended.then(() => this.#running.delete(ended));
   }
 
-  /** Kept over a reload that does not change its URL: it knows what was told. */
-  async #notifierFor(url: string | undefined): Promise<Notifier | undefined> {
-    if (url !== this.#notifier?.url) {
-      await this.#notifier?.[Symbol.asyncDispose]();
-      this.#notifier = url === undefined ? undefined : new Notifier(url, this.#context);
-    }
-    return this.#notifier;
+  #notifierFor(url: string | undefined): Notifier | undefined {
+    if (url === undefined) return undefined;
+    const notifier = this.#notifiers.get(url) ?? new Notifier(url, this.#context);
+    this.#notifiers.set(url, notifier);
+    return notifier;
   }
 
   async #openSightings(): Promise<Sightings> {

@@ -1,7 +1,6 @@
 /** Why an image cannot be warmed, exported or imported. */
 import type { Descriptor } from '../oci/manifest.ts';
 import { PolicyError, UndecidedError } from '../policy/errors.ts';
-import { UpstreamError } from '../upstream/errors.ts';
 
 export type ImageErrorCode =
   /** The image has no name, or one that breaks the grammar of image names. */
@@ -52,21 +51,6 @@ const NAMED_MISSING = 3;
 export function listMissing(missing: ReadonlySet<string>): string {
   const more = missing.size > NAMED_MISSING ? ` and ${missing.size - NAMED_MISSING} more` : '';
   return [...missing].slice(0, NAMED_MISSING).join(', ') + more;
-}
-
-/** Whether upstream does not have it. Some registries deny access to what does not exist. */
-export function isAbsent(error: unknown): boolean {
-  return error instanceof UpstreamError && ['not-found', 'denied', 'sealed'].includes(error.code);
-}
-
-/** @returns undefined if upstream does not have it; every other error is thrown */
-export async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (isAbsent(error)) return undefined;
-    throw error;
-  }
 }
 
 /** Why policies do not let something in. Every other error is thrown. @returns undefined if they do */

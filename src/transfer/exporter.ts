@@ -8,9 +8,9 @@ import { formatImageName } from '../oci/image-name.ts';
 import { type Descriptor, isNondistributable, parseManifest } from '../oci/manifest.ts';
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Tag } from '../oci/reference.ts';
+import { referrerTags } from '../oci/referrer-tags.ts';
 import { ImageError, listMissing, noPlatform, policyRefusal } from './errors.ts';
 import { type LayoutImage, writeLayout } from './layout/layout-writer.ts';
-import { referrerTags } from './referrer-tags.ts';
 import { type RequestedImage, requestedImage, type UpstreamOf } from './requested-image.ts';
 
 export interface ExportContext {

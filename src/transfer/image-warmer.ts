@@ -17,7 +17,8 @@ import { type Descriptor, isNondistributable, parseManifest } from '../oci/manif
 import { choosePlatforms } from '../oci/platform.ts';
 import { isDigest, type Reference } from '../oci/reference.ts';
 import type { RequestContext } from '../request-context.ts';
-import { ImageError, isAbsent, noPlatform, unlessAbsent } from './errors.ts';
+import { isAbsent, unlessAbsent } from '../upstream/errors.ts';
+import { ImageError, noPlatform } from './errors.ts';
 import { PROGRESS_STEP_BYTES } from './events.ts';
 import { inLanes } from './lanes.ts';
 import { Referrers, type ReferrersContext } from './referrers.ts';

@@ -6,9 +6,8 @@ import type { ManifestStore } from '../mirror/manifests/manifest-store.ts';
 import { type Digest, digestOf } from '../oci/digest.ts';
 import { OCI_INDEX, parseManifest } from '../oci/manifest.ts';
 import type { ListQuery, Reference, Tag } from '../oci/reference.ts';
-import { UpstreamError } from '../upstream/errors.ts';
-import { unlessAbsent } from './errors.ts';
-import { cosignTags, fallbackTag } from './referrer-tags.ts';
+import { cosignTags, fallbackTag } from '../oci/referrer-tags.ts';
+import { UpstreamError, unlessAbsent } from '../upstream/errors.ts';
 
 export interface ReferrersContext {
   manifestStore: ManifestStore;

@@ -46,6 +46,21 @@ export class UpstreamError extends Error {
   }
 }
 
+/** Whether upstream does not have it. Some registries deny access to what does not exist. */
+export function isAbsent(error: unknown): boolean {
+  return error instanceof UpstreamError && ['not-found', 'denied', 'sealed'].includes(error.code);
+}
+
+/** @returns undefined if upstream does not have it; every other error is thrown */
+export async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Maps an error of the HTTP client.
  *

@@ -1,29 +1,18 @@
 /** Real clients log in to a mirror over TLS by every kind of identity, pull, and are refused. */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { createRobotToken, writeHtpasswd } from '../helpers/access-files.ts';
 import type { Certificate } from '../helpers/certificates.ts';
 import { TestAuthority } from '../helpers/client-certificates.ts';
 import { missingEngines } from '../helpers/engines.ts';
-import {
-  type Login,
-  type LoginClient,
-  type MirrorAddress,
-  prepareCraneLogin,
-  prepareOrasLogin,
-  preparePodmanLogin,
-  prepareSkopeoLogin,
-  startContainerdLogin,
-  startDockerLogin,
-} from '../helpers/login-clients.ts';
+import { LOGIN_CLIENTS, type Login, type MirrorAddress, refusalOf } from '../helpers/login-clients.ts';
 import { OidcProvider } from '../helpers/oidc-provider.ts';
-import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
-import { freePort, missingPrograms } from '../helpers/real-processes.ts';
+import type { RealMirror } from '../helpers/real-mirror.ts';
+import { missingPrograms } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
+import { startTlsMirror } from '../helpers/tls-mirror.ts';
 
 const PASSWORD = 'correct horse battery';
 const TEAM = 'docker.io/library/team';
@@ -56,30 +45,8 @@ async function setUp(t: TestContext): Promise<SetUp> {
   for (const name of ['team', 'certified']) await pushImage(image, registry, `library/${name}:1`);
   const provider = await OidcProvider.start(t);
   const robot = await createRobotToken(directory, 'ci-team', systemClock);
-  const servers = await TestAuthority.root(t, 'servers');
   const clients = await TestAuthority.root(t, 'clients');
-  const own = await servers.issue(t, {
-    subject: '/CN=mirror',
-    extensions: ['subjectAltName = IP:127.0.0.1, DNS:mirror.test', 'extendedKeyUsage = serverAuth'],
-  });
-  const files = {
-    'tls.crt': own.cert,
-    'tls.key': own.key,
-    'servers.pem': servers.cert,
-    'clients.pem': clients.cert,
-  };
-  for (const [name, content] of Object.entries(files))
-    await writeFile(join(directory, name), content, { mode: 0o600 });
-  const port = await freePort();
-  const mirror = await startRealMirror(t, directory, {
-    server: {
-      listen: `127.0.0.1:${port}`,
-      tls: {
-        certificate: join(directory, 'tls.crt'),
-        key: join(directory, 'tls.key'),
-        clientCa: join(directory, 'clients.pem'),
-      },
-    },
+  const config = {
     upstreams: { 'docker.io': { url: registry.url } },
     access: {
       users: { htpasswd: await writeHtpasswd(directory, { anna: PASSWORD }) },
@@ -91,10 +58,11 @@ async function setUp(t: TestContext): Promise<SetUp> {
         { who: 'certificate:DNS:build-1.corp.example', pull: CERTIFIED },
       ],
     },
-  });
+  };
+  const { mirror, address } = await startTlsMirror(t, directory, config, { clientCa: clients.cert });
   return {
     mirror,
-    address: { name: `127.0.0.1:${port}`, ca: join(directory, 'servers.pem'), caText: servers.cert },
+    address,
     logins: {
       htpasswd: { user: 'anna', password: PASSWORD },
       'robot token': { user: 'robot', password: robot.secret },
@@ -107,26 +75,7 @@ async function setUp(t: TestContext): Promise<SetUp> {
   };
 }
 
-/** Tells what a client that was refused has shown to its user. */
-async function refusal(act: () => Promise<unknown>): Promise<string> {
-  try {
-    await act();
-  } catch (error) {
-    return String(error);
-  }
-  assert.fail('the client was not refused');
-}
-
-const CLIENTS: Record<string, (t: TestContext, address: MirrorAddress) => Promise<LoginClient>> = {
-  dockerd: startDockerLogin,
-  'containerd 2': startContainerdLogin,
-  podman: preparePodmanLogin,
-  skopeo: prepareSkopeoLogin,
-  crane: prepareCraneLogin,
-  oras: prepareOrasLogin,
-};
-
-for (const [name, prepare] of Object.entries(CLIENTS)) {
+for (const [name, prepare] of Object.entries(LOGIN_CLIENTS)) {
   test(`${name} logs in by htpasswd, robot token, JWT and certificate, and is refused with wrong ones`, {
     skip,
   }, async (t) => {
@@ -139,16 +88,16 @@ for (const [name, prepare] of Object.entries(CLIENTS)) {
         (/40[13]|unauthorized|denied|invalid username\/password/i.test(text) && text.includes(address.name));
       assert.ok(isShown, `${what}: ${text}`);
     };
-    told(await refusal(() => client.pull(TEAM)), 'without a login');
+    told(await refusalOf(() => client.pull(TEAM)), 'without a login');
     for (const [kind, login] of Object.entries(logins)) {
       await t.test(kind, async () => {
         await client.login(login);
         await client.pull(TEAM);
-        told(await refusal(() => client.pull(CERTIFIED)), 'what no rule allows');
+        told(await refusalOf(() => client.pull(CERTIFIED)), 'what no rule allows');
         await client.logout();
         const wrong = { ...login, password: `${login.password.slice(0, -4)}oops` };
         told(
-          await refusal(async () => {
+          await refusalOf(async () => {
             await client.login(wrong);
             await client.pull(TEAM);
           }),
@@ -160,7 +109,7 @@ for (const [name, prepare] of Object.entries(CLIENTS)) {
     if (client.show !== undefined) {
       await client.show(certificate);
       await client.pull(CERTIFIED);
-      told(await refusal(() => client.pull(TEAM)), 'a certificate that may not');
+      told(await refusalOf(() => client.pull(TEAM)), 'a certificate that may not');
     }
     const log = mirror.process.lines.join('\n');
     for (const { password } of Object.values(logins))

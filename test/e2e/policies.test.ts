@@ -10,21 +10,21 @@ import { TestAuthority } from '../helpers/client-certificates.ts';
 import { engine, missingEngines } from '../helpers/engines.ts';
 import type { TestImage } from '../helpers/images.ts';
 import {
-  type LoginClient,
+  LOGIN_CLIENTS,
   type MirrorAddress,
   prepareCraneLogin,
-  prepareOrasLogin,
   preparePodmanLogin,
-  prepareSkopeoLogin,
+  refusalOf,
   startContainerdLogin,
   startDockerLogin,
 } from '../helpers/login-clients.ts';
-import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
-import { freePort, missingPrograms, run } from '../helpers/real-processes.ts';
+import { startRealMirror } from '../helpers/real-mirror.ts';
+import { missingPrograms, run } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { cosign, missingGo, notationSigner } from '../helpers/signatures/signing-programs.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
+import { startTlsMirror } from '../helpers/tls-mirror.ts';
 import { ADVISORY, makeDatabase } from '../helpers/trivy-database.ts';
 
 const programs = [
@@ -41,52 +41,10 @@ const skip = missingPrograms(...programs) || missingEngines('crane', 'oras', 'co
 const OFFLINE = ['--allow-http-registry', '--tlog-upload=false', '--use-signing-config=false', '--yes'];
 const PULL_TRIES = 200;
 
-const CLIENTS: Record<string, (t: TestContext, address: MirrorAddress) => Promise<LoginClient>> = {
-  dockerd: startDockerLogin,
-  'containerd 2': startContainerdLogin,
-  podman: preparePodmanLogin,
-  skopeo: prepareSkopeoLogin,
-  crane: prepareCraneLogin,
-  oras: prepareOrasLogin,
-};
-
-/** A mirror over TLS, which every client can be told to trust. It is their only host. */
-async function startTlsMirror(
-  t: TestContext,
-  directory: string,
-  config: Record<string, unknown>,
-  env: Record<string, string> = {},
-): Promise<{ mirror: RealMirror; address: MirrorAddress }> {
-  const servers = await TestAuthority.root(t, 'servers');
-  const own = await servers.issue(t, {
-    subject: '/CN=mirror',
-    extensions: ['subjectAltName = IP:127.0.0.1, DNS:mirror.test', 'extendedKeyUsage = serverAuth'],
-  });
-  const files = { 'tls.crt': own.cert, 'tls.key': own.key, 'servers.pem': servers.cert };
-  for (const [name, content] of Object.entries(files))
-    await writeFile(join(directory, name), content, { mode: 0o600 });
-  const port = await freePort();
-  const tls = { certificate: join(directory, 'tls.crt'), key: join(directory, 'tls.key') };
-  const server = { listen: `127.0.0.1:${port}`, tls };
-  const mirror = await startRealMirror(t, directory, { server, ...config }, env);
-  const address = { name: `127.0.0.1:${port}`, ca: join(directory, 'servers.pem'), caText: servers.cert };
-  return { mirror, address };
-}
-
 async function makeKeys(t: TestContext): Promise<{ folder: string; privateKey: string; publicKey: string }> {
   const folder = await tempDir(t);
   await cosign(folder, 'generate-key-pair', '--output-key-prefix', join(folder, 'cosign'));
   return { folder, privateKey: join(folder, 'cosign.key'), publicKey: join(folder, 'cosign.pub') };
-}
-
-/** What a client that was refused has shown to its user. */
-async function refusal(act: () => Promise<unknown>): Promise<string> {
-  try {
-    await act();
-  } catch (error) {
-    return String(error);
-  }
-  assert.fail('the client was not refused');
 }
 
 /** Our message, or its status and our address. Of a 503, dockerd shows the status alone. */
@@ -128,14 +86,14 @@ async function moveSignature(registry: RealRegistry, signed: string): Promise<vo
   await crane('copy', `${from}:${tagOf(signed)}`, `${to}:${tagOf(digest)}`);
 }
 
-for (const [name, prepare] of Object.entries(CLIENTS)) {
+for (const [name, prepare] of Object.entries(LOGIN_CLIENTS)) {
   test(`${name} pulls what cosign has signed, and is told why nothing else comes in`, { skip }, async (t) => {
     const { directory, config } = await signedSetUp(t);
     const { address } = await startTlsMirror(t, directory, config);
     const client = await prepare(t, address);
     for (const repository of ['signed', 'older']) await client.pull(`docker.io/library/${repository}`);
     for (const repository of ['plain', 'other-key', 'moved']) {
-      const text = await refusal(() => client.pull(`docker.io/library/${repository}`));
+      const text = await refusalOf(() => client.pull(`docker.io/library/${repository}`));
       assertTold(text, address, /signed-by-us does not let this in/, '403');
     }
   });
@@ -163,7 +121,7 @@ test("what Notation's own library has signed is pulled by real clients, and what
     const client = await prepare(t, address);
     await client.pull('docker.io/library/notation');
     // cosign's signature is none of Notation's.
-    const text = await refusal(() => client.pull('docker.io/library/signed'));
+    const text = await refusalOf(() => client.pull('docker.io/library/signed'));
     assertTold(text, address, /signed-by-us does not let this in/, '403');
   }
 });
@@ -266,10 +224,10 @@ for (const [name, prepare] of Object.entries({
         ],
         policyWait: '3s',
       },
-      { FAKE_RESULTS: JSON.stringify(results) },
+      { env: { FAKE_RESULTS: JSON.stringify(results) } },
     );
     const client = await prepare(t, address);
-    const text = await refusal(() => client.pull('docker.io/library/app'));
+    const text = await refusalOf(() => client.pull('docker.io/library/app'));
     assertTold(text, address, /is being checked since .*: ask again/, '503');
     await writeFile(gate, '');
     let last = '';

@@ -1,4 +1,5 @@
 /** dockerd, containerd, podman, skopeo, crane and oras, as they log in to a mirror over TLS and pull from it by its name. */
+import assert from 'node:assert/strict';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -263,4 +264,25 @@ export async function prepareOrasLogin(t: TestContext, mirror: MirrorAddress): P
       ];
     },
   };
+}
+
+export const LOGIN_CLIENTS: Readonly<
+  Record<string, (t: TestContext, address: MirrorAddress) => Promise<LoginClient>>
+> = {
+  dockerd: startDockerLogin,
+  'containerd 2': startContainerdLogin,
+  podman: preparePodmanLogin,
+  skopeo: prepareSkopeoLogin,
+  crane: prepareCraneLogin,
+  oras: prepareOrasLogin,
+};
+
+/** Tells what a client that was refused has shown to its user. */
+export async function refusalOf(act: () => Promise<unknown>): Promise<string> {
+  try {
+    await act();
+  } catch (error) {
+    return String(error);
+  }
+  return assert.fail('the client was not refused');
 }

@@ -10,6 +10,7 @@ import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { basic, writeHtpasswd } from '../helpers/access-files.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { buildImage, type TestImage } from '../helpers/images.ts';
+import { refused, served } from '../helpers/policies.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { type MirrorOptions, startMirror, type TestMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
@@ -64,20 +65,6 @@ function blobsOf({ blobs }: TestImage): [config: Digest, layer: Digest] {
   const [config, layer] = blobs.map((bytes) => digestOf(bytes));
   assert.ok(config !== undefined && layer !== undefined);
   return [config, layer];
-}
-
-async function refused(mirror: TestMirror, path: string, headers?: Record<string, string>): Promise<string> {
-  const head = await mirror.head(path, headers);
-  assert.equal(head.status, 403, `HEAD ${path}`);
-  const reply = await mirror.get(path, headers);
-  assert.equal(reply.status, 403, `GET ${path}: ${reply.body.toString()}`);
-  assert.equal(reply.error, 'DENIED');
-  return reply.body.toString();
-}
-
-async function served(mirror: TestMirror, path: string): Promise<void> {
-  const reply = await mirror.get(path);
-  assert.equal(reply.status, 200, `GET ${path}: ${reply.body.toString().slice(0, 300)}`);
 }
 
 test('a denied image is refused by every name, and none of its layers is fetched', async (t) => {

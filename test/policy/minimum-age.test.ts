@@ -6,8 +6,9 @@ import { type TestContext, test } from 'node:test';
 import { request } from 'undici';
 import type { Digest } from '../../src/oci/digest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
+import { refused } from '../helpers/policies.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import { type MirrorOptions, startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
+import { type MirrorOptions, startMirror, type TestMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { archiveOf, importArchive, pullImage } from '../helpers/transfers.ts';
 
@@ -28,15 +29,6 @@ async function setUp(t: TestContext) {
   return { directory, upstream, clock, start };
 }
 
-async function refused(mirror: TestMirror, path: string): Promise<TestReply> {
-  const head = await mirror.head(path);
-  assert.equal(head.status, 403, `HEAD ${path}`);
-  const reply = await mirror.get(path);
-  assert.equal(reply.status, 403, `GET ${path}`);
-  assert.equal(reply.error, 'DENIED');
-  return reply;
-}
-
 async function meaning(mirror: TestMirror, tag: string): Promise<[digest: unknown, cache: unknown]> {
   const head = await mirror.head(`${APP}/manifests/${tag}`);
   const { status, headers } = await mirror.get(`${APP}/manifests/${tag}`);
@@ -45,8 +37,8 @@ async function meaning(mirror: TestMirror, tag: string): Promise<[digest: unknow
   return [headers['docker-content-digest'], headers['cache-status']];
 }
 
-function notBeforeOf({ body }: TestReply): string {
-  const { errors } = JSON.parse(body.toString()) as {
+function notBeforeOf(body: string): string {
+  const { errors } = JSON.parse(body) as {
     errors: { message: string; detail: { notBefore: string } }[];
   };
   const [error] = errors;
@@ -112,7 +104,10 @@ test('a nightly tag ripens: each night comes in three days later, although the t
     const reply = await mirror.get(`${APP}/manifests/nightly`);
     const expected = nights[night - 3];
     if (expected === undefined)
-      assert.equal(notBeforeOf(reply), new Date(clock.now() + (72 - 24 * night) * HOUR).toISOString());
+      assert.equal(
+        notBeforeOf(reply.body.toString()),
+        new Date(clock.now() + (72 - 24 * night) * HOUR).toISOString(),
+      );
     else assert.equal(reply.headers['docker-content-digest'], expected);
     clock.advance(24 * HOUR);
   }

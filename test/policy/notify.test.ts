@@ -1,7 +1,7 @@
 /** Changed verdicts are told to a URL. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -70,4 +70,42 @@ test('a first refusal, a second one after an allow, and an allow after a refusal
   assert.equal(await status(), 200);
   await become(top.digest, 403);
   assert.deepEqual(await toldOf(3), ['deny', 'allow', 'deny']);
+});
+
+test('after a reload that failed the old URL is still told, and a failure is logged without the path of the URL', async (t) => {
+  const receiver = await startReceiver(t);
+  const directory = await tempDir(t);
+  const [file, config] = [join(directory, 'denied.txt'), join(directory, 'millpond.yaml')];
+  await writeFile(file, '');
+  const upstream = await ScriptedUpstream.start(t);
+  const { top } = upstream.addImage('org/app', '1');
+  const clock = new FakeClock();
+  const mirror = await startMirror(t, {
+    upstreams: { 'ghcr.io': upstream.url },
+    ...{ directory, clock, notify: receiver.url, watchConfig: false },
+    policies: [{ name: 'known-bad', deny: { digests: [file] } }],
+  });
+  const written = await readFile(config, 'utf8');
+  await writeFile(file, 'no digest');
+  await writeFile(config, written.replace(receiver.url, 'http://127.0.0.1:9/other'));
+  await mirror.app.reload();
+  assert.ok(mirror.log.some(({ msg }) => String(msg).startsWith('configuration not reloaded')));
+  const become = async (denied: string, expected: number) => {
+    await writeFile(file, denied);
+    while ((await mirror.get('/v2/org/app/manifests/1')).status !== expected) {
+      clock.advance(31_000);
+      await setImmediate();
+    }
+  };
+  await become(top.digest, 403);
+  while (receiver.told.length < 1) await setImmediate();
+  receiver.state.status = 500;
+  await become('', 200);
+  const untold = () => mirror.log.find(({ msg }) => msg === 'a changed verdict could not be told');
+  while (untold() === undefined) {
+    clock.advance(61_000);
+    await setImmediate();
+  }
+  assert.equal(untold()?.['host'], new URL(receiver.url).host);
+  assert.ok(!JSON.stringify(untold()).includes('/verdicts'));
 });

@@ -7,8 +7,9 @@ import { setImmediate } from 'node:timers/promises';
 import { request } from 'undici';
 import { digestOf } from '../../src/oci/digest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
+import { refused } from '../helpers/policies.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
-import { type MirrorOptions, startMirror, type TestMirror } from '../helpers/start-mirror.ts';
+import { type MirrorOptions, startMirror } from '../helpers/start-mirror.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { pullImage } from '../helpers/transfers.ts';
 
@@ -58,13 +59,6 @@ async function setUp(t: TestContext, scan: Record<string, unknown> = {}) {
   const scans = async () =>
     (await readFile(log, 'utf8')).split('\n').filter((line) => line.includes('"scan"')).length;
   return { directory, upstream, clock, policy, found, scans, start };
-}
-
-async function refused(mirror: TestMirror, path: string): Promise<string> {
-  const reply = await mirror.get(path);
-  assert.equal(reply.status, 403, `GET ${path}: ${reply.body.toString().slice(0, 300)}`);
-  assert.equal(reply.error, 'DENIED');
-  return reply.body.toString();
 }
 
 test('twenty clients of a new image wait for one scan, upstream sees one download, and what is clean comes in', async (t) => {
@@ -218,5 +212,34 @@ test('a reload that changes nothing of the scanner keeps it', async (t) => {
   await pullImage(mirror, 'org/app', '1');
   upstream.addImage('org/app', '2', { seed: 'two' });
   await pullImage(mirror, 'org/app', '2');
+  assert.equal(await scans(), 2);
+});
+
+test('a reload takes over what is decided about findings, and refuses to change the scanner that runs', async (t) => {
+  const { directory, upstream, policy, found, scans, start } = await setUp(t, { ifNothingFound: 'allow' });
+  upstream.addImage('org/app', '1');
+  await found(JSON.parse(JSON.stringify(VULNERABLE).replace('CRITICAL', 'HIGH')));
+  const mirror = await start();
+  await pullImage(mirror, 'org/app', '1');
+  const file = join(directory, 'millpond.yaml');
+  const written = await readFile(file, 'utf8');
+  const reload = async (from: string, to: string) => {
+    assert.ok(written.includes(from), written);
+    await writeFile(file, written.replace(from, to));
+    await mirror.app.reload();
+  };
+  await reload('failOn: critical', 'failOn: high');
+  assert.ok(mirror.log.some(({ msg }) => msg === 'configuration reloaded'));
+  await refused(mirror, `${APP}/manifests/1`);
+  assert.equal(await scans(), 2, 'another policy judges anew');
+  await reload('rescan: 24h', 'rescan: 24h\n      concurrency: 3');
+  const problems = mirror.log.filter(({ msg }) => String(msg).startsWith('configuration not reloaded'));
+  assert.deepEqual(
+    problems.map(({ problem }) => problem),
+    [
+      `policy ${policy.name}: the program, limits and addresses of its scanner cannot change while it runs: restart, or give the policy another name`,
+    ],
+  );
+  await refused(mirror, `${APP}/manifests/1`);
   assert.equal(await scans(), 2);
 });

@@ -8,11 +8,12 @@ import { type Digest, digestOf } from '../../src/oci/digest.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { FakeClock } from '../helpers/fake-clock.ts';
 import { noise, type TestImage } from '../helpers/images.ts';
+import { refused, served } from '../helpers/policies.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { ecKeys, pemOf, simpleSigning, simpleSigningLayer } from '../helpers/signatures/cosign-signatures.ts';
 import type { TestLayer } from '../helpers/signatures/test-evidence.ts';
 import { addArtifact, signByReferrer, signUnderTag } from '../helpers/signatures/upstream-signatures.ts';
-import { type MirrorOptions, startMirror, type TestMirror, type TestReply } from '../helpers/start-mirror.ts';
+import { type MirrorOptions, startMirror, type TestReply } from '../helpers/start-mirror.ts';
 import { tarOf } from '../helpers/tars.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { pullImage } from '../helpers/transfers.ts';
@@ -43,21 +44,6 @@ function sign(upstream: ScriptedUpstream, digest: Digest, by = keys, repository 
 
 function signByBundle(upstream: ScriptedUpstream, digest: Digest): void {
   signByReferrer(upstream, digest, { by: keys });
-}
-
-async function refused(mirror: TestMirror, path: string, headers?: Record<string, string>): Promise<string> {
-  const head = await mirror.head(path, headers);
-  assert.equal(head.status, 403, `HEAD ${path}`);
-  const reply = await mirror.get(path, headers);
-  assert.equal(reply.status, 403, `GET ${path}: ${reply.body.toString()}`);
-  assert.equal(reply.error, 'DENIED');
-  return reply.body.toString();
-}
-
-async function served(mirror: TestMirror, path: string): Promise<TestReply> {
-  const reply = await mirror.get(path);
-  assert.equal(reply.status, 200, `GET ${path}: ${reply.body.toString().slice(0, 300)}`);
-  return reply;
 }
 
 function layersOf({ blobs }: TestImage): Digest[] {

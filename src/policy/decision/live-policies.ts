@@ -45,6 +45,7 @@ export class LivePolicies implements Disposable {
   readonly #retryRefusedMs: number;
   readonly #sightings: Sightings | undefined;
   readonly #timer: Disposable;
+  #isClosed = false;
   /** The policies that apply to some identities, by their places. */
   readonly #sets = new Map<string, PolicySet>();
   /** Of all policies, without a search for it. */
@@ -93,9 +94,9 @@ export class LivePolicies implements Disposable {
       const files = await WatchedFiles.open({ paths: filesOf(settings), parse }, context);
       sources.push({ settings, files, parts: await files.current(), scanner });
     }
-    const live = new LivePolicies(sources, retryRefused, sightings, upstreams, context);
-    stack.move();
+    const live = stack.use(new LivePolicies(sources, retryRefused, sightings, upstreams, context));
     if (sightings !== undefined) await noteWhatIsCached(live.#policies(sources), sightings, context);
+    stack.move();
     return live;
   }
 
@@ -122,6 +123,7 @@ export class LivePolicies implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#isClosed = true;
     this.#timer[Symbol.dispose]();
     this.#forgetSets();
     const { policyFilesUsable } = this.#context.metrics;
@@ -146,6 +148,7 @@ export class LivePolicies implements Disposable {
       isChanged ||= parts.hash !== source.parts.hash;
       source.parts = parts;
     }
+    if (this.#isClosed) return; // the metrics are those of others now
     if (isChanged) this.#forgetSets();
     this.publish();
   }

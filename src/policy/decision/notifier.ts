@@ -29,7 +29,9 @@ const RETRY_AFTER_MS = [1_000, 10_000, 60_000];
 const TIMEOUT_MS = 10_000;
 
 export class Notifier implements AsyncDisposable {
-  readonly url: string;
+  readonly #url: string;
+  /** What the log names: the path of such a URL is often a secret. */
+  readonly #host: string;
   readonly #context: NotifierContext;
   readonly #closing = new AbortController();
   readonly #last = new LRUCache<string, Judgement['decision']>({ max: REMEMBERED });
@@ -37,7 +39,8 @@ export class Notifier implements AsyncDisposable {
   #sending: Promise<void> | undefined;
 
   constructor(url: string, context: NotifierContext) {
-    this.url = url;
+    this.#url = url;
+    this.#host = new URL(url).host;
     this.#context = context;
   }
 
@@ -48,7 +51,7 @@ export class Notifier implements AsyncDisposable {
     if (before === judgement.decision || this.#context.isSealed()) return;
     const { clock, logger } = this.#context;
     if (this.#waiting.length === MOST_WAITING) {
-      logger.warn({ url: this.url }, 'too many changed verdicts wait to be told: the oldest is dropped');
+      logger.warn({ host: this.#host }, 'too many changed verdicts wait to be told: the oldest is dropped');
       this.#waiting.shift();
     }
     this.#waiting.push(JSON.stringify({ at: new Date(clock.now()).toISOString(), ...judgement }));
@@ -75,7 +78,7 @@ export class Notifier implements AsyncDisposable {
     const { signal } = this.#closing;
     for (const retryAfterMs of [...RETRY_AFTER_MS, undefined]) {
       try {
-        const reply = await request(this.url, {
+        const reply = await request(this.#url, {
           ...{ method: 'POST', body, signal, headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS },
           headers: { 'content-type': 'application/json' },
         });
@@ -85,7 +88,7 @@ export class Notifier implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) return;
         if (retryAfterMs === undefined)
-          logger.warn({ err: error, url: this.url }, 'a changed verdict could not be told');
+          logger.warn({ err: error, host: this.#host }, 'a changed verdict could not be told');
         else await clock.sleep(retryAfterMs, signal).catch(() => undefined); // it is being closed
       }
     }

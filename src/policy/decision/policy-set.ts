@@ -115,7 +115,10 @@ export class PolicySet implements Disposable {
     this.#memory.forget();
   }
 
-  /** What each policy says that is about the repository. Counts and changes nothing. */
+  /**
+   * What each policy says that is about the repository. Judges as for a client: asks upstream, and scans. Counts no
+   * decision, and no verdict is changed by it.
+   */
   async explain(key: RepositoryKey, manifest: Manifest): Promise<PolicyAnswer[]> {
     const subject = subjectOf(key, manifest);
     const { enforcing, auditing } = this.#memory.of(key);

@@ -1,6 +1,6 @@
 /**
- * The scanners in use, each for one policy. They are kept over a reload that does not change their settings: a scanner has
- * a database, which takes minutes to fetch.
+ * The scanners in use, each for one policy. They are kept over a reload: a scanner has a database, which takes minutes to
+ * fetch.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -48,7 +48,10 @@ export interface Lease extends Disposable {
 }
 
 interface Opened extends AsyncDisposable {
-  part: PolicyPart;
+  scannerKey: string;
+  partOf: (settings: ScannerSettings) => ScanPart;
+  /** Of the settings that were used last. */
+  part?: { key: string; part: ScanPart };
   leases: number;
 }
 
@@ -61,18 +64,26 @@ export class Scanners implements AsyncDisposable {
     this.#context = context;
   }
 
-  /** Opens a scanner, or shares that of an equal policy. @throws {Error} the settings cannot be used */
+  /**
+   * Opens a scanner, or takes that which the policy has already.
+   *
+   * @throws {Error} the settings cannot be used, or not while the policy's scanner runs
+   */
   async lease(policy: string, settings: ScannerSettings): Promise<Lease> {
-    const key = JSON.stringify([policy, settings]);
     await Promise.all(this.#closing); // one of the same policy may still have the folder
-    const opened = this.#opened.get(key) ?? (await this.#open(policy, settings));
-    this.#opened.set(key, opened);
+    const opened = this.#opened.get(policy) ?? (await this.#open(policy, settings));
+    // Two at a time would take the folder and the port from each other.
+    if (opened.scannerKey !== scannerKeyOf(settings))
+      throw new Error(
+        `policy ${policy}: the program, limits and addresses of its scanner cannot change while it runs: restart, or give the policy another name`,
+      );
+    this.#opened.set(policy, opened);
     opened.leases += 1;
     let isHeld = true;
     return {
-      part: opened.part,
+      part: partOf(opened, settings),
       [Symbol.dispose]: () => {
-        if (isHeld) this.#release(key, opened);
+        if (isHeld) this.#release(policy, opened);
         isHeld = false;
       },
     };
@@ -84,10 +95,10 @@ export class Scanners implements AsyncDisposable {
     await Promise.all(this.#closing);
   }
 
-  #release(key: string, opened: Opened): void {
+  #release(policy: string, opened: Opened): void {
     opened.leases -= 1;
     if (opened.leases > 0) return;
-    this.#opened.delete(key);
+    this.#opened.delete(policy);
     const closed = Promise.resolve(opened[Symbol.asyncDispose]()).catch((error: unknown) =>
       this.#context.logger.error({ err: error }, 'a scanner could not be closed'),
     );
@@ -95,10 +106,8 @@ export class Scanners implements AsyncDisposable {
     this.#closing.add(gone);
   }
 
-  async #open(
-    policy: string,
-    { listen, url, tls, environment: names, maxSize, memory, ...scan }: ScannerSettings,
-  ): Promise<Opened> {
+  async #open(policy: string, given: ScannerSettings): Promise<Opened> {
+    const { listen, url, tls, environment: names, maxSize, memory, ...scan } = given;
     const [{ openScanner }, { ScanPart }, { QuarantineRoute }] = await Promise.all([
       import('../parts/scan/open-scanner.ts'),
       import('../parts/scan/scan-part.ts'),
@@ -126,7 +135,8 @@ export class Scanners implements AsyncDisposable {
     );
     const open = stack.move();
     return {
-      part: this.#partOf(policy, scanner, settings, ScanPart),
+      scannerKey: scannerKeyOf(given),
+      partOf: (changed) => this.#partOf(policy, scanner, { ...settings, ...decisionsOf(changed) }, ScanPart),
       leases: 0,
       [Symbol.asyncDispose]: () => open.disposeAsync(),
     };
@@ -145,4 +155,23 @@ export class Scanners implements AsyncDisposable {
       },
     });
   }
+}
+
+/** Remembers refusals and failures, and so is kept while the settings stay the same. */
+function partOf(opened: Opened, settings: ScannerSettings): ScanPart {
+  const key = JSON.stringify(settings);
+  if (opened.part?.key !== key) opened.part = { key, part: opened.partOf(settings) };
+  return opened.part.part;
+}
+
+/** The settings that say what becomes of a report. They can change while the scanner runs. */
+function decisionsOf(settings: ScannerSettings) {
+  const { failOn, ignoreUnfixed, except, rescan, onNewFinding, ...others } = settings;
+  const { ifUnavailable, ifFailed, ifNothingFound } = others;
+  return { failOn, ignoreUnfixed, except, ifUnavailable, ifFailed, ifNothingFound, rescan, onNewFinding };
+}
+
+function scannerKeyOf(settings: ScannerSettings): string {
+  const decisions = Object.keys(decisionsOf(settings));
+  return JSON.stringify(Object.entries(settings).filter(([name]) => !decisions.includes(name)));
 }

@@ -10,9 +10,10 @@ import type { Manifest } from '../../mirror/manifests/manifest-store.ts';
 import type { MirroredUpstream } from '../../mirror/mirrored-upstream.ts';
 import { type Digest, parseDigest } from '../../oci/digest.ts';
 import { OCI_INDEX } from '../../oci/manifest.ts';
-import { type ListQuery, parseTag, type Reference } from '../../oci/reference.ts';
+import type { ListQuery, Reference } from '../../oci/reference.ts';
+import { fallbackTag } from '../../oci/referrer-tags.ts';
 import type { RequestContext } from '../../request-context.ts';
-import { UpstreamError } from '../../upstream/errors.ts';
+import { UpstreamError, unlessAbsent } from '../../upstream/errors.ts';
 import type { Evidence, ReferrerDescriptor, Subject } from './part.ts';
 
 export interface EvidenceContext {
@@ -124,7 +125,7 @@ export class MirrorEvidence implements Evidence {
   }
 
   async #fallback(): Promise<readonly ReferrerDescriptor[]> {
-    const tag = parseTag(this.#subject.digest.replace(':', '-'));
+    const tag = fallbackTag(this.#subject.digest);
     const index = tag === undefined ? undefined : await this.manifest(tag);
     return index?.mediaType === OCI_INDEX ? referrersIn(index.bytes) : [];
   }
@@ -146,15 +147,4 @@ function referrersIn(bytes: Buffer): ReferrerDescriptor[] {
       ? []
       : [{ digest, size, mediaType, ...(artifactType === undefined ? {} : { artifactType }) }],
   );
-}
-
-/** Some registries deny access to what does not exist. */
-async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (error instanceof UpstreamError && ['not-found', 'denied', 'sealed'].includes(error.code))
-      return undefined;
-    throw error;
-  }
 }

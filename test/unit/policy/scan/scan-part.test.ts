@@ -4,13 +4,13 @@ import { test } from 'node:test';
 import { OCI_INDEX, OCI_MANIFEST } from '../../../../src/oci/manifest.ts';
 import type { Repository } from '../../../../src/oci/reference.ts';
 import type { Finding, Subject } from '../../../../src/policy/parts/part.ts';
-import { RememberedImages } from '../../../../src/policy/parts/scan/remembered-images.ts';
 import type { ScanFinding } from '../../../../src/policy/parts/scan/report/scan-report.ts';
 import { ScanPart } from '../../../../src/policy/parts/scan/scan-part.ts';
 import type { ScanOutcome } from '../../../../src/policy/parts/scan/scanner/scanner.ts';
 import type { ScanSettings } from '../../../../src/policy/parts/scan/scanner/settings.ts';
 import { FakeClock } from '../../../helpers/fake-clock.ts';
 import { buildImage } from '../../../helpers/images.ts';
+import { RememberedImages } from '../../../helpers/remembered-images.ts';
 import { manifestOf, scanSettings, silent, subjectOf, TestContent } from '../../../helpers/scans.ts';
 
 const IMAGE = buildImage({});

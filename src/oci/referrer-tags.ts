@@ -1,6 +1,6 @@
 /** Tags that lead to the referrers of a manifest: for registries without a referrers API, and for cosign. */
-import type { Digest } from '../oci/digest.ts';
-import { parseTag, type Tag } from '../oci/reference.ts';
+import type { Digest } from './digest.ts';
+import { parseTag, type Tag } from './reference.ts';
 
 const COSIGN_SUFFIXES = ['.sig', '.att', '.sbom'];
 

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
-import type { Subject } from '../part.ts';
-import type { CleanImages } from './scan-part.ts';
+import type { Subject } from '../../src/policy/parts/part.ts';
+import type { CleanImages } from '../../src/policy/parts/scan/scan-part.ts';
 
 /** Some 300 bytes each. */
 const REMEMBERED = 50_000;
