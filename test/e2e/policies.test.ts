@@ -4,7 +4,8 @@ import { chmod, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { OCI_MANIFEST } from '../../src/oci/manifest.ts';
+import { digestOf } from '../../src/oci/digest.ts';
+import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
 import { alpineFiles, imageOf } from '../helpers/alpine-images.ts';
 import { TestAuthority } from '../helpers/client-certificates.ts';
 import { engine, missingEngines } from '../helpers/engines.ts';
@@ -41,6 +42,15 @@ const skip = missingPrograms(...programs) || missingEngines('crane', 'oras', 'co
 const OFFLINE = ['--allow-http-registry', '--tlog-upload=false', '--use-signing-config=false', '--yes'];
 const PULL_TRIES = 200;
 
+interface Manifests {
+  manifests: { digest: string }[];
+}
+
+interface Layers {
+  config: { digest: string };
+  layers: { digest: string }[];
+}
+
 async function makeKeys(t: TestContext): Promise<{ folder: string; privateKey: string; publicKey: string }> {
   const folder = await tempDir(t);
   await cosign(folder, 'generate-key-pair', '--output-key-prefix', join(folder, 'cosign'));
@@ -58,7 +68,7 @@ async function signedSetUp(t: TestContext) {
   const registry = await RealRegistry.start(t);
   const image = await makeImage(directory);
   const [right, wrong] = [await makeKeys(t), await makeKeys(t)];
-  for (const name of ['signed', 'older', 'plain', 'other-key', 'notation'])
+  for (const name of ['signed', 'older', 'plain', 'other-key', 'notation', 'tampered'])
     await pushImage(image, registry, `library/${name}:1`);
   const sign = ({ folder, privateKey }: typeof right, name: string, ...more: string[]) => {
     const target = `127.0.0.1:${registry.port}/library/${name}@${image.digest}`;
@@ -68,6 +78,7 @@ async function signedSetUp(t: TestContext) {
   await sign(right, 'older', '--new-bundle-format=false');
   await sign(wrong, 'other-key');
   await moveSignature(registry, image.digest);
+  await tamperBundle(registry, image.digest);
   const config = {
     upstreams: { 'docker.io': { url: registry.url } },
     policies: [{ name: 'signed-by-us', signature: { cosign: { keys: [right.publicKey] } } }],
@@ -86,13 +97,53 @@ async function moveSignature(registry: RealRegistry, signed: string): Promise<vo
   await crane('copy', `${from}:${tagOf(signed)}`, `${to}:${tagOf(digest)}`);
 }
 
+/** Copies the bundle of a signed image, with one character of the signature changed. */
+async function tamperBundle(registry: RealRegistry, signed: string): Promise<void> {
+  const [from, to] = ['signed', 'tampered'].map((name) => `${registry.url}/v2/library/${name}`);
+  const read = async (path: string) => Buffer.from(await (await fetch(`${from}/${path}`)).arrayBuffer());
+  const put = async (target: URL, body: Buffer, type: string) => {
+    const reply = await fetch(target, { method: 'PUT', body, headers: { 'content-type': type } });
+    assert.equal(reply.status, 201, await reply.text());
+  };
+  const putBlob = async (bytes: Buffer) => {
+    const upload = await fetch(`${to}/blobs/uploads/`, { method: 'POST' });
+    const target = new URL(upload.headers.get('location') ?? '', registry.url);
+    target.searchParams.set('digest', digestOf(bytes));
+    await put(target, bytes, 'application/octet-stream');
+  };
+  const tag = signed.replace(':', '-');
+  const index = JSON.parse((await read(`manifests/${tag}`)).toString()) as Manifests;
+  const manifest = JSON.parse((await read(`manifests/${index.manifests[0]?.digest}`)).toString()) as Layers;
+  const [layer] = manifest.layers;
+  assert.ok(layer && index.manifests.length === 1 && manifest.layers.length === 1);
+  const bundle = (await read(`blobs/${layer.digest}`)).toString();
+  const tampered = Buffer.from(
+    bundle.replace(
+      /("sig":\s*".{20})(.)/,
+      (_, before: string, one: string) => before + (one === 'A' ? 'B' : 'A'),
+    ),
+  );
+  assert.notEqual(tampered.toString(), bundle);
+  await putBlob(tampered);
+  await putBlob(await read(`blobs/${manifest.config.digest}`));
+  const layers = [{ ...layer, digest: digestOf(tampered) }];
+  const changed = Buffer.from(JSON.stringify({ ...manifest, layers }));
+  await put(new URL(`${to}/manifests/${digestOf(changed)}`), changed, OCI_MANIFEST);
+  const manifests = [{ ...index.manifests[0], digest: digestOf(changed), size: changed.length }];
+  await put(
+    new URL(`${to}/manifests/${tag}`),
+    Buffer.from(JSON.stringify({ ...index, manifests })),
+    OCI_INDEX,
+  );
+}
+
 for (const [name, prepare] of Object.entries(LOGIN_CLIENTS)) {
   test(`${name} pulls what cosign has signed, and is told why nothing else comes in`, { skip }, async (t) => {
     const { directory, config } = await signedSetUp(t);
     const { address } = await startTlsMirror(t, directory, config);
     const client = await prepare(t, address);
     for (const repository of ['signed', 'older']) await client.pull(`docker.io/library/${repository}`);
-    for (const repository of ['plain', 'other-key', 'moved']) {
+    for (const repository of ['plain', 'other-key', 'moved', 'tampered']) {
       const text = await refusalOf(() => client.pull(`docker.io/library/${repository}`));
       assertTold(text, address, /signed-by-us does not let this in/, '403');
     }

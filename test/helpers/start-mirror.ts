@@ -19,6 +19,7 @@ export interface MirrorOptions {
   upstreams: Record<string, string | Record<string, unknown>>;
   defaultUpstream?: string;
   sealed?: boolean;
+  watchConfig?: boolean;
   warm?: Record<string, unknown>[];
   server?: Record<string, unknown>;
   /** With `access` and without `listen` it listens on a socket, so that the tests themselves need no rights. */
@@ -87,6 +88,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,
+      watchConfig: options.watchConfig ?? true,
       warm: options.warm ?? [],
       log: options.log ?? {},
       upstreams,

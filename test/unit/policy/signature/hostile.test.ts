@@ -199,12 +199,12 @@ function flipped(text: string, where: number, bit: number): string {
   return bytes.toString(encoding);
 }
 
-/** Whether the change is one of writing only: base64 has bits at its end that mean nothing. */
+/** Whether the change is one of writing only: base64 has bits at its end that mean nothing, and ends where its padding begins. */
 function isSame(path: readonly string[], before: unknown, after: unknown): boolean {
   const at = (value: unknown) =>
     String(path.reduce<unknown>((inner, name) => (inner as Record<string, unknown>)[name], value)).replaceAll(
-      /[A-Za-z0-9+/]{12,}={0,2}/g,
-      (bytes) => Buffer.from(bytes, 'base64').toString('hex'),
+      /([A-Za-z0-9+/]{12,})(?:(?:[=<?]|[^\s -~])\S?)?/g,
+      (_, bytes: string) => Buffer.from(bytes, 'base64').toString('hex'),
     );
   return at(before) === at(after);
 }
