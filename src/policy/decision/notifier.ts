@@ -55,9 +55,7 @@ export class Notifier implements AsyncDisposable {
       this.#waiting.shift();
     }
     this.#waiting.push(JSON.stringify({ at: new Date(clock.now()).toISOString(), ...judgement }));
-    this.#sending ??= this.#send().finally(() => {
-      this.#sending = undefined;
-    });
+    this.#sending ??= this.#send();
   }
 
   /** Drops what has not been told. */
@@ -71,6 +69,8 @@ export class Notifier implements AsyncDisposable {
   async #send(): Promise<void> {
     for (let body = this.#waiting.shift(); body !== undefined; body = this.#waiting.shift())
       await this.#tell(body);
+    // At once, and not a moment later: what came in between would wait for the next one.
+    this.#sending = undefined;
   }
 
   async #tell(body: string): Promise<void> {
