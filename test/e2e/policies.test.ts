@@ -100,7 +100,12 @@ async function moveSignature(registry: RealRegistry, signed: string): Promise<vo
 /** Copies the bundle of a signed image, with one character of the signature changed. */
 async function tamperBundle(registry: RealRegistry, signed: string): Promise<void> {
   const [from, to] = ['signed', 'tampered'].map((name) => `${registry.url}/v2/library/${name}`);
-  const read = async (path: string) => Buffer.from(await (await fetch(`${from}/${path}`)).arrayBuffer());
+  const read = async (path: string) => {
+    // Without it this registry says that an index is not there.
+    const reply = await fetch(`${from}/${path}`, { headers: { accept: `${OCI_INDEX}, ${OCI_MANIFEST}` } });
+    assert.equal(reply.status, 200, path);
+    return Buffer.from(await reply.arrayBuffer());
+  };
   const put = async (target: URL, body: Buffer, type: string) => {
     const reply = await fetch(target, { method: 'PUT', body, headers: { 'content-type': type } });
     assert.equal(reply.status, 201, await reply.text());
