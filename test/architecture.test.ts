@@ -9,6 +9,7 @@ const SRC = resolve(import.meta.dirname, '../src');
 const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['app', 'cli', 'config', 'cache', 'clock', 'telemetry'],
   app: [
+    'fleet',
     'policy',
     'config',
     'access',
@@ -25,6 +26,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: ['app', 'config', 'transfer', 'access', 'cache', 'oci', 'clock'],
   config: ['policy', 'access', 'files', 'telemetry', 'oci'],
   http: [
+    'fleet',
     'access',
     'files',
     'policy',
@@ -49,6 +51,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'single-flight',
     'request-context',
   ],
+  fleet: ['files', 'cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   transfer: ['policy', 'mirror', 'cache', 'upstream', 'oci', 'clock', 'telemetry', 'request-context'],
   mirror: ['cache', 'upstream', 'telemetry', 'oci', 'clock', 'single-flight', 'request-context'],
   cache: ['telemetry', 'oci', 'clock', 'single-flight'],

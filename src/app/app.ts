@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import type { DestinationStream } from 'pino';
 import { canonicalAddress, isLoopback } from '../access/network/addresses.ts';
+import type { IndexStore } from '../cache/index/index-store.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
@@ -15,7 +16,9 @@ import type { Environment } from '../config/secrets.ts';
 import { upstreamByHost } from '../config/upstream-names.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { AccessSurroundings } from './access.ts';
+import type { FleetSurroundings } from './fleet/open-fleet.ts';
 import { LiveUpstreams } from './live-upstreams.ts';
 import { createMirrors } from './mirrors.ts';
 import { openOperationsSide } from './operations-side.ts';
@@ -61,14 +64,26 @@ export async function startApp(options: AppOptions): Promise<App> {
   const metrics = new Metrics({ version, processMetrics: options.processMetrics });
 
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
-  const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity });
+  const opened = await openFleet(config, {
+    ...{ ...options, logger, metrics },
+    upstreams: () => upstreams.configs,
+  });
+  const fleet = opened?.fleet;
+  const share = fleet && ((upstream: Upstream) => fleet.shareUpstream(upstream));
+  const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity, share });
   const { seal, bandwidths } = upstreams;
   const sealed = () => seal.isApplied;
-  const storage = stack.use(await openStorage({ ...options, config: config.cache, metrics, logger, sealed }));
+  const shareIndex = fleet && ((own: IndexStore) => fleet.shareIndex(own));
+  const storage = stack.use(
+    await openStorage({ ...options, config: config.cache, metrics, logger, sealed, shareIndex }),
+  );
   logStart(logger, options, storage);
+  stack.defer(() => opened?.close(config.server.drainTimeout));
+  await fleet?.start(storage);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
+  opened?.answerNodes((name, digest) => mirrors.blobs.openHere({ upstream: { name }, digest }));
   const cacheDirectory = config.cache.directory;
   const policed = stack.use(
     new PolicedMirrors(mirrors, {
@@ -80,15 +95,15 @@ export async function startApp(options: AppOptions): Promise<App> {
   using prepared = await policed.prepare(config);
   prepared.use();
 
-  const opened = await openAccessControl(config, { ...options, ...identity, sealed, logger });
-  if (opened !== undefined) stack.use(opened);
-  const access = opened?.control;
+  const accessControl = await openAccessControl(config, { ...options, ...identity, sealed, logger });
+  if (accessControl !== undefined) stack.use(accessControl);
+  const access = accessControl?.control;
   const shared = { mirrors: policed, logger, metrics, clock };
   let draining = false;
   let reloader: Reloader | undefined;
   const operations = stack.use(
     await openOperationsSide(config, {
-      ...{ ...shared, storage, upstreams, seal, version, access, fileSystem: options.fileSystem },
+      ...{ ...shared, storage, upstreams, seal, fleet, version, access, fileSystem: options.fileSystem },
       manifests: mirrors.manifestStore,
       draining: () => draining,
       reloader: () => reloader,
@@ -153,6 +168,11 @@ function logStart(logger: Logger, { config, configFile, version }: AppOptions, {
     },
     'starting',
   );
+}
+
+/** Undefined: the mirror is alone. */
+async function openFleet({ fleet }: Config, surroundings: FleetSurroundings) {
+  return fleet && (await import('./fleet/open-fleet.ts')).openFleet(fleet, surroundings);
 }
 
 /** Undefined: everybody may pull everything. */

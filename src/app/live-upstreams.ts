@@ -7,29 +7,41 @@ import { RequestParser, type RoutingTable } from '../http/registry/routes.ts';
 import { Seal, type SealableUpstream } from '../upstream/client/seal.ts';
 import { Bandwidths } from '../upstream/limits/bandwidths.ts';
 import type { ResilientUpstream, UpstreamCondition } from '../upstream/limits/resilience.ts';
-import { bandwidthLimits, freshnessFor, sealedUpstream, type UpstreamsContext } from './upstreams.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import {
+  bandwidthLimits,
+  credentialProvider,
+  freshnessFor,
+  sealedUpstream,
+  type UpstreamsContext,
+} from './upstreams.ts';
 
 interface Entry {
   config: UpstreamConfig;
   client: SealableUpstream<ResilientUpstream>;
 }
 
+export interface LiveUpstreamsContext extends UpstreamsContext {
+  /** Puts what a fleet has before an upstream. Absent: the mirror is alone. */
+  share?: ((upstream: Upstream) => Upstream) | undefined;
+}
+
 export class LiveUpstreams {
   readonly seal: Seal;
   readonly bandwidths: Bandwidths;
-  readonly #context: UpstreamsContext;
+  readonly #context: LiveUpstreamsContext;
   #entries: ReadonlyMap<string, Entry>;
   #table: RoutingTable;
   #routing: Routing;
 
   /** Creates all upstreams, sealed. */
-  constructor(config: Config, context: UpstreamsContext) {
+  constructor(config: Config, context: LiveUpstreamsContext) {
     this.#context = context;
     this.bandwidths = new Bandwidths(context);
     this.bandwidths.setLimits(bandwidthLimits(config));
     this.#entries = this.#entriesFor(config, new Map());
     this.#table = routingTable(config);
-    this.#routing = routingOf(this.#table, this.#entries);
+    this.#routing = this.#routingOf(this.#table, this.#entries);
     this.seal = new Seal(clientsOf(this.#entries));
   }
 
@@ -41,6 +53,14 @@ export class LiveUpstreams {
   nameOf(host: string): string | undefined {
     return this.#table.upstreamByHost.get(host);
   }
+
+  /** The configurations in use. */
+  readonly configs = {
+    names: () => this.#entries.keys(),
+    of: (name: string) => this.#entries.get(name)?.config,
+    /** Who logs in. @throws {Error} it cannot be read */
+    credentials: (name: string, config: UpstreamConfig) => credentialProvider(name, config, this.#context)(),
+  };
 
   /** What is known of each upstream; undefined while it is sealed. */
   *conditions(): Generator<[name: string, UpstreamCondition | undefined]> {
@@ -59,7 +79,7 @@ export class LiveUpstreams {
     this.bandwidths.setLimits(bandwidthLimits(config));
     this.#entries = entries;
     this.#table = routingTable(config);
-    this.#routing = routingOf(this.#table, entries);
+    this.#routing = this.#routingOf(this.#table, entries);
     for (const upstream of before.keys()) {
       if (!entries.has(upstream)) this.#context.metrics.forgetUpstream(upstream);
     }
@@ -73,6 +93,18 @@ export class LiveUpstreams {
         return [name, { config, client: kept ? old.client : this.#create(name, config) }];
       }),
     );
+  }
+
+  #routingOf(table: RoutingTable, entries: ReadonlyMap<string, Entry>): Routing {
+    const share = this.#context.share ?? ((upstream: Upstream) => upstream);
+    const mirrored = [...entries].map(
+      ([name, { config, client }]) =>
+        [
+          name,
+          { client: share(client), segments: config.segments, freshnessFor: freshnessFor(config) },
+        ] as const,
+    );
+    return { parser: new RequestParser(table), upstreamByName: new Map(mirrored) };
   }
 
   #create(name: string, config: UpstreamConfig): SealableUpstream<ResilientUpstream> {
@@ -94,14 +126,6 @@ function isSameClient(before: UpstreamConfig, now: UpstreamConfig): boolean {
 
 function clientsOf(entries: ReadonlyMap<string, Entry>): SealableUpstream[] {
   return [...entries.values()].map(({ client }) => client);
-}
-
-function routingOf(table: RoutingTable, entries: ReadonlyMap<string, Entry>): Routing {
-  const mirrored = [...entries].map(
-    ([name, { config, client }]) =>
-      [name, { client, segments: config.segments, freshnessFor: freshnessFor(config) }] as const,
-  );
-  return { parser: new RequestParser(table), upstreamByName: new Map(mirrored) };
 }
 
 function routingTable(config: Config): RoutingTable {

@@ -5,6 +5,7 @@ import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
+import type { Fleet } from '../fleet/fleet.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
 import { type Admit, admitEverybody } from '../http/operations/permit.ts';
 import { readStatus } from '../http/operations/status.ts';
@@ -33,6 +34,8 @@ export interface OperationsSideContext {
   manifests: ManifestStore;
   upstreams: LiveUpstreams;
   seal: Seal;
+  /** Undefined: the mirror is alone. */
+  fleet: Fleet | undefined;
   /** Absent: everybody who reaches the listener may do everything. */
   access: AccessControl | undefined;
   version: string;
@@ -112,6 +115,7 @@ export async function openOperationsSide(
       readStatus(metrics, {
         ...{ version, sealed: seal.isApplied, upstreams: upstreams.conditions() },
         ...{ startedAt, directory, warm: schedule.status, freeBytes: await freeBytes() },
+        fleet: context.fleet?.condition,
         configuration: reloader()?.status ?? { file: null, lastReload: null, waitsForRestart: [] },
       }),
     reload: async () => reloader()?.reload(),

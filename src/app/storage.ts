@@ -36,6 +36,8 @@ export interface StorageOptions {
   collectGarbage: () => void;
   /** Nothing is evicted while the mirror is sealed. */
   sealed: () => boolean;
+  /** Lets the index know what a fleet knows. Absent: the mirror is alone. */
+  shareIndex?: ((own: IndexStore) => IndexStore) | undefined;
 }
 
 export interface Storage extends AsyncDisposable {
@@ -59,8 +61,10 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   const group = config.group === null ? undefined : await groupNumber(config.group, fileSystem);
   const store = new FsStore(directory, fileSystem, group);
   const surroundings = { store, fileSystem, logger, clock, group };
-  const { index, contents, manifestsWithoutOwner, close } = await openCacheDirectory(directory, surroundings);
+  const opened = await openCacheDirectory(directory, surroundings);
+  const { contents, manifestsWithoutOwner, close } = opened;
   stack.defer(close);
+  const index = options.shareIndex?.(opened.index) ?? opened.index;
   const inventory = new Inventory(metrics);
   inventory.load(contents);
   if (inventory.objects >= GARBAGE_WORTH_COLLECTING) options.collectGarbage();

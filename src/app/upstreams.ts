@@ -90,7 +90,8 @@ async function readCertificate(paths: { cert: string; key: string }): Promise<{ 
   return { cert: await readFile(paths.cert, 'utf8'), key: await readFile(paths.key, 'utf8') };
 }
 
-function credentialProvider(
+/** Who logs in to an upstream, and how. */
+export function credentialProvider(
   name: string,
   { credentials, url, aliases }: UpstreamConfig,
   { environment, clock }: { environment: Environment; clock: Clock },

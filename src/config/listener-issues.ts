@@ -1,4 +1,4 @@
-/** Mistakes of the two listeners that the schema cannot express. */
+/** Mistakes of the listeners that the schema cannot express. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { formatListen, type ListenAddress } from './fields/addresses.ts';
 import type { Issue } from './file/raw.ts';
@@ -23,7 +23,7 @@ export function listenerIssues(config: Config, isWritten: (path: Issue['path']) 
     const message = 'needs trustedProxies: add the address of the nginx, such as 127.0.0.1';
     issues.push({ path: ['server', 'accelRedirect'], part: 'key', message });
   }
-  issues.push(...overlapIssues(config, isWritten));
+  issues.push(...overlapIssues(config, isWritten), ...fleetIssues(config));
   return issues;
 }
 
@@ -37,6 +37,23 @@ function overlapIssues({ server, operations }: Config, isWritten: (path: Issue['
       : `server.listen, ${formatListen(server.listen)}`;
   const message = `cannot be opened beside ${other}: give one of the two another port`;
   return [{ path: [here, 'listen'], part: 'value', message }];
+}
+
+function fleetIssues({ fleet, server, operations }: Config): Issue[] {
+  if (fleet?.coordinator === undefined) return [];
+  const issues: Issue[] = [];
+  const { listen, advertise } = fleet;
+  if (advertise === undefined && ['0.0.0.0', '::'].includes(plainHost(listen.host))) {
+    const message =
+      'needs advertise: the URL by which the other nodes reach this one, such as http://10.0.0.3:5002';
+    issues.push({ path: ['fleet', 'coordinator'], part: 'key', message });
+  }
+  for (const [name, other] of Object.entries({ server: server.listen, operations: operations.listen })) {
+    if ('socket' in other || !overlap(listen, other)) continue;
+    const message = `cannot be opened beside ${name}.listen, ${formatListen(other)}: give one of the two another port`;
+    issues.push({ path: ['fleet', 'listen'], part: 'value', message });
+  }
+  return issues;
 }
 
 /** Whether no two sockets can have these addresses at the same time, as far as their text tells. */

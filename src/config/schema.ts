@@ -7,6 +7,7 @@ import { timeout } from './fields/quantities.ts';
 import { DEFAULT_UPSTREAM } from './file/presets.ts';
 import { accessSchema } from './sections/access.ts';
 import { cacheSchema } from './sections/cache.ts';
+import { fleetSchema } from './sections/fleet.ts';
 import { logSchema } from './sections/log.ts';
 import { policiesSchema } from './sections/policies.ts';
 import { operationsSchema, serverSchema } from './sections/server.ts';
@@ -21,6 +22,7 @@ export const configSchema = section({
   operations: operationsSchema,
   access: accessSchema,
   cache: cacheSchema,
+  fleet: fleetSchema,
   defaultUpstream: referenceHost()
     .prefault(DEFAULT_UPSTREAM)
     .describe(

@@ -35,6 +35,7 @@ export type Freshness =
 
 export function freshnessOf(record: TagRecord, tag: Tag, now: number, policy: FreshnessPolicy): Freshness {
   if (policy.immutableTags.some((pattern) => pattern.test(tag))) return 'fresh';
+  if (record.isUnconfirmed === true) return 'stale';
   const age = now - record.confirmedAt;
   if (age < 0) return 'stale'; // the machine's clock went back, so the age is unknown
   if (age < policy.tagTtlMs) return 'fresh';

@@ -10,6 +10,10 @@ export type CacheOutcome =
   | 'held'
   /** Fetched. */
   | 'miss'
+  /** Fetched from the fleet's object store. */
+  | 'store'
+  /** Fetched from another node of the fleet. */
+  | 'node'
   /** Joined a fetch that was already running. */
   | 'collapsed'
   /** The tag had moved; the new manifest was fetched. */

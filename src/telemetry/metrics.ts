@@ -103,6 +103,41 @@ export class Metrics {
     ['identity_kind', 'decision'],
     () => this.decisions.flush(),
   );
+  readonly fillBytes = this.#counter(
+    'millpond_fill_bytes_total',
+    'Body bytes of cold blobs, by where they came from: upstream, store (the object store of the fleet) or node (another node of it).',
+    ['source'],
+  );
+  readonly fleetUp = this.#gauge(
+    'millpond_fleet_up',
+    '0 while an engine that the fleet shares does not answer, or must not be used.',
+    ['engine'],
+  );
+  readonly fleetRequestDuration = this.#histogram(
+    'millpond_fleet_request_duration_seconds',
+    'From a request to an engine of the fleet to its answer, or to the end of its deadline.',
+    ['engine', 'operation'],
+  );
+  readonly fleetMembers = this.#gauge(
+    'millpond_fleet_members',
+    'Nodes of the fleet that were there at the last look, this one too.',
+    ['engine'],
+  );
+  readonly fleetClockOffset = this.#gauge(
+    'millpond_fleet_clock_offset_seconds',
+    "How far the fleet's clock is ahead of this machine's.",
+    ['engine'],
+  );
+  readonly fleetRecordsRefused = this.#counter(
+    'millpond_fleet_records_refused_total',
+    'Records that no node of this fleet has signed, or that are none.',
+    ['engine'],
+  );
+  readonly uploadQueueBytes = this.#gauge(
+    'millpond_upload_queue_bytes',
+    'Content that waits to be written to the object store of the fleet.',
+    ['engine'],
+  );
   readonly policyDecisions = this.#counter(
     'millpond_policy_decisions_total',
     'Manifests that a policy has decided about. A decision that is remembered is not counted again.',

@@ -29,6 +29,15 @@ export interface FetchedBlob {
   size?: number;
   /** Not verified. Its errors are those of the HTTP client: map them with toUpstreamError. */
   body: Readable;
+  /** Where the bytes come from instead of the upstream. */
+  source?: OtherSource;
+}
+
+/** A place of the fleet that has content of an upstream. */
+export interface OtherSource {
+  readonly name: 'store' | 'node';
+  /** Called if the bytes were not those of the digest: that is not upstream's fault. */
+  rejected(): void;
 }
 
 export interface FetchedTags {

@@ -57,10 +57,11 @@ suite('config.example.yaml', () => {
     assert.deepEqual(missing, []);
   });
 
-  test('with every setting switched on differs from the defaults only by its own upstream, TLS, access and notify', async () => {
-    const { upstreams, access, server, operations, notify, ...rest } = await folder.load(uncommented);
+  test('with every setting switched on differs from the defaults only by its own upstream, TLS, access, notify and fleet', async () => {
+    const { upstreams, access, server, operations, notify, fleet, ...rest } = await folder.load(uncommented);
     assert.ok(
       notify !== undefined &&
+        fleet !== undefined &&
         access !== undefined &&
         server.tls !== undefined &&
         operations.tls !== undefined,

@@ -3,7 +3,8 @@ import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '../../src/clock.ts';
 
 export class FakeClock implements Clock {
-  #now = Date.UTC(2026, 0, 1);
+  static readonly START = Date.UTC(2026, 0, 1);
+  #now = FakeClock.START;
   readonly #sleepers = new Set<{ until: number; wake: () => void }>();
   readonly #repeated = new Set<{ ms: number; next: number; step: () => void }>();
   /** Sleeping takes no time: the clock jumps ahead instead. */
@@ -39,6 +40,11 @@ export class FakeClock implements Clock {
     return this.#sleepers.size > 0;
   }
 
+  /** Milliseconds until the first of those who sleep wakes up; infinite if nobody sleeps. */
+  get nextWakeMs(): number {
+    return Math.min(...[...this.#sleepers].map(({ until }) => until - this.#now));
+  }
+
   /** Resolves when somebody sleeps. */
   async waited(): Promise<void> {
     while (!this.isAwaited) await setImmediate();
@@ -46,7 +52,7 @@ export class FakeClock implements Clock {
 
   async sleep(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
-    if (this.impatient) {
+    if (this.impatient || ms <= 0) {
       this.advance(ms);
       return;
     }

@@ -30,6 +30,7 @@ export interface MirrorOptions {
   policies?: Record<string, unknown>[];
   policyWait?: string;
   notify?: string;
+  fleet?: Record<string, unknown>;
   cache?: Record<string, unknown>;
   log?: Record<string, unknown>;
   environment?: Record<string, string>;
@@ -85,6 +86,7 @@ export async function startMirror(t: TestContext, options: MirrorOptions): Promi
       policies: options.policies ?? [],
       ...(options.policyWait === undefined ? {} : { policyWait: options.policyWait }),
       ...(options.notify === undefined ? {} : { notify: options.notify }),
+      ...(options.fleet === undefined ? {} : { fleet: options.fleet }),
       cache: { directory: join(directory, 'data'), ...options.cache },
       defaultUpstream: options.defaultUpstream ?? first,
       sealed: options.sealed ?? false,

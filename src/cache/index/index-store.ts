@@ -27,6 +27,8 @@ export interface TagRecord {
   size: number;
   /** When upstream last confirmed it; milliseconds since the epoch. */
   confirmedAt: number;
+  /** Another node of the fleet has seen it, and nobody knows when upstream last confirmed it. `confirmedAt` is when it moved. */
+  isUnconfirmed?: true;
 }
 
 export interface ContentRecord {
@@ -79,9 +81,12 @@ export type IndexChange =
   | { put: 'content'; digest: Digest; value: ContentRecord }
   | { put: 'sums'; digest: Digest; value: string }
   | { put: 'finding'; key: FindingKey; value: FindingRecord }
+  /** An object of this name is in the fleet's object store; `value` says which version. */
+  | { put: 'object'; name: string; value: string }
   | { delete: 'tag'; key: TagKey }
   | { delete: 'permission'; key: RepositoryKey; digest: Digest }
   | { delete: 'finding'; key: FindingKey }
+  | { delete: 'object'; name: string }
   | { delete: 'content' | 'sums'; digest: Digest };
 
 /**
@@ -95,6 +100,8 @@ export interface IndexStore {
   finding(key: FindingKey): Promise<FindingRecord | undefined>;
   /** Whose findings there are about `digest`, in every repository. */
   findings(digest: Digest): AsyncIterable<FindingKey>;
+  /** Which version of an object is in the fleet's object store, as far as this node knows. */
+  object(name: string): Promise<string | undefined>;
   /** The checksums of a blob's blocks, as store/block-sums writes them. */
   sums(digest: Digest): Promise<string | undefined>;
   /** All of them, in batches. */

@@ -87,6 +87,10 @@ export class LevelIndex implements IndexStore {
     }
   }
 
+  async object(name: string): Promise<string | undefined> {
+    return this.#read<string>(objectKey(name));
+  }
+
   async sums(digest: Digest): Promise<string | undefined> {
     const key = sumsKey(digest);
     const recent = this.#recentSums.get(key);
@@ -195,6 +199,8 @@ function operation(change: IndexChange): Operation {
       return { type: 'put', key: sumsKey(change.digest), value: change.value };
     case 'finding':
       return { type: 'put', key: findingKey(change.key), value: change.value };
+    case 'object':
+      return { type: 'put', key: objectKey(change.name), value: change.value };
   }
 }
 
@@ -210,6 +216,8 @@ function keyOfDeleted(change: Extract<IndexChange, { delete: string }>): string 
       return sumsKey(change.digest);
     case 'finding':
       return findingKey(change.key);
+    case 'object':
+      return objectKey(change.name);
   }
 }
 
@@ -226,6 +234,10 @@ function permissionKey(key: RepositoryKey, digest: Digest): string {
 
 function findingKey({ digest, policy, ...repository }: FindingKey): string {
   return `finding:${digest}@${repositoryPath(repository)} ${policy}`;
+}
+
+function objectKey(name: string): string {
+  return `object:${name}`;
 }
 
 function contentKey(digest: Digest): string {

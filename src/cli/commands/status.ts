@@ -37,6 +37,11 @@ interface Status {
     rateLimit: { limit: number | null; remaining: number | null; resetsAt: string | null };
   }[];
   warm: { images: string[]; last: { at: string; images: number; failed: number } | null }[];
+  fleet?: {
+    objects: { trouble: string | null; waiting: number };
+    coordinator?: { trouble: string | null };
+    members?: { address: string; version: string; isOwn: boolean }[];
+  };
 }
 
 interface StatusOptions extends ServerOptions {
@@ -80,7 +85,7 @@ function writeStatus(status: Status, { stdout, clock }: Surroundings): void {
 }
 
 function* summary(status: Status, now: number): Generator<string> {
-  const { version, startedAt, sealed, configuration, store, requests } = status;
+  const { version, startedAt, sealed, configuration, store, requests, fleet } = status;
   const share = store.capacityBytes === 0 ? 0 : store.bytes / store.capacityBytes;
   const free = store.freeBytes === null ? '' : `, ${humanSize(store.freeBytes)} free on its file system`;
   const up = humanDuration(now - Date.parse(startedAt));
@@ -88,11 +93,18 @@ function* summary(status: Status, now: number): Generator<string> {
   yield `config     ${configuration.file ?? 'none, built-in defaults'}`;
   yield `directory  ${store.directory}${free}`;
   yield `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`;
+  if (fleet !== undefined) yield `fleet      ${fleet.objects.waiting} objects wait to be uploaded`;
+  for (const { address, version: its, isOwn } of fleet?.members ?? [])
+    yield `node       ${address}, Millpond ${its}${isOwn ? ', this one' : ''}`;
   yield `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, byte hit rate ${percent(requests.byteHitRate)}`;
 }
 
 /** What somebody should know, or do something about. */
-function* troubles({ upstreams, warm, configuration }: Status, now: number): Generator<string> {
+function* troubles({ upstreams, warm, configuration, fleet }: Status, now: number): Generator<string> {
+  if (fleet !== undefined && fleet.objects.trouble !== null)
+    yield `fleet: the object store is not used: ${fleet.objects.trouble}`;
+  if (fleet?.coordinator !== undefined && fleet.coordinator.trouble !== null)
+    yield `fleet: the coordinator is not used: ${fleet.coordinator.trouble}`;
   for (const { name, outage, pausedUntil } of upstreams) {
     if (outage !== null)
       yield `${name}: down for ${humanDuration(now - Date.parse(outage.since))}, asked again ${moment(outage.retryAt, now)}: ${outage.reason}`;

@@ -1,4 +1,5 @@
 /** What `millpond status` shows. Its numbers are read from the metrics, so that nothing is counted twice. */
+import type { FleetCondition } from '../../fleet/fleet.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { UpstreamCondition } from '../../upstream/limits/resilience.ts';
 
@@ -29,6 +30,8 @@ export interface StatusFacts {
   /** Bytes that are free on the file system of the cache; null if it does not say. */
   freeBytes: number | null;
   warm: readonly WarmStatus[];
+  /** Undefined: the mirror is alone. */
+  fleet: FleetCondition | undefined;
   /** Undefined: nothing is known, because the upstream is sealed. */
   upstreams: Iterable<[name: string, condition: UpstreamCondition | undefined]>;
 }
@@ -64,13 +67,15 @@ export interface Status {
     rateLimit: { limit: number | null; remaining: number | null; resetsAt: string | null };
   }[];
   warm: readonly WarmStatus[];
+  /** Absent: the mirror is alone. */
+  fleet?: FleetCondition;
 }
 
 interface Metric {
   get(): Promise<{ values: { value: number; labels: Partial<Record<string, string | number>> }[] }>;
 }
 
-const FROM_CACHE = ['hit', 'revalidated', 'stale', 'collapsed'];
+const FROM_CACHE = ['hit', 'revalidated', 'stale', 'collapsed', 'store', 'node'];
 
 export async function readStatus(metrics: Metrics, facts: StatusFacts): Promise<Status> {
   const requests = await shares(metrics.requests);
@@ -103,6 +108,7 @@ export async function readStatus(metrics: Metrics, facts: StatusFacts): Promise<
     requests: { total: requests.total, hitRate: requests.rate, bytes: bytes.total, byteHitRate: bytes.rate },
     upstreams: await Promise.all(upstreams),
     warm: facts.warm,
+    ...(facts.fleet === undefined ? {} : { fleet: facts.fleet }),
   };
 }
 

@@ -13,6 +13,8 @@ const CACHE_STATUS: Record<CacheOutcome, string> = {
   stale: 'millpond; hit; detail=stale',
   held: 'millpond; hit; detail=held',
   miss: 'millpond; fwd=uri-miss; stored',
+  store: 'millpond; fwd=uri-miss; stored; detail=store',
+  node: 'millpond; fwd=uri-miss; stored; detail=node',
   collapsed: 'millpond; fwd=uri-miss; collapsed',
   updated: 'millpond; fwd=stale; stored',
   bypass: 'millpond; fwd=bypass',

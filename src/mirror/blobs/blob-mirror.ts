@@ -93,6 +93,20 @@ export class BlobMirror {
     return { size, outcome: 'miss' };
   }
 
+  /**
+   * Opens what is here of a blob, stored or coming in, for another node of a fleet. Begins nothing, and gives nothing that
+   * comes from another node itself. Whoever asks must have permission.
+   *
+   * @throws {StorageError | UpstreamError | ContentError}
+   */
+  async openHere(key: { upstream: { name: string }; digest: Digest }): Promise<ContentReader | undefined> {
+    const stored = await this.#context.cache.open(key.digest);
+    if (stored !== undefined) return stored;
+    const fill = this.#fills.get(fillKey(key));
+    if (fill === undefined || fill.failed || fill.source === 'node') return undefined;
+    return fill.follow(undefined, { ...fill.request.context, background: true });
+  }
+
   /** Resolves when no fill of the blob runs. The blob is then stored, unless the fill or the disk failed. */
   async settled(request: { upstream: Upstream; digest: Digest }): Promise<void> {
     await this.#fills.get(fillKey(request))?.ended;
@@ -125,7 +139,8 @@ export class BlobMirror {
         outcome = fill.verified ? outcomeOf(granted ?? 'record') : 'collapsed';
       }
       const reader = await this.#follow(fill, request, expectedSize);
-      if (reader !== undefined) return { content: reader, outcome, fill };
+      if (reader !== undefined)
+        return { content: reader, outcome: outcome === 'miss' ? (fill.source ?? outcome) : outcome, fill };
     }
   }
 
@@ -214,7 +229,7 @@ export class BlobMirror {
   }
 }
 
-function fillKey({ upstream, digest }: { upstream: Upstream; digest: Digest }): string {
+function fillKey({ upstream, digest }: { upstream: { name: string }; digest: Digest }): string {
   return `${upstream.name} ${digest}`;
 }
 

@@ -3,6 +3,7 @@ import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
 import type { BandwidthShare } from '../../upstream/limits/bandwidth-share.ts';
+import type { OtherSource } from '../../upstream/upstream.ts';
 
 /** An upstream today. It may also be an object store or another node: fills and readers see no difference. */
 export interface BlobOrigin {
@@ -29,6 +30,8 @@ export interface BlobBytesRequest {
   from: number;
   /** Position of the end, exclusive. Absent: the end of the blob. */
   to?: number;
+  /** Called each time that bytes begin to come. @param source undefined: from the upstream */
+  onSource?: (source: OtherSource | undefined) => void;
 }
 
 /** The bytes that an origin sends for a blob. The reader must hash them: they may be wrong. */

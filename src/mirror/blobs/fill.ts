@@ -20,6 +20,7 @@ import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
 import type { BandwidthShare } from '../../upstream/limits/bandwidth-share.ts';
+import type { OtherSource } from '../../upstream/upstream.ts';
 import type { BlobBytes, BlobOrigin } from './blob-origin.ts';
 import { fetchInLanes, type Segment, segmentsOf, split } from './segments.ts';
 
@@ -64,6 +65,8 @@ export class Fill {
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
   #failed = false;
+  /** Where bytes have come from, one after the other; undefined: the upstream. */
+  readonly #sources: (OtherSource | undefined)[] = [];
   /** The largest size that a follower expects. Stops an origin that states no length and never ends. */
   #largestExpected: number;
 
@@ -132,6 +135,11 @@ export class Fill {
     return this.#failed;
   }
 
+  /** Where the bytes come from now, if not from the upstream. */
+  get source(): OtherSource['name'] | undefined {
+    return this.#sources.at(-1)?.name;
+  }
+
   /** The whole blob has come and its digest matches. It may not be in the store yet. */
   get verified(): boolean {
     return this.#ingest?.verified ?? false;
@@ -181,8 +189,12 @@ export class Fill {
       const line = { requestId: context.id, err: failure, upstream: origin.name, digest };
       logger.warn(line, 'fetch failed');
     }
-    if (failure instanceof ContentError)
-      metrics.contentRejected.inc({ upstream: origin.name, reason: failure.code });
+    if (failure instanceof ContentError) {
+      for (const source of this.#sources) source?.rejected();
+      const other = this.#sources.find((source) => source !== undefined);
+      const whose = other === undefined ? origin.name : `fleet ${other.name}`;
+      metrics.contentRejected.inc({ upstream: whose, reason: failure.code });
+    }
     // Wrong bytes cannot be resumed. Nor can more bytes than the blob has: upstream would answer 416 to every attempt.
     // A disk that fails needs the space.
     const isTooLong = failure instanceof UpstreamError && failure.status === 416;
@@ -250,6 +262,7 @@ export class Fill {
       digest,
       expectedSize,
       share: this.#share,
+      onSource: (source) => this.#sources.push(source),
       ...range,
     });
   }

@@ -39,6 +39,7 @@ export class UpstreamOrigin implements BlobOrigin {
   async open(request: BlobBytesRequest): Promise<BlobBytes> {
     const { context, repository, digest, expectedSize, from, to } = request;
     const first = await this.#upstream.fetchBlob(context, repository, digest, rangeOptions(from, to));
+    request.onSource?.(first.source);
     try {
       const isKnown = first.size !== undefined || expectedSize !== undefined;
       const size = isKnown ? first.size : (await this.#upstream.headBlob(context, repository, digest)).size;
@@ -112,6 +113,7 @@ class UpstreamBytes implements BlobBytes {
     // Asks the registry again and not the target of its redirect: the signature in that URL may have expired.
     const range = rangeOptions(this.#position, to);
     const blob = await this.#upstream.fetchBlob(context, repository, digest, range);
+    this.#request.onSource?.(blob.source);
     if (blob.size === undefined || this.size === undefined || blob.size === this.size) return blob;
     abandon(blob);
     const what = 'the length of a blob changed between two replies';
@@ -125,6 +127,7 @@ class UpstreamBytes implements BlobBytes {
       if (left === 0) return; // ignores bytes after the end: the hash shows whether the others are right
       const wanted = chunk.subarray(Math.min(skip, chunk.length), skip + left);
       skip = Math.max(0, skip - chunk.length);
+      this.#context.metrics.fillBytes.inc({ source: blob.source?.name ?? 'upstream' }, wanted.length);
       const { share } = this.#request;
       if (share?.isFree === false) yield* this.#limited(wanted, chunk.length - wanted.length, share);
       else if (wanted.length > 0) {

@@ -191,7 +191,8 @@ export class ManifestMirror {
         acceptOption(key.accept),
       );
       if (digest === record.digest) {
-        const confirmed = { ...record, confirmedAt };
+        const { isUnconfirmed: _, ...known } = record;
+        const confirmed = { ...known, confirmedAt };
         await this.#tolerate(() => index.write([{ put: 'tag', key, value: confirmed }]));
         return { record: confirmed, outcome: 'revalidated' };
       }

@@ -49,6 +49,7 @@ class Watched extends MemoryStore {
     return {
       tag: async () => undefined,
       permission: async () => undefined,
+      object: async () => undefined,
       sums: async () => undefined,
       finding: async () => undefined,
       findings: async function* () {},

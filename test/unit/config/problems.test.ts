@@ -475,7 +475,7 @@ suite('an unknown key', () => {
     ],
     [
       '__proto__: {}',
-      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, defaultUpstream, sealed, watchConfig, upstreams, policies, policyWait, notify, retryRefused, warm, log',
+      'm.yaml:1:1: __proto__: unknown key; possible here: server, operations, access, cache, fleet, defaultUpstream, sealed, watchConfig, upstreams, policies, policyWait, notify, retryRefused, warm, log',
     ],
   ] as const) {
     test(problem, async () => {

@@ -1,0 +1,43 @@
+/** The port to what nodes agree on, and what may be lost: who fetches which blob, and who is there. */
+
+export interface ClaimOptions {
+  forMs: number;
+  /** A holder that need not be respected. */
+  instead?: string;
+  /** Another lease, whose name begins with the same two characters. */
+  also?: string;
+}
+
+export interface ClaimAnswer {
+  /** Whose the lease is; undefined: the caller's, now. */
+  holder: string | undefined;
+  /** The caller has the other lease, too. */
+  hasBoth: boolean;
+}
+
+/**
+ * Correctness never depends on it, only on digests: the worst that a lost or late answer costs is one more fetch.
+ *
+ * All methods throw {EngineError}.
+ */
+export interface Coordinator {
+  /**
+   * Takes the lease `name` for `holder` if nobody has it, or if `instead` has it: somebody who was found dead. Takes the
+   * lease `also` with it, if that is free as well.
+   */
+  claim(name: string, holder: string, options: ClaimOptions): Promise<ClaimAnswer>;
+  /** Makes leases last for `forMs` from now on. @returns those that `holder` has lost */
+  renew(names: readonly string[], holder: string, forMs: number): Promise<string[]>;
+  /** Gives leases back. Those of others stay. */
+  release(names: readonly string[], holder: string): Promise<void>;
+  /**
+   * Says that a node is there.
+   *
+   * @param member replaces what was said of `id` before
+   * @returns what all nodes say that have said something within `forMs`, and the coordinator's time; milliseconds since
+   *   the epoch
+   */
+  beat(id: string, member: string, forMs: number): Promise<{ members: string[]; now: number }>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,69 @@
+/** The other nodes of a fleet: who is there, who fetches what, and how their bytes come here. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ContentReader } from '../../cache/store/content-store.ts';
+import type { Digest } from '../../oci/digest.ts';
+import type { Coordinator } from '../coordinator/coordinator.ts';
+import { Engine, type EngineContext } from '../engines/engine.ts';
+import type { FleetSecret } from '../records/fleet-secret.ts';
+import { Leases } from './leases.ts';
+import { type Member, Members } from './members.ts';
+import { answerPeers } from './peer-route.ts';
+import { PeerSignatures } from './peer-signatures.ts';
+import { Peers } from './peers.ts';
+import { SharedFetches } from './shared-fetches.ts';
+
+export interface NodesContext extends EngineContext {
+  coordinator: Coordinator;
+  own: Member;
+  secret: FleetSecret;
+  upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
+}
+
+export class Nodes {
+  readonly leases: Leases;
+  readonly fetches: SharedFetches;
+  readonly #coordinator: Coordinator;
+  readonly #engine: Engine;
+  readonly #members: Members;
+  readonly #peers: Peers;
+  readonly #signatures: PeerSignatures;
+  #isWaiting: (digest: Digest) => boolean = () => false;
+
+  constructor(context: NodesContext) {
+    this.#coordinator = context.coordinator;
+    this.#engine = new Engine('coordinator', context);
+    const shared = { ...context, engine: this.#engine };
+    const members = new Members(shared);
+    this.#members = members;
+    this.#signatures = new PeerSignatures(context.secret, () => members.now());
+    this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
+    this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
+    this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
+  }
+
+  get condition() {
+    const { trouble = null } = this.#engine;
+    const { id: ownId } = this.#members.own;
+    const members = this.#members.all.map((member) => ({ ...member, isOwn: member.id === ownId }));
+    return { coordinator: { up: trouble === null, trouble }, members };
+  }
+
+  /** @param isWaiting whether a digest waits to be uploaded: its lease lasts as long */
+  async start(isWaiting: (digest: Digest) => boolean): Promise<void> {
+    this.#isWaiting = isWaiting;
+    await this.#members.beat();
+  }
+
+  route(
+    openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
+  ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
+    return answerPeers({ signatures: this.#signatures, openHere });
+  }
+
+  async close(): Promise<void> {
+    this.#members[Symbol.dispose]();
+    await this.leases.close();
+    await this.#peers.close();
+    await this.#coordinator.close();
+  }
+}

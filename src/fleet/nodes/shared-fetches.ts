@@ -1,0 +1,92 @@
+/**
+ * Fetches a cold blob once for the fleet: one node asks upstream, and the others follow it, from the byte that they are at,
+ * while it still comes.
+ *
+ * Whoever loses the node that it follows looks again who fetches, and goes on there, or takes over and goes on from
+ * upstream. At worst each node fetches for itself: nobody waits for a fleet that does not answer.
+ */
+import type { Readable } from 'node:stream';
+import type { Clock } from '../../clock.ts';
+import type { Digest } from '../../oci/digest.ts';
+import type { FetchedBlob } from '../../upstream/upstream.ts';
+import type { Leases } from './leases.ts';
+import type { Peers } from './peers.ts';
+
+export interface SharedFetchesContext {
+  leases: Leases;
+  peers: Peers;
+  upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
+  clock: Clock;
+}
+
+/** The holder of a lease lives, and has no byte to give: it waits for upstream, or has lost the blob. */
+const WAITS_MOST = 20;
+const WAIT_MS = 250;
+
+export class SharedFetches {
+  readonly #context: SharedFetchesContext;
+
+  constructor(context: SharedFetchesContext) {
+    this.#context = context;
+  }
+
+  /**
+   * @param upstream its name here
+   * @param fetch asks upstream @throws what `fetch` throws
+   */
+  async open(
+    upstream: string,
+    digest: Digest,
+    range: { from?: number; to?: number },
+    signal: AbortSignal | undefined,
+    fetch: () => Promise<FetchedBlob>,
+  ): Promise<FetchedBlob> {
+    const { leases, peers, upstreamKeyOf, clock } = this.#context;
+    const key = await upstreamKeyOf(upstream);
+    if (key === undefined) return fetch();
+    let instead: string | undefined;
+    for (let waits = 0; waits < WAITS_MOST; ) {
+      const claim = await leases.claim(key, digest, instead);
+      if (claim.kind === 'unknown') return fetch();
+      if (claim.kind === 'mine') return this.#fetch(key, digest, fetch);
+      const answer = await peers.open(claim.member, key, digest, range, signal);
+      if (answer.kind === 'bytes') {
+        const { size, body } = answer;
+        return {
+          start: range.from ?? 0,
+          ranged: true,
+          size,
+          body,
+          source: { name: 'node', rejected: () => undefined },
+        };
+      }
+      instead = answer.kind === 'dead' ? claim.holder : undefined;
+      if (answer.kind === 'dead') continue;
+      waits += 1;
+      await clock.sleep(WAIT_MS, signal);
+    }
+    return fetch();
+  }
+
+  async #fetch(key: string, digest: Digest, fetch: () => Promise<FetchedBlob>): Promise<FetchedBlob> {
+    const { leases } = this.#context;
+    const over = leases.use(key, digest);
+    try {
+      const blob = await fetch();
+      onClose(blob.body, (isWhole) => {
+        over();
+        // Somebody else may be able to reach upstream.
+        if (!isWhole) leases.release(key, digest);
+      });
+      return blob;
+    } catch (error) {
+      over();
+      leases.release(key, digest);
+      throw error;
+    }
+  }
+}
+
+function onClose(body: Readable, step: (isWhole: boolean) => void): void {
+  body.once('close', () => step(body.readableEnded && body.errored === null));
+}

@@ -1,0 +1,274 @@
+/** Objects in a bucket of an S3-compatible store. */
+import { Agent } from 'node:https';
+import type { Readable } from 'node:stream';
+import {
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { Upload } from '@aws-sdk/lib-storage';
+import { EngineError, type EngineErrorCode } from '../engines/errors.ts';
+import type {
+  GetOptions,
+  ListedObject,
+  ObjectBytes,
+  ObjectContent,
+  ObjectStore,
+  PutOptions,
+} from './object-store.ts';
+
+export interface S3Settings {
+  bucket: string;
+  /** Absent: AWS's own. */
+  endpoint: string | undefined;
+  region: string;
+  /** Begins every name; ends with a slash. */
+  prefix: string;
+  /** Absent: what the SDK finds in environment, profile, role or web identity. */
+  credentials: (() => Promise<{ accessKeyId: string; secretAccessKey: string }>) | undefined;
+  /** PEM bundle to trust in addition to the usual authorities. */
+  ca: string | undefined;
+}
+
+const CONNECT_TIMEOUT_MS = 500;
+const MAX_CONNECTIONS = 64;
+/** A larger object is written in parts: more than 5 GiB in one request is refused, and much is lost when it breaks. */
+const WHOLE_MAX_BYTES = 256 * 1024 * 1024;
+const PART_MIN_BYTES = 16 * 1024 * 1024;
+const PARTS_MAX = 10_000;
+/** Parts of one upload that are in memory at a time. */
+const PARTS_AT_A_TIME = 2;
+/** "409 Conflict … retry" (S3 User Guide, conditional writes): another writer was at it in the same moment. */
+const CONFLICT_TRIES = 3;
+
+/** The SDK would write to the console otherwise. What it has to say is in its errors. */
+const SILENT = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+export class S3Store implements ObjectStore {
+  readonly #client: S3Client;
+  readonly #bucket: string;
+  readonly #prefix: string;
+
+  constructor({ bucket, endpoint, region, prefix, credentials, ca }: S3Settings) {
+    this.#bucket = bucket;
+    this.#prefix = prefix;
+    this.#client = new S3Client({
+      region,
+      maxAttempts: 1, // whoever asks decides what comes next
+      logger: SILENT,
+      // The digest is the checksum: we check it ourselves, and not every store knows the newer ones.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+      ...(credentials === undefined ? {} : { credentials }),
+      requestHandler: {
+        connectionTimeout: CONNECT_TIMEOUT_MS,
+        httpAgent: { maxSockets: MAX_CONNECTIONS, keepAlive: true },
+        httpsAgent: new Agent({
+          maxSockets: MAX_CONNECTIONS,
+          keepAlive: true,
+          ...(ca === undefined ? {} : { ca }),
+        }),
+      },
+    });
+  }
+
+  async get(name: string, { from, to, signal }: GetOptions): Promise<ObjectBytes | undefined> {
+    const range = rangeOf(from ?? 0, to);
+    const command = new GetObjectCommand({
+      ...this.#at(name),
+      ...(range === undefined ? {} : { Range: range }),
+    });
+    try {
+      const reply = await this.#client.send(command, { abortSignal: signal });
+      const { ETag: etag = '', LastModified: writtenAt } = reply;
+      const size = Number(/\/(\d+)$/.exec(reply.ContentRange ?? '')?.[1] ?? reply.ContentLength);
+      const body = reply.Body as Readable | undefined;
+      if (
+        body === undefined ||
+        !Number.isSafeInteger(size) ||
+        (range !== undefined && reply.ContentRange === undefined)
+      )
+        throw new EngineError('invalid-response', `the object store answered without what ${name} needs`);
+      return { size, etag, writtenAt: writtenAt?.getTime() ?? 0, body };
+    } catch (error) {
+      // Archived content cannot be read for hours, so that it counts as gone.
+      if (hasStatus(error, 404) && !isAboutBucket(error)) return undefined;
+      if (error instanceof S3ServiceException && error.name === 'InvalidObjectState') return undefined;
+      throw engineError(error, signal);
+    }
+  }
+
+  async put(
+    name: string,
+    content: ObjectContent,
+    { onlyIf, signal }: PutOptions,
+  ): Promise<'written' | 'present'> {
+    const condition =
+      onlyIf === undefined ? {} : onlyIf === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: onlyIf.etag };
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.#write({ ...this.#at(name), ...condition }, content, signal);
+        return 'written';
+      } catch (error) {
+        if (hasStatus(error, 412)) return 'present';
+        if (hasStatus(error, 409) && attempt < CONFLICT_TRIES) continue;
+        throw error instanceof ContentUnreadableError ? error.cause : engineError(error, signal);
+      }
+    }
+  }
+
+  async *list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]> {
+    let token: string | undefined;
+    do {
+      const command = new ListObjectsV2Command({
+        ...{ Bucket: this.#bucket, Prefix: this.#prefix + prefix },
+        ...(token === undefined ? {} : { ContinuationToken: token }),
+      });
+      const page = await this.#send(() => this.#client.send(command, { abortSignal: signal }), signal);
+      token = page.NextContinuationToken;
+      yield (page.Contents ?? []).map(({ Key = '', Size = 0, ETag = '', LastModified }) => ({
+        ...{ name: Key.slice(this.#prefix.length), size: Size, etag: ETag },
+        writtenAt: LastModified?.getTime() ?? 0,
+      }));
+    } while (token !== undefined);
+  }
+
+  async delete(names: readonly string[], signal: AbortSignal): Promise<void> {
+    const Objects = names.map((name) => ({ Key: this.#prefix + name }));
+    const command = new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true } });
+    await this.#send(() => this.#client.send(command, { abortSignal: signal }), signal);
+  }
+
+  close(): void {
+    this.#client.destroy();
+  }
+
+  async #write(
+    to: { Bucket: string; Key: string; IfNoneMatch?: string; IfMatch?: string },
+    { size, sha256, open }: ObjectContent,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const body = open();
+    const broken = new AbortController();
+    // Otherwise the error ends the process, and the request waits for the rest.
+    body.on('error', (error) => broken.abort(error));
+    const stop = AbortSignal.any([signal, broken.signal]);
+    try {
+      await (size <= WHOLE_MAX_BYTES
+        ? this.#writeWhole(to, { body, size, sha256 }, stop)
+        : this.#writeInParts(to, { body, size }, stop));
+    } catch (error) {
+      throw broken.signal.aborted ? new ContentUnreadableError(broken.signal.reason) : error;
+    } finally {
+      body.destroy();
+    }
+  }
+
+  async #writeWhole(
+    to: { Bucket: string; Key: string },
+    { body, size, sha256 }: { body: Readable; size: number; sha256: string | undefined },
+    stop: AbortSignal,
+  ): Promise<void> {
+    const checksum =
+      sha256 === undefined ? {} : { ChecksumSHA256: Buffer.from(sha256, 'hex').toString('base64') };
+    const command = new PutObjectCommand({ ...to, ...checksum, Body: body, ContentLength: size });
+    await this.#client.send(command, { abortSignal: stop });
+  }
+
+  async #writeInParts(
+    to: { Bucket: string; Key: string },
+    { body, size }: { body: Readable; size: number },
+    stop: AbortSignal,
+  ): Promise<void> {
+    const upload = new Upload({
+      client: this.#client,
+      params: { ...to, Body: body, ChecksumAlgorithm: 'SHA256' },
+      partSize: Math.max(PART_MIN_BYTES, Math.ceil(size / PARTS_MAX)),
+      queueSize: PARTS_AT_A_TIME,
+    });
+    const onAbort = () => void upload.abort();
+    stop.addEventListener('abort', onAbort);
+    await upload.done().finally(() => stop.removeEventListener('abort', onAbort));
+  }
+
+  async #send<T>(send: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      throw engineError(error, signal);
+    }
+  }
+
+  #at(name: string): { Bucket: string; Key: string } {
+    return { Bucket: this.#bucket, Key: this.#prefix + name };
+  }
+}
+
+/** What was to be written could not be read. */
+class ContentUnreadableError extends Error {
+  override readonly name = 'ContentUnreadableError';
+
+  constructor(cause: unknown) {
+    super('what was to be written could not be read', { cause });
+  }
+}
+
+function rangeOf(from: number, to: number | undefined): string | undefined {
+  if (to !== undefined) return `bytes=${from}-${to - 1}`;
+  return from === 0 ? undefined : `bytes=${from}-`;
+}
+
+function hasStatus(error: unknown, status: number): boolean {
+  return error instanceof S3ServiceException && error.$metadata.httpStatusCode === status;
+}
+
+function isAboutBucket(error: unknown): boolean {
+  return error instanceof S3ServiceException && error.name === 'NoSuchBucket';
+}
+
+/** Maps an error of the SDK. Its message may hold a signed URL, so only what is known of it is passed on. */
+function engineError(error: unknown, signal: AbortSignal): EngineError {
+  if (error instanceof EngineError) return error;
+  if (signal.aborted && signal.reason instanceof EngineError) return signal.reason;
+  if (!(error instanceof S3ServiceException)) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    const isCredential = error instanceof Error && error.name === 'CredentialsProviderError';
+    return isCredential
+      ? new EngineError('denied', 'no credentials for the object store were found', { cause: error })
+      : new EngineError(
+          'unavailable',
+          `the object store cannot be reached${code === '' ? '' : ` (${code})`}`,
+          {
+            cause: error,
+          },
+        );
+  }
+  const status = error.$metadata.httpStatusCode ?? 0;
+  return new EngineError(codeOf(status, error.name), wordsFor(status, error.name), { cause: error });
+}
+
+function codeOf(status: number, name: string): EngineErrorCode {
+  if (name === 'NoSuchBucket' || name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed')
+    return 'misconfigured';
+  if (status === 301) return 'misconfigured';
+  if (status === 401 || status === 403) return 'denied';
+  return status === 0 || status === 429 || status >= 500 ? 'unavailable' : 'invalid-response';
+}
+
+function wordsFor(status: number, name: string): string {
+  if (name === 'NoSuchBucket') return 'the bucket does not exist: make it, or change fleet.objects.bucket';
+  if (name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed' || status === 301)
+    return 'the bucket is in another region: change fleet.objects.region';
+  if (status === 401 || status === 403)
+    return `the object store refuses us (${name}): check fleet.objects.credentials and the policy of the bucket`;
+  return `the object store answered ${status} (${name})`;
+}

@@ -1,0 +1,162 @@
+/**
+ * An upstream behind the fleet's object store: content that the repository may serve, and that is there, comes from
+ * there. The fleet's engines are inside the seal, so that this answers while the upstream itself is sealed.
+ *
+ * What a tag means is always upstream's to say.
+ */
+import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
+import { type Digest, digestAlgorithm, digestOf } from '../../oci/digest.ts';
+import { isDigest, type ListQuery, type Reference, type Repository } from '../../oci/reference.ts';
+import type { RequestContext } from '../../request-context.ts';
+import type {
+  FetchedBlob,
+  FetchedManifest,
+  FetchedReferrers,
+  FetchedTags,
+  ManifestHead,
+  Upstream,
+} from '../../upstream/upstream.ts';
+import type { SharedFetches } from '../nodes/shared-fetches.ts';
+import type { ObjectBytes } from '../objects/object-store.ts';
+import type { SharedStore } from './shared-store.ts';
+
+export interface SharedUpstreamContext {
+  store: SharedStore;
+  /** What the fleet knows of it. */
+  permission: IndexStore['permission'];
+  /** Undefined: the nodes have no coordinator, and each fetches for itself. */
+  fetches: SharedFetches | undefined;
+  /** Called with what came out of the store whole and right, so that it is not written there again. */
+  onFound: (digest: Digest) => void;
+  /** Called with what could not be had from the store. */
+  onMissing: (digest: Digest) => void;
+}
+
+export class SharedUpstream implements Upstream {
+  readonly name: string;
+  readonly #upstream: Upstream;
+  readonly #context: SharedUpstreamContext;
+
+  constructor(upstream: Upstream, context: SharedUpstreamContext) {
+    this.name = upstream.name;
+    this.#upstream = upstream;
+    this.#context = context;
+  }
+
+  async headManifest(
+    context: RequestContext,
+    repository: Repository,
+    reference: Reference,
+    options?: { accept?: string },
+  ): Promise<ManifestHead> {
+    const shared = isDigest(reference)
+      ? await this.#context.store.manifest(this.#key(repository), reference)
+      : undefined;
+    if (shared === undefined || !isDigest(reference))
+      return this.#upstream.headManifest(context, repository, reference, options);
+    return { digest: reference, mediaType: shared.mediaType, size: shared.size };
+  }
+
+  async fetchManifest(
+    context: RequestContext,
+    repository: Repository,
+    reference: Reference,
+    options?: { accept?: string; canWait?: boolean },
+  ): Promise<FetchedManifest> {
+    const found = isDigest(reference) ? await this.#manifest(context, repository, reference) : undefined;
+    return found ?? this.#upstream.fetchManifest(context, repository, reference, options);
+  }
+
+  async headBlob(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+  ): Promise<{ size?: number }> {
+    const { store, permission } = this.#context;
+    const known = await permission(this.#key(repository), digest);
+    const found = known && (await store.open(digest, { from: 0, to: 1 }, context.signal));
+    if (found === undefined) return this.#upstream.headBlob(context, repository, digest);
+    discard(found);
+    return { size: found.size };
+  }
+
+  async fetchBlob(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+    options: { from?: number; to?: number } = {},
+  ): Promise<FetchedBlob> {
+    const { store, permission, onMissing } = this.#context;
+    const known = await permission(this.#key(repository), digest);
+    const found = await store.open(digest, options, context.signal);
+    const rejected = () => store.distrust(digest);
+    const asFetched = ({ size, body }: ObjectBytes): FetchedBlob => {
+      return { start: options.from ?? 0, ranged: true, size, body, source: { name: 'store', rejected } };
+    };
+    if (found === undefined) onMissing(digest);
+    const fetched =
+      found === undefined ? await this.#cold(context, repository, digest, options) : asFetched(found);
+    if (fetched.source === undefined || known !== undefined) return fetched;
+    try {
+      await this.#upstream.headBlob(context, repository, digest);
+      return fetched;
+    } catch (error) {
+      discard(fetched);
+      throw error;
+    }
+  }
+
+  fetchTags(context: RequestContext, repository: Repository, query: ListQuery): Promise<FetchedTags> {
+    return this.#upstream.fetchTags(context, repository, query);
+  }
+
+  fetchReferrers(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+    query: ListQuery,
+  ): Promise<FetchedReferrers | undefined> {
+    return this.#upstream.fetchReferrers(context, repository, digest, query);
+  }
+
+  close(): Promise<void> {
+    return this.#upstream.close();
+  }
+
+  /** What is not in the store: from the node that fetches it, or from upstream. */
+  #cold(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+    options: { from?: number; to?: number },
+  ): Promise<FetchedBlob> {
+    const { fetches } = this.#context;
+    const fetch = () => this.#upstream.fetchBlob(context, repository, digest, options);
+    return fetches === undefined ? fetch() : fetches.open(this.name, digest, options, context.signal, fetch);
+  }
+
+  async #manifest(
+    context: RequestContext,
+    repository: Repository,
+    digest: Digest,
+  ): Promise<FetchedManifest | undefined> {
+    const { store, onFound } = this.#context;
+    const shared = await store.manifest(this.#key(repository), digest);
+    const bytes = shared && (await store.readManifest(digest, context.signal));
+    if (shared === undefined || bytes === undefined) return undefined;
+    if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
+      store.distrust(digest);
+      return undefined;
+    }
+    onFound(digest);
+    return { bytes, mediaType: shared.mediaType, digest };
+  }
+
+  #key(repository: Repository): RepositoryKey {
+    return { upstream: this.name, repository };
+  }
+}
+
+function discard({ body }: Pick<ObjectBytes, 'body'>): void {
+  body.on('error', () => undefined).destroy();
+}

@@ -1,0 +1,71 @@
+/** A fleet on real engines: nodes as processes, a real registry, a real object store. */
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { S3Store } from '../../src/fleet/objects/s3-store.ts';
+import { engine, missingEngines } from '../helpers/engines.ts';
+import { assertKeepsRules } from '../helpers/object-store-rules.ts';
+import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
+import { type RealObjectStore, STORE_ENVIRONMENT, startObjectStore } from '../helpers/real-object-store.ts';
+import { missingPrograms, run, until } from '../helpers/real-processes.ts';
+import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
+
+const skip = missingPrograms('docker-registry', 'skopeo') || missingEngines('crane', 'versitygw');
+
+test('versitygw keeps the rules of object stores', { skip }, async (t) => {
+  const { url } = await startObjectStore(t);
+  const { FLEET_KEY_ID: accessKeyId, FLEET_KEY: secretAccessKey } = STORE_ENVIRONMENT;
+  const store = new S3Store({
+    ...{ bucket: 'millpond', endpoint: url, region: 'us-east-1', prefix: 'test/', ca: undefined },
+    credentials: async () => ({ accessKeyId, secretAccessKey }),
+  });
+  await assertKeepsRules(t, store);
+  store.close();
+});
+
+async function startNode(t: TestContext, store: RealObjectStore, registry: RealRegistry, more = {}) {
+  const directory = await tempDir(t);
+  const secretFile = join(directory, 'secret');
+  await writeFile(secretFile, 'a secret that all the nodes of this fleet share\n', { mode: 0o600 });
+  const config = {
+    upstreams: { 'docker.io': { url: registry.url } },
+    fleet: store.config(secretFile),
+    ...more,
+  };
+  return startRealMirror(t, directory, config, STORE_ENVIRONMENT);
+}
+
+async function uploaded({ operationsPort, process }: RealMirror): Promise<void> {
+  await until('the uploads', process, async () => {
+    const metrics = await (await fetch(`http://127.0.0.1:${operationsPort}/metrics`)).text();
+    if (!metrics.includes('\nmillpond_ingests_in_progress 0\n')) return false; // replies end before they are stored
+    const reply = await fetch(`http://127.0.0.1:${operationsPort}/api/status`);
+    const { fleet } = (await reply.json()) as { fleet: { objects: { up: boolean; waiting: number } } };
+    return fleet.objects.up && fleet.objects.waiting === 0;
+  });
+}
+
+test('a node dies and upstream is stopped: a new node with an empty disk serves the whole image to crane', {
+  skip,
+}, async (t) => {
+  const directory = await tempDir(t);
+  const [store, registry] = [await startObjectStore(t), await RealRegistry.start(t)];
+  const image = await makeImage(directory);
+  await pushImage(image, registry, 'library/app:1');
+  const pull = async ({ port }: RealMirror, name: string) => {
+    const target = join(directory, name);
+    const reference = `127.0.0.1:${port}/docker.io/library/app:1`;
+    await run(engine('crane'), ['pull', '--insecure', '--format', 'oci', reference, target]);
+    // Below it stands a warning when the tag is stale.
+    assert.ok((await run(engine('crane'), ['digest', '--insecure', reference])).startsWith(image.digest));
+  };
+  const a = await startNode(t, store, registry);
+  await pull(a, 'a');
+  await uploaded(a);
+  await a.process.kill();
+  await registry.stop();
+  await pull(await startNode(t, store, registry), 'b');
+  await pull(await startNode(t, store, registry, { sealed: true }), 'c');
+});

@@ -1,0 +1,106 @@
+/** Who fetches what is one node's to do. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { UPLOAD } from '../../../src/fleet/nodes/leases.ts';
+import { digestOf } from '../../../src/oci/digest.ts';
+import { MemoryCoordinator } from '../../helpers/memory-coordinator.ts';
+import { testNode } from '../../helpers/test-node.ts';
+
+const DIGEST = digestOf(Buffer.from('blob'));
+const UPSTREAM = 'a'.repeat(32);
+
+async function twoNodes(t: TestContext) {
+  const coordinator = new MemoryCoordinator();
+  const [a, b] = [await testNode(t, 'a', { coordinator }), await testNode(t, 'b', { coordinator })];
+  return { coordinator, a, b };
+}
+
+test('one node has the lease, and the other one is told whose it is', async (t) => {
+  const { a, b } = await twoNodes(t);
+  assert.deepEqual(await a.leases.claim(UPSTREAM, DIGEST), { kind: 'mine' });
+  assert.deepEqual(await a.leases.claim(UPSTREAM, DIGEST), { kind: 'mine' });
+  const claim = await b.leases.claim(UPSTREAM, DIGEST);
+  assert.equal(claim.kind === 'theirs' && claim.member.id, 'a');
+});
+
+test('another upstream is another lease', async (t) => {
+  const { a, b } = await twoNodes(t);
+  await a.leases.claim(UPSTREAM, DIGEST);
+  assert.deepEqual(await b.leases.claim('b'.repeat(32), DIGEST), { kind: 'mine' });
+});
+
+test('whoever finds the holder dead takes over, and only from that one', async (t) => {
+  const { coordinator, a, b } = await twoNodes(t);
+  const c = await testNode(t, 'c', { coordinator });
+  await a.leases.claim(UPSTREAM, DIGEST);
+  const found = await b.leases.claim(UPSTREAM, DIGEST);
+  assert.ok(found.kind === 'theirs');
+  assert.deepEqual(await b.leases.claim(UPSTREAM, DIGEST, found.holder), { kind: 'mine' });
+  const late = await c.leases.claim(UPSTREAM, DIGEST, found.holder);
+  assert.equal(late.kind === 'theirs' && late.member.id, 'b');
+});
+
+test('who fetches uploads, too, without asking again', async (t) => {
+  const { coordinator, a, b } = await twoNodes(t);
+  await a.leases.claim(UPSTREAM, DIGEST);
+  const asked = coordinator.commands.length;
+  assert.deepEqual(await a.leases.claim(UPLOAD, DIGEST), { kind: 'mine' });
+  assert.equal(coordinator.commands.length, asked);
+  assert.equal((await b.leases.claim(UPLOAD, DIGEST)).kind, 'theirs');
+});
+
+test('a lease is renewed each second while it is used or waits to be uploaded, and then given back', async (t) => {
+  const { coordinator, a, b } = await twoNodes(t);
+  await a.leases.claim(UPSTREAM, DIGEST);
+  const over = a.leases.use(UPSTREAM, DIGEST);
+  const renewals = () => coordinator.commands.filter((command) => command === 'renew').length;
+  const second = async () => {
+    const before = renewals();
+    a.clock.advance(1_000);
+    while (renewals() === before) await setImmediate();
+  };
+  for (let at = 0; at < 20; at += 1) await second();
+  a.waiting.add(DIGEST);
+  over();
+  for (let at = 0; at < 20; at += 1) await second();
+  assert.equal((await b.leases.claim(UPSTREAM, DIGEST)).kind, 'theirs');
+  a.leases.releaseAll(DIGEST);
+  await setImmediate();
+  assert.equal((await b.leases.claim(UPSTREAM, DIGEST)).kind, 'mine');
+  assert.equal((await b.leases.claim(UPLOAD, DIGEST)).kind, 'mine');
+});
+
+test('what nobody uploads is given back ten seconds after the fetch', async (t) => {
+  const { coordinator, a } = await twoNodes(t);
+  await a.leases.claim(UPSTREAM, DIGEST);
+  a.leases.use(UPSTREAM, DIGEST)();
+  for (let at = 0; at < 9; at += 1) a.clock.advance(1_000);
+  await setImmediate();
+  assert.equal(coordinator.leases.size, 2);
+  a.clock.advance(1_000);
+  while (coordinator.leases.size > 0) await setImmediate();
+});
+
+test('a lost lease is not held on to', async (t) => {
+  const { coordinator, a, b } = await twoNodes(t);
+  await a.leases.claim(UPSTREAM, DIGEST);
+  const over = a.leases.use(UPSTREAM, DIGEST);
+  coordinator.leases.clear(); // it has run out
+  await b.leases.claim(UPSTREAM, DIGEST);
+  a.clock.advance(1_000);
+  for (let at = 0; at < 10; at += 1) await setImmediate();
+  assert.equal((await a.leases.claim(UPSTREAM, DIGEST)).kind, 'theirs');
+  over();
+});
+
+test('a holder that no node of this fleet has signed leads nowhere', async (t) => {
+  const { coordinator, a } = await twoNodes(t);
+  for (const forged of [
+    'nobody',
+    `${'0'.repeat(64)}\n{"id":"x","address":"http://127.0.0.1:9","version":"1"}`,
+  ]) {
+    for (const name of [`${DIGEST.slice(7)}:${UPSTREAM}`]) coordinator.leases.set(name, forged);
+    assert.deepEqual(await a.leases.claim(UPSTREAM, DIGEST), { kind: 'unknown' });
+  }
+});
