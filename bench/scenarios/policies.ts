@@ -1,6 +1,6 @@
 /** What policies cost a hit, where everything has been decided. */
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ACCEPT_LINE, addManifest, measureRequests, REPOSITORY } from '../lib/measure.ts';
 import type { Server } from '../lib/peers.ts';
@@ -10,21 +10,13 @@ const MANIFEST = `/v2/${REPOSITORY}/manifests/1`;
 const DENIED = 1000;
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 
-const servers = new WeakMap<Lab, { without: Server; guarded: Server }>();
+const policiesOf = new WeakMap<Lab, Record<string, unknown>[]>();
 
-/** A server without policies and one with five, side by side, both warm. The image is signed as cosign does it. */
-async function startPair(lab: Lab): Promise<void> {
+/** An image that is signed as cosign does it, and five policies that let it in. */
+async function prepare(lab: Lab): Promise<void> {
   const digest = await addManifest(lab);
-  const { millpond: like } = lab.servers;
-  if (like === undefined) throw new Error('this scenario needs Millpond');
-  const [withoutDirectory, guardedDirectory] = [
-    join(lab.directory, 'without'),
-    join(lab.directory, 'guarded'),
-  ];
-  await mkdir(withoutDirectory);
-  await mkdir(guardedDirectory);
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const [key, denied] = [join(guardedDirectory, 'cosign.pub'), join(guardedDirectory, 'denied.txt')];
+  const [key, denied] = [join(lab.directory, 'cosign.pub'), join(lab.directory, 'denied.txt')];
   await writeFile(key, publicKey.export({ type: 'spki', format: 'pem' }));
   const digests = Array.from({ length: DENIED }, () => `sha256:${randomBytes(32).toString('hex')}\n`);
   await writeFile(denied, digests.join(''));
@@ -54,27 +46,31 @@ async function startPair(lab: Lab): Promise<void> {
       },
     ],
   });
-  const policies = [
+  policiesOf.set(lab, [
     { name: 'signed-by-us', signature: { cosign: { keys: [key] } } },
     { name: 'cool-down', minimumAge: '0s' },
     { name: 'known-bad', deny: { digests: [denied], repositories: ['upstream.test/evil/*'] } },
     { name: 'no-evil', deny: { repositories: ['*/evil'] } },
     { name: 'look-only', mode: 'audit', signature: {} },
-  ];
-  const without = await lab.startAnother(like, withoutDirectory, {});
-  const guarded = await lab.startAnother(like, guardedDirectory, { policies });
-  servers.set(lab, { without, guarded });
+  ]);
+}
+
+/**
+ * A server without policies and one with five, side by side, both warm. New ones for each run: what a hit costs differs
+ * from process to process by more than policies cost.
+ */
+async function startPair(lab: Lab): Promise<{ without: Server; guarded: Server }> {
+  const { millpond: like } = lab.servers;
+  if (like === undefined) throw new Error('this scenario needs Millpond');
+  const start = async (settings: Record<string, unknown>) =>
+    lab.startAnother(like, await mkdtemp(join(lab.directory, 'pair-')), settings);
+  const [without, guarded] = [await start({}), await start({ policies: policiesOf.get(lab) })];
   for (const { port } of [without, guarded]) {
     const reply = await fetch(`http://127.0.0.1:${port}${MANIFEST}`);
     if (!reply.ok) throw new Error(`not let in: ${await reply.text()}`);
     await reply.arrayBuffer();
   }
-}
-
-function pairOf(lab: Lab): { without: Server; guarded: Server } {
-  const pair = servers.get(lab);
-  if (pair === undefined) throw new Error('not prepared');
-  return pair;
+  return { without, guarded };
 }
 
 export const policies: Scenario = {
@@ -82,19 +78,17 @@ export const policies: Scenario = {
   does: 'a warm manifest by tag, 32 connections kept alive, 3 s: under five policies that let it in, and without any',
   peers: ['millpond'],
   needs: 'wrk',
-  prepare: startPair,
+  prepare,
   measure: async (lab) => {
-    const { without, guarded } = pairOf(lab);
+    const { without, guarded } = await startPair(lab);
     const plain = await measureRequests(lab, without, MANIFEST, [ACCEPT_LINE]);
     const under = await measureRequests(lab, guarded, MANIFEST, [ACCEPT_LINE]);
     const [cpu = Number.NaN, plainCpu = Number.NaN] = [
       under['cpuSecondsPer1000'],
       plain['cpuSecondsPer1000'],
     ];
+    await Promise.all([without.stop(), guarded.stop()]);
     return { cpuSecondsPer1000: cpu, withoutCpuSecondsPer1000: plainCpu, policiesOverNone: cpu / plainCpu };
-  },
-  finish: async (lab) => {
-    await Promise.all(Object.values(pairOf(lab)).map((server) => server.stop()));
   },
   shows: ['withoutCpuSecondsPer1000', 'cpuSecondsPer1000', 'policiesOverNone'],
   targets: [{ metric: 'policiesOverNone', relation: '≤', limit: { value: 1.02 } }],

@@ -82,7 +82,12 @@ export class Fleet {
 
   /** Lets this node's index know what the fleet knows. */
   shareIndex(own: IndexStore): IndexStore {
-    this.#index = new SharedIndex(own, this.#store, (changes) => this.#uploads?.written(changes));
+    this.#index = new SharedIndex({
+      ...{ own, store: this.#store, clock: this.#context.clock },
+      notes: this.#context.nodes?.notes,
+      sharedRepository: this.#sharedRepository,
+      onWritten: (changes) => this.#uploads?.written(changes),
+    });
     return this.#index;
   }
 
@@ -92,6 +97,8 @@ export class Fleet {
       store: this.#store,
       permission: async (key, digest) => this.#index?.permission(key, digest),
       fetches: this.#context.nodes?.fetches,
+      notes: this.#context.nodes?.notes,
+      sharedRepository: this.#sharedRepository,
       onFound: (digest) => this.#uploads?.found(digest),
       onMissing: (digest) => this.#uploads?.missing(digest),
     });

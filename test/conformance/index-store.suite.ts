@@ -100,6 +100,18 @@ export function indexStoreSuite(name: string, open: (directory: string) => Promi
     assert.equal(await index.sums(DIGEST), undefined);
   });
 
+  test(`${name}: what is known of an object is kept, replaced and deleted, and is no content`, async (t) => {
+    const { index } = await setUp(t);
+    assert.equal(await index.object('blobs/a'), undefined);
+    await index.write([{ put: 'object', name: 'blobs/a', value: '' }]);
+    assert.equal(await index.object('blobs/a'), '');
+    await index.write([{ put: 'object', name: 'blobs/a', value: 'second' }]);
+    assert.equal(await index.object('blobs/a'), 'second');
+    assert.deepEqual(await all(index.contents()), []);
+    await index.write([{ delete: 'object', name: 'blobs/a' }]);
+    assert.equal(await index.object('blobs/a'), undefined);
+  });
+
   test(`${name}: tags come in the order of their names, of all repositories or of one, and from any place on`, async (t) => {
     const { index } = await setUp(t);
     const keys = [

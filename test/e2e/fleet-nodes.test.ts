@@ -1,140 +1,40 @@
 /** Nodes that fetch a cold blob once for all of them, with what can happen to the one that does. */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import { Agent, request } from 'undici';
-import { cleanUp } from '../helpers/cleanup.ts';
-import { missingEngines } from '../helpers/engines.ts';
-import { noise } from '../helpers/images.ts';
-import { startCoordinator } from '../helpers/real-coordinator.ts';
+import { test } from 'node:test';
+import { digestOf } from '../../src/oci/digest.ts';
+import {
+  Clients,
+  fleetOf,
+  killTheNodeThatFetches,
+  missingForFleet,
+  pullColdBlobOnce,
+  slowBlob,
+} from '../helpers/fleet-processes.ts';
+import { uploaded } from '../helpers/fleet-uploads.ts';
+import { noise, type TestImage } from '../helpers/images.ts';
 import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
-import { STORE_ENVIRONMENT, startObjectStore } from '../helpers/real-object-store.ts';
-import { missingPrograms } from '../helpers/real-processes.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
-const skip = missingPrograms('redis-server') || missingEngines('versitygw');
+const skip = missingForFleet();
 const MIB = 1024 * 1024;
-const CLIENTS = 60;
 
-async function fleetOf(t: TestContext, count: number) {
-  const [upstream, store, coordinator] = [
-    await ScriptedUpstream.start(t),
-    await startObjectStore(t),
-    await startCoordinator(t),
-  ];
-  const start = async () => {
-    const directory = await tempDir(t);
-    const secretFile = join(directory, 'secret');
-    await writeFile(secretFile, 'a secret that all the nodes of this fleet share\n', { mode: 0o600 });
-    const fleet = {
-      ...store.config(secretFile),
-      coordinator: { url: coordinator.url },
-      listen: '127.0.0.1:0',
-    };
-    return startRealMirror(
-      t,
-      directory,
-      { upstreams: { 'docker.io': { url: upstream.url } }, fleet },
-      STORE_ENVIRONMENT,
-    );
-  };
-  const nodes = await Promise.all(Array.from({ length: count }, start));
-  return { upstream, store, coordinator, nodes, start };
-}
+// The whole figures are in test/soak.
+test(
+  'three nodes and sixty clients: a cold blob is fetched once, and all have its first byte before its second half has come',
+  {
+    skip,
+  },
+  (t) => pullColdBlobOnce(t, { mebibytes: 64, clients: 60 }),
+);
 
-class Clients {
-  readonly #agent = new Agent({ connections: 500 });
-
-  constructor(t: TestContext) {
-    cleanUp(t, () => this.#agent.destroy());
-  }
-
-  /**
-   * Pulls a blob, and compares each byte as it comes.
-   *
-   * @param onBytes called with how many have come
-   */
-  async pull(
-    { port }: RealMirror,
-    path: string,
-    expected: Buffer,
-    onBytes: (count: number) => void = () => undefined,
-  ): Promise<void> {
-    const reply = await request(`http://127.0.0.1:${port}/v2/${path}`, { dispatcher: this.#agent });
-    assert.equal(reply.statusCode, 200);
-    let at = 0;
-    for await (const chunk of reply.body as AsyncIterable<Buffer>) {
-      assert.ok(chunk.equals(expected.subarray(at, at + chunk.length)), `wrong bytes after ${at}`);
-      at += chunk.length;
-      onBytes(at);
-    }
-    assert.equal(at, expected.length);
-  }
-}
-
-test('three nodes and sixty clients: a cold blob is fetched once, and all have its first byte before its second half has come', {
-  skip,
-}, async (t) => {
-  const { upstream, nodes } = await fleetOf(t, 3);
-  const blob = noise(256 * MIB, 'cold');
-  const digest = upstream.addContent(blob);
-  const clients = new Clients(t);
-  const all = Promise.withResolvers<void>();
-  upstream.script({ kind: 'blob' }, (reply) => {
-    if (reply.start >= blob.length / 2) reply.delay = all.promise;
-  });
-  const begun = new Set<number>();
-  const pulls = Array.from({ length: CLIENTS }, async (_, at) => {
-    const node = nodes[at % nodes.length];
-    assert.ok(node);
-    await clients.pull(node, `org/app/blobs/${digest}`, blob, () => {
-      begun.add(at);
-      if (begun.size === CLIENTS) all.resolve();
-    });
-  });
-  await Promise.all(pulls);
-  t.diagnostic(`upstream sent ${(upstream.blobBytesSent() / blob.length).toFixed(3)} of the blob`);
-  assert.ok(upstream.blobBytesSent() <= 1.02 * blob.length);
-  assert.equal(upstream.count('blob', 'GET') > 0, true);
-});
-
-const SLOW_BLOB_BYTES = 48 * MIB;
-const KILLS = 10;
-/** What a kill may cost: what had come to the dead node and not yet to those that followed it. */
-const LOST_BYTES = 32 * MIB;
-
-/** A blob that takes about two seconds. */
-function slowBlob(upstream: ScriptedUpstream, seed: string) {
-  const blob = noise(SLOW_BLOB_BYTES, seed);
-  upstream.script({ kind: 'blob' }, (reply) => {
-    reply.rate = SLOW_BLOB_BYTES / 2;
-  });
-  return { blob, path: `org/app/blobs/${upstream.addContent(blob)}` };
-}
-
-test('the node that fetches is killed, ten times: every client of the others gets a whole right blob', {
-  skip,
-}, async (t) => {
-  const { upstream, nodes, start } = await fleetOf(t, 2);
-  const clients = new Clients(t);
-  for (let kill = 0; kill < KILLS; kill += 1) {
-    upstream.clearScripts();
-    const { blob, path } = slowBlob(upstream, `kill ${kill}`);
-    const before = upstream.blobBytesSent();
-    const fetching = await start();
-    const own = clients.pull(fetching, path, blob).catch(() => 'was cut');
-    await upstream.waitForBytes(before + 1);
-    const others = nodes.flatMap((node) => Array.from({ length: 5 }, () => clients.pull(node, path, blob)));
-    await upstream.waitForBytes(before + Math.floor((blob.length * (kill + 0.5)) / KILLS));
-    await fetching.process.kill();
-    await Promise.all(others);
-    await own;
-    const sent = upstream.blobBytesSent() - before;
-    assert.ok(sent <= blob.length + LOST_BYTES, `${sent / MIB} MiB were sent`);
-  }
-});
+test(
+  'the node that fetches is killed, ten times: every client of the others gets a whole right blob',
+  {
+    skip,
+  },
+  (t) => killTheNodeThatFetches(t, 10),
+);
 
 test('the node that fetches is frozen: the others are done without it, with at most a second fetch, and its end is as clean', {
   skip,
@@ -186,4 +86,89 @@ test('the object store is frozen, and then killed: no pull fails', { skip }, asy
   process.kill(store.process.pid, 'SIGCONT');
   await store.process.kill();
   for (let at = 0; at < 5; at += 1) await pullAll(`killed ${at}`);
+});
+
+/** What a client asks for in a pull of one platform. */
+function requestsOf({ top, manifests: [platform], blobs }: TestImage): string[] {
+  const own = blobs.filter((blob) => platform?.bytes.includes(digestOf(blob)));
+  return [
+    'org/app/manifests/1',
+    `org/app/manifests/${platform?.digest ?? top.digest}`,
+    ...own.map((blob) => `org/app/blobs/${digestOf(blob)}`),
+  ];
+}
+
+function seenBy(upstream: ScriptedUpstream): string[] {
+  return upstream.requests.map(({ method, kind, path }) => `${method} ${kind} ${path}`).toSorted();
+}
+
+test('each request of a pull goes to the next node: upstream sees exactly what it sees of a pull through one node', {
+  skip,
+}, async (t) => {
+  const options = { layers: [50_000, 60_000, 70_000], platforms: ['amd64', 'arm64'] };
+  const alone = await ScriptedUpstream.start(t);
+  const image = alone.addImage('org/app', '1', options);
+  const config = { upstreams: { 'docker.io': { url: alone.url } } };
+  const single = await startRealMirror(t, await tempDir(t), config);
+  const { upstream, nodes } = await fleetOf(t, 3);
+  upstream.addImage('org/app', '1', options);
+  for (const round of ['cold', 'warm']) {
+    for (const [at, path] of requestsOf(image).entries()) {
+      const node = nodes[(at + (round === 'warm' ? 1 : 0)) % nodes.length];
+      for (const { port } of [single, node ?? single]) {
+        const reply = await fetch(`http://127.0.0.1:${port}/v2/${path}`);
+        assert.equal(reply.status, 200);
+        await reply.arrayBuffer();
+      }
+    }
+    assert.deepEqual(seenBy(upstream), seenBy(alone), round);
+  }
+});
+
+test('one tag past its TTL, asked of all nodes by fifty clients: upstream gets one HEAD', {
+  skip,
+}, async (t) => {
+  const freshness = { tagTtl: '0s' };
+  const { upstream, nodes } = await fleetOf(t, 3, { freshness });
+  upstream.addImage('org/app', '1');
+  const get = async ({ port }: RealMirror) => {
+    const reply = await fetch(`http://127.0.0.1:${port}/v2/org/app/manifests/1`);
+    assert.equal(reply.status, 200);
+    await reply.arrayBuffer();
+  };
+  for (const node of nodes) await get(node);
+  await new Promise((resolve) => setTimeout(resolve, 2_100)); // what was said just now is no longer just now
+  upstream.requests.length = 0;
+  upstream.script({ kind: 'manifest' }, (reply) => {
+    reply.delay = new Promise((resolve) => setTimeout(resolve, 200));
+  });
+  await Promise.all(Array.from({ length: 50 }, (_, at) => get(nodes[at % nodes.length] as RealMirror)));
+  assert.deepEqual(
+    upstream.requests.map(({ method, kind }) => `${method} ${kind}`),
+    ['HEAD manifest'],
+  );
+});
+
+test('a cold image of twenty layers costs few commands and few requests to the store', {
+  skip,
+}, async (t) => {
+  const { upstream, nodes, coordinator } = await fleetOf(t, 2);
+  const image = upstream.addImage('org/app', '1', { layers: Array.from({ length: 20 }, () => 100_000) });
+  const [a, b] = nodes;
+  assert.ok(a && b);
+  const cost = async (node: RealMirror) => {
+    const before = await coordinator.commands();
+    for (const path of requestsOf(image)) {
+      const reply = await fetch(`http://127.0.0.1:${node.port}/v2/${path}`);
+      assert.equal(reply.status, 200);
+      await reply.arrayBuffer();
+    }
+    await uploaded(node);
+    const after = await coordinator.commands();
+    return (after.get('eval') ?? 0) - (before.get('eval') ?? 0);
+  };
+  const [fetching, following] = [await cost(a), await cost(b)];
+  t.diagnostic(`commands: ${fetching} on the node that fetched, ${following} on one that found it`);
+  assert.ok(fetching <= 3 * 20, `${fetching} commands`);
+  assert.ok(following <= 2 * 20, `${following} commands`);
 });

@@ -2,16 +2,22 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
 import { S3Store } from '../../src/fleet/objects/s3-store.ts';
 import { engine, missingEngines } from '../helpers/engines.ts';
+import { uploaded } from '../helpers/fleet-uploads.ts';
+import { noise } from '../helpers/images.ts';
 import { assertKeepsRules } from '../helpers/object-store-rules.ts';
 import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
 import { type RealObjectStore, STORE_ENVIRONMENT, startObjectStore } from '../helpers/real-object-store.ts';
-import { missingPrograms, run, until } from '../helpers/real-processes.ts';
+import { missingPrograms, run } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
+/** Of 1 MiB each. */
+const PIECES = 260;
 const skip = missingPrograms('docker-registry', 'skopeo') || missingEngines('crane', 'versitygw');
 
 test('versitygw keeps the rules of object stores', { skip }, async (t) => {
@@ -25,6 +31,43 @@ test('versitygw keeps the rules of object stores', { skip }, async (t) => {
   store.close();
 });
 
+test('an object of more than 256 MiB is written in parts, whole or not at all', { skip }, async (t) => {
+  const { url } = await startObjectStore(t);
+  const { FLEET_KEY_ID: accessKeyId, FLEET_KEY: secretAccessKey } = STORE_ENVIRONMENT;
+  const store = new S3Store({
+    ...{ bucket: 'millpond', endpoint: url, region: 'us-east-1', prefix: 'test/', ca: undefined },
+    credentials: async () => ({ accessKeyId, secretAccessKey }),
+  });
+  const { signal } = new AbortController();
+  const piece = noise(1024 * 1024, 'part');
+  const open = (pieces: number, fails: boolean) => () =>
+    Readable.from(
+      (async function* () {
+        for (let at = 0; at < pieces; at += 1) yield piece;
+        if (fails) throw new Error('the disk failed');
+      })(),
+      { objectMode: false },
+    );
+  const size = PIECES * piece.length;
+  await assert.rejects(
+    store.put('large', { size, open: open(PIECES - 1, true) }, { signal }),
+    /the disk failed/,
+  );
+  assert.equal(await store.get('large', { signal }), undefined);
+  assert.equal(
+    await store.put('large', { size, open: open(PIECES, false) }, { onlyIf: 'absent', signal }),
+    'written',
+  );
+  assert.equal(
+    await store.put('large', { size, open: open(PIECES, false) }, { onlyIf: 'absent', signal }),
+    'present',
+  );
+  const found = await store.get('large', { from: size - piece.length, signal });
+  assert.equal(found?.size, size);
+  assert.ok((await buffer(found?.body ?? Readable.from([]))).equals(piece));
+  store.close();
+});
+
 async function startNode(t: TestContext, store: RealObjectStore, registry: RealRegistry, more = {}) {
   const directory = await tempDir(t);
   const secretFile = join(directory, 'secret');
@@ -35,16 +78,6 @@ async function startNode(t: TestContext, store: RealObjectStore, registry: RealR
     ...more,
   };
   return startRealMirror(t, directory, config, STORE_ENVIRONMENT);
-}
-
-async function uploaded({ operationsPort, process }: RealMirror): Promise<void> {
-  await until('the uploads', process, async () => {
-    const metrics = await (await fetch(`http://127.0.0.1:${operationsPort}/metrics`)).text();
-    if (!metrics.includes('\nmillpond_ingests_in_progress 0\n')) return false; // replies end before they are stored
-    const reply = await fetch(`http://127.0.0.1:${operationsPort}/api/status`);
-    const { fleet } = (await reply.json()) as { fleet: { objects: { up: boolean; waiting: number } } };
-    return fleet.objects.up && fleet.objects.waiting === 0;
-  });
 }
 
 test('a node dies and upstream is stopped: a new node with an empty disk serves the whole image to crane', {

@@ -65,7 +65,10 @@ test('what one node has fetched, a node with an empty disk serves: upstream is a
   const { fleet, image } = await withImage(t);
   const b = await fleet.node();
   fleet.upstream.requests.length = 0;
+  const puts = fleet.bucket.count('put', '/blobs/');
   const said = await pull(b, image);
+  await b.uploaded();
+  assert.equal(fleet.bucket.count('put', '/blobs/'), puts, 'what came from there is not written again');
   assert.deepEqual(new Set(said), new Set(['millpond; fwd=uri-miss; stored; detail=store']));
   assert.deepEqual(
     fleet.upstream.requests.map(({ kind, method }) => `${method} ${kind}`),

@@ -5,6 +5,7 @@ export class MemoryCoordinator implements Coordinator {
   /** Holders of leases, by name. */
   readonly leases = new Map<string, string>();
   readonly members = new Map<string, string>();
+  readonly notes = new Map<string, { text: string; at: number }>();
   /** All that was asked, in turn. */
   readonly commands: string[] = [];
   now = 0;
@@ -27,6 +28,17 @@ export class MemoryCoordinator implements Coordinator {
   async release(names: readonly string[], holder: string): Promise<void> {
     this.commands.push('release');
     for (const name of names) if (this.leases.get(name) === holder) this.leases.delete(name);
+  }
+
+  async note(group: string, texts: ReadonlyMap<string, string>): Promise<void> {
+    this.commands.push('note');
+    for (const [name, text] of texts) this.notes.set(`${group} ${name}`, { text, at: this.now });
+  }
+
+  async noted(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined> {
+    this.commands.push('noted');
+    const kept = this.notes.get(`${group} ${name}`);
+    return kept && { text: kept.text, ageMs: this.now - kept.at };
   }
 
   async beat(id: string, member: string): Promise<{ members: string[]; now: number }> {

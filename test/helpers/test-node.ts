@@ -64,5 +64,6 @@ export async function testNode(
     await peers.close();
     server.close().closeAllConnections();
   });
-  return { address, clock, leases, members, metrics, peers, signatures: signaturesOf(), waiting };
+  const parts = { address, leases, members, peers, signatures: signaturesOf(), waiting };
+  return { ...context, ...parts, engine };
 }

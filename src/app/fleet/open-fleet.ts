@@ -38,6 +38,8 @@ export interface OpenFleet {
   close: (timeoutMs: number) => Promise<void>;
 }
 
+const CREDENTIALS_LAST_MS = 5 * 60_000;
+
 type Answer = Parameters<typeof Listener.open>[1];
 
 /**
@@ -56,7 +58,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
     {
       ...context,
       nodes: opened?.nodes,
-      objects: await openObjects(config.objects, surroundings.environment),
+      objects: await openObjects(config.objects, surroundings),
     },
   );
   if (opened !== undefined) logger.info({ listener: 'fleet', address: opened.listener.address }, 'listening');
@@ -74,7 +76,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
 
 async function openObjects(
   { bucket, endpoint, region, prefix, credentials, ca }: FleetConfig['objects'],
-  environment: Environment,
+  { environment, clock }: { environment: Environment; clock: Clock },
 ): Promise<S3Store> {
   const [id, key] = [credentials?.accessKeyId, credentials?.secretAccessKey].map(
     (ref) => ref && new Secret(ref, environment),
@@ -84,7 +86,10 @@ async function openObjects(
     credentials:
       id === undefined || key === undefined
         ? undefined
-        : async () => ({ accessKeyId: await id.read(), secretAccessKey: await key.read() }),
+        : async () => ({
+            ...{ accessKeyId: await id.read(), secretAccessKey: await key.read() },
+            expiration: new Date(clock.now() + CREDENTIALS_LAST_MS), // a changed file is read by then
+          }),
     ca: await authorities(ca),
   });
 }

@@ -30,6 +30,10 @@ export interface Coordinator {
   renew(names: readonly string[], holder: string, forMs: number): Promise<string[]>;
   /** Gives leases back. Those of others stay. */
   release(names: readonly string[], holder: string): Promise<void>;
+  /** Keeps texts by name in a group for `forMs`, those that are there already too. */
+  note(group: string, texts: ReadonlyMap<string, string>, forMs: number): Promise<void>;
+  /** @returns a text, and how long ago it was kept by the coordinator's own clock; milliseconds */
+  noted(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined>;
   /**
    * Says that a node is there.
    *

@@ -1,4 +1,5 @@
 /** Agrees by Valkey, or Redis from version 7 on. Each decision is one script, so that nothing comes between its steps. */
+import { createHash } from 'node:crypto';
 import { createClient } from '@redis/client';
 import { EngineError } from '../engines/errors.ts';
 import type { ClaimAnswer, ClaimOptions, Coordinator } from './coordinator.ts';
@@ -32,13 +33,27 @@ for at, key in ipairs(KEYS) do
 end
 return {'', has[2] and 1 or 0}`;
 const RENEW = `
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1`;
+local lost = {}
+for at, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('PEXPIRE', key, ARGV[2])
+  else lost[#lost + 1] = at - 1 end
+end
+return lost`;
 const RELEASE = `
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
 return 1`;
 // No node's own time gets into what others read.
+const NOTE = `
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], now .. ' ' .. ARGV[at + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1`;
+const NOTED = `
+local time = redis.call('TIME')
+return {redis.call('HGET', KEYS[1], ARGV[1]), time[1] * 1000 + math.floor(time[2] / 1000)}`;
 const BEAT = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -95,14 +110,29 @@ export class ValkeyCoordinator implements Coordinator {
   }
 
   async renew(names: readonly string[], holder: string, forMs: number): Promise<string[]> {
-    const renewed = await Promise.all(
-      names.map((name) => this.#run(RENEW, [this.#lease(name)], [holder, String(forMs)])),
-    );
-    return names.filter((_, at) => renewed[at] !== 1);
+    const lost = await this.#forEachSlot(names, async (group, keys) => {
+      const answer = await this.#run(RENEW, keys, [holder, String(forMs)]);
+      if (!Array.isArray(answer)) throw unreadable();
+      return answer.flatMap((at: unknown) => group[Number(at)] ?? []);
+    });
+    return lost.flat();
   }
 
   async release(names: readonly string[], holder: string): Promise<void> {
-    await Promise.all(names.map((name) => this.#run(RELEASE, [this.#lease(name)], [holder])));
+    await this.#forEachSlot(names, (_, keys) => this.#run(RELEASE, keys, [holder]));
+  }
+
+  async note(group: string, texts: ReadonlyMap<string, string>, forMs: number): Promise<void> {
+    await this.#run(NOTE, [this.#group(group)], [String(forMs), ...[...texts].flat()]);
+  }
+
+  async noted(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined> {
+    const answer = await this.#run(NOTED, [this.#group(group)], [name]);
+    if (!Array.isArray(answer)) throw unreadable();
+    const [kept, now] = answer as unknown[];
+    if (typeof kept !== 'string') return undefined;
+    const end = kept.indexOf(' ');
+    return { text: kept.slice(end + 1), ageMs: Math.max(0, Number(now) - Number(kept.slice(0, end))) };
   }
 
   async beat(id: string, member: string, forMs: number): Promise<{ members: string[]; now: number }> {
@@ -124,10 +154,36 @@ export class ValkeyCoordinator implements Coordinator {
     }
   }
 
+  /** One script for all leases that lie in the same slot of a cluster. */
+  async #forEachSlot<T>(
+    names: readonly string[],
+    run: (names: readonly string[], keys: string[]) => Promise<T>,
+  ): Promise<T[]> {
+    const slots = Map.groupBy(names, slotOf);
+    return Promise.all(
+      [...slots.values()].map((group) =>
+        run(
+          group,
+          group.map((name) => this.#lease(name)),
+        ),
+      ),
+    );
+  }
+
+  /** Spreads groups over 256 slots of a cluster. */
+  #group(group: string): string {
+    const hash = createHash('sha256').update(group).digest('hex');
+    return `${this.#prefix}{${hash.slice(0, 2)}}:notes:${hash}`;
+  }
+
   /** Spreads leases over 256 slots of a cluster, by the first two digits of the digest. */
   #lease(name: string): string {
-    return `${this.#prefix}{${name.slice(0, 2)}}:lease:${name}`;
+    return `${this.#prefix}{${slotOf(name)}}:lease:${name}`;
   }
+}
+
+function slotOf(name: string): string {
+  return name.slice(0, 2);
 }
 
 function unreadable(): EngineError {

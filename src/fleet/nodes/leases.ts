@@ -36,6 +36,8 @@ interface Held {
 
 /** What is done with a digest that is brought to the object store. */
 export const UPLOAD = 'upload';
+/** What is done with a tag that upstream is asked of; its lease is that of the digest of its name. */
+export const REVALIDATE = 'revalidate';
 
 const COMMAND_MS = 250;
 const LASTS_MS = 3_000;
@@ -66,7 +68,7 @@ export class Leases {
     if (this.#held.has(name)) return { kind: 'mine' };
     const own = await members.ownCard();
     // Whoever fetches it uploads it, unless another node has begun to.
-    const also = what === UPLOAD ? undefined : leaseName(UPLOAD, digest);
+    const also = what === UPLOAD || what === REVALIDATE ? undefined : leaseName(UPLOAD, digest);
     const options = {
       forMs: LASTS_MS,
       ...(instead === undefined ? {} : { instead }),

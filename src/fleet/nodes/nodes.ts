@@ -11,6 +11,7 @@ import { answerPeers } from './peer-route.ts';
 import { PeerSignatures } from './peer-signatures.ts';
 import { Peers } from './peers.ts';
 import { SharedFetches } from './shared-fetches.ts';
+import { SharedNotes } from './shared-notes.ts';
 
 export interface NodesContext extends EngineContext {
   coordinator: Coordinator;
@@ -22,6 +23,7 @@ export interface NodesContext extends EngineContext {
 export class Nodes {
   readonly leases: Leases;
   readonly fetches: SharedFetches;
+  readonly notes: SharedNotes;
   readonly #coordinator: Coordinator;
   readonly #engine: Engine;
   readonly #members: Members;
@@ -38,6 +40,7 @@ export class Nodes {
     this.#signatures = new PeerSignatures(context.secret, () => members.now());
     this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
     this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
+    this.notes = new SharedNotes({ ...shared, leases: this.leases });
     this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
   }
 

@@ -6,6 +6,7 @@
  * upstream. At worst each node fetches for itself: nobody waits for a fleet that does not answer.
  */
 import type { Readable } from 'node:stream';
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { FetchedBlob } from '../../upstream/upstream.ts';
@@ -22,9 +23,14 @@ export interface SharedFetchesContext {
 /** The holder of a lease lives, and has no byte to give: it waits for upstream, or has lost the blob. */
 const WAITS_MOST = 20;
 const WAIT_MS = 250;
+/** A node whose bytes were wrong is not followed for this long. */
+const DISTRUST_MS = 60_000;
+const DISTRUSTED = 1_000;
 
 export class SharedFetches {
   readonly #context: SharedFetchesContext;
+  /** Nodes whose bytes were wrong, and since when. */
+  readonly #distrusted = new LRUCache<string, number>({ max: DISTRUSTED });
 
   constructor(context: SharedFetchesContext) {
     this.#context = context;
@@ -47,7 +53,8 @@ export class SharedFetches {
     let instead: string | undefined;
     for (let waits = 0; waits < WAITS_MOST; ) {
       const claim = await leases.claim(key, digest, instead);
-      if (claim.kind === 'unknown') return fetch();
+      if (claim.kind === 'unknown' || (claim.kind === 'theirs' && this.#isDistrusted(claim.holder)))
+        return fetch();
       if (claim.kind === 'mine') return this.#fetch(key, digest, fetch);
       const answer = await peers.open(claim.member, key, digest, range, signal);
       if (answer.kind === 'bytes') {
@@ -57,7 +64,7 @@ export class SharedFetches {
           ranged: true,
           size,
           body,
-          source: { name: 'node', rejected: () => undefined },
+          source: { name: 'node', rejected: () => this.#distrusted.set(claim.holder, clock.now()) },
         };
       }
       instead = answer.kind === 'dead' ? claim.holder : undefined;
@@ -66,6 +73,11 @@ export class SharedFetches {
       await clock.sleep(WAIT_MS, signal);
     }
     return fetch();
+  }
+
+  #isDistrusted(holder: string): boolean {
+    const since = this.#distrusted.get(holder);
+    return since !== undefined && Math.abs(this.#context.clock.now() - since) < DISTRUST_MS;
   }
 
   async #fetch(key: string, digest: Digest, fetch: () => Promise<FetchedBlob>): Promise<FetchedBlob> {

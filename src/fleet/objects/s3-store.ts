@@ -28,7 +28,9 @@ export interface S3Settings {
   /** Begins every name; ends with a slash. */
   prefix: string;
   /** Absent: what the SDK finds in environment, profile, role or web identity. */
-  credentials: (() => Promise<{ accessKeyId: string; secretAccessKey: string }>) | undefined;
+  credentials:
+    | (() => Promise<{ accessKeyId: string; secretAccessKey: string; expiration?: Date }>)
+    | undefined;
   /** PEM bundle to trust in addition to the usual authorities. */
   ca: string | undefined;
 }

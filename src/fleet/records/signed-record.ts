@@ -28,6 +28,9 @@ export const manifestRecord = z.object({
   lists: z.array(z.tuple([digest, size])),
 });
 
+/** A digest that a repository may serve. */
+export const allowedRecord = z.object({ size });
+
 /** What wrote below the prefix. */
 export const fleetRecord = z.object({ format: z.int(), readableBy: z.int(), id: z.string() });
 

@@ -14,65 +14,75 @@ import type {
   TagKey,
   TagRecord,
 } from '../../cache/index/index-store.ts';
+import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { SingleFlight } from '../../single-flight.ts';
-import { contentName } from '../objects/names.ts';
+import type { SharedNotes } from '../nodes/shared-notes.ts';
+import { contentName, type SharedRepository } from '../objects/names.ts';
 import type { SharedStore } from './shared-store.ts';
 
+export interface SharedIndexContext {
+  /** This node's own index. */
+  own: IndexStore;
+  store: SharedStore;
+  /** Undefined: there is no coordinator. */
+  notes: SharedNotes | undefined;
+  /** How a repository is called by all nodes. Undefined: its upstream is not shared. */
+  sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
+  /** Called with what has been written by this node, and not with what it found with others. */
+  onWritten: (changes: readonly IndexChange[]) => void;
+  clock: Clock;
+}
+
 export class SharedIndex implements IndexStore {
-  readonly #own: IndexStore;
-  readonly #store: SharedStore;
-  readonly #onWritten: (changes: readonly IndexChange[]) => void;
+  readonly #context: SharedIndexContext;
   readonly #tags = new SingleFlight<TagRecord | undefined>();
   readonly #permissions = new SingleFlight<PermissionRecord | undefined>();
 
-  /** @param onWritten called with what has been written by this node, and not with what it found in the store */
-  constructor(own: IndexStore, store: SharedStore, onWritten: (changes: readonly IndexChange[]) => void) {
-    this.#own = own;
-    this.#store = store;
-    this.#onWritten = onWritten;
+  constructor(context: SharedIndexContext) {
+    this.#context = context;
   }
 
   async tag(key: TagKey): Promise<TagRecord | undefined> {
-    const own = await this.#own.tag(key);
+    const own = await this.#context.own.tag(key);
     if (own !== undefined) return own;
     const flight = `${key.upstream}/${key.repository}:${key.tag} ${key.accept}`;
     return this.#tags.run(flight, () => this.#sharedTag(key)).result;
   }
 
   async permission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined> {
-    const own = await this.#own.permission(key, digest);
+    const own = await this.#context.own.permission(key, digest);
     if (own !== undefined) return own;
     const flight = `${key.upstream}/${key.repository}@${digest}`;
     return this.#permissions.run(flight, () => this.#sharedPermission(key, digest)).result;
   }
 
   finding(key: FindingKey): Promise<FindingRecord | undefined> {
-    return this.#own.finding(key);
+    return this.#context.own.finding(key);
   }
 
   findings(digest: Digest): AsyncIterable<FindingKey> {
-    return this.#own.findings(digest);
+    return this.#context.own.findings(digest);
   }
 
   sums(digest: Digest): Promise<string | undefined> {
-    return this.#own.sums(digest);
+    return this.#context.own.sums(digest);
   }
 
   contents(): ReturnType<IndexStore['contents']> {
-    return this.#own.contents();
+    return this.#context.own.contents();
   }
 
   tags(within?: RepositoryKey, after?: TagKey): AsyncIterable<[TagKey, TagRecord]> {
-    return this.#own.tags(within, after);
+    return this.#context.own.tags(within, after);
   }
 
   permissions(digest: Digest): AsyncIterable<[RepositoryKey, PermissionRecord]> {
-    return this.#own.permissions(digest);
+    return this.#context.own.permissions(digest);
   }
 
   object(name: string): Promise<string | undefined> {
-    return this.#own.object(name);
+    return this.#context.own.object(name);
   }
 
   async write(changes: readonly IndexChange[]): Promise<void> {
@@ -81,30 +91,72 @@ export class SharedIndex implements IndexStore {
         ? [{ delete: 'object', name: contentName(change.digest) }]
         : [],
     );
-    await this.#own.write(notes.length === 0 ? changes : [...changes, ...notes]);
-    this.#onWritten(changes);
+    const { own, onWritten } = this.#context;
+    await own.write(notes.length === 0 ? changes : [...changes, ...notes]);
+    onWritten(changes);
+    await this.#tell(changes);
   }
 
   close(): Promise<void> {
-    return this.#own.close();
+    return this.#context.own.close();
+  }
+
+  /** Tells the other nodes what a manifest allows, before its first byte goes to a client, and what a tag means. */
+  async #tell(changes: readonly IndexChange[]): Promise<void> {
+    const { notes, sharedRepository } = this.#context;
+    if (notes === undefined) return;
+    const allowed = new Map<Digest, number>();
+    let listing: RepositoryKey | undefined;
+    for (const change of changes) {
+      if ('delete' in change) continue;
+      if (change.put === 'permission') {
+        const { size, expanded } = change.value;
+        if (size !== undefined) allowed.set(change.digest, size);
+        if (expanded === true) listing = change.key; // it lists all others
+      }
+      if (change.put !== 'tag') continue;
+      const repository = await sharedRepository(change.key);
+      if (repository !== undefined)
+        await notes.tell(repository, change.key.tag, change.key.accept, change.value);
+    }
+    const repository = listing && (await sharedRepository(listing));
+    if (repository !== undefined) await notes.allow(repository, allowed);
   }
 
   async #sharedTag(key: TagKey): Promise<TagRecord | undefined> {
-    const shared = await this.#store.tag(key, key.tag, key.accept);
+    const noted = await this.#notedTag(key);
+    if (noted !== undefined) return noted;
+    const shared = await this.#context.store.tag(key, key.tag, key.accept);
     if (shared === undefined) return undefined;
     const { digest, mediaType, size, writtenAt } = shared;
     // Nobody writes there that upstream has confirmed a tag, so that all it says is what the tag meant then.
     const value = { digest, mediaType, size, confirmedAt: writtenAt, isUnconfirmed: true as const };
-    await this.#own.write([{ put: 'tag', key, value }]);
+    await this.#context.own.write([{ put: 'tag', key, value }]);
+    return value;
+  }
+
+  /** What another node has told of a tag is as fresh as when upstream said so. */
+  async #notedTag(key: TagKey): Promise<TagRecord | undefined> {
+    const { notes, own, sharedRepository, clock } = this.#context;
+    const repository = notes && (await sharedRepository(key));
+    const noted = repository && (await notes?.tag(repository, key.tag, key.accept));
+    if (noted === undefined) return undefined;
+    const { digest, mediaType, size, ageMs } = noted;
+    const value = { digest, mediaType, size, confirmedAt: clock.now() - ageMs };
+    await own.write([{ put: 'tag', key, value }]);
     return value;
   }
 
   async #sharedPermission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined> {
+    const { own, store, notes, sharedRepository } = this.#context;
+    const repository = notes && (await sharedRepository(key));
     const size =
-      (await this.#store.manifest(key, digest))?.size ?? (await this.#store.listedSize(key, digest));
+      (repository && (await notes?.allowed(repository, digest))) ??
+      (await store.manifest(key, digest))?.size ??
+      (await store.listedSize(key, digest));
     if (size === undefined) return undefined;
     const value = { size };
-    await this.#own.write([{ put: 'permission', key, digest, value }]);
+    await own.write([{ put: 'permission', key, digest, value }]);
     return value;
   }
 }

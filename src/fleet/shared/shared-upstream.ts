@@ -6,7 +6,7 @@
  */
 import type { IndexStore, RepositoryKey } from '../../cache/index/index-store.ts';
 import { type Digest, digestAlgorithm, digestOf } from '../../oci/digest.ts';
-import { isDigest, type ListQuery, type Reference, type Repository } from '../../oci/reference.ts';
+import { isDigest, type ListQuery, type Reference, type Repository, type Tag } from '../../oci/reference.ts';
 import type { RequestContext } from '../../request-context.ts';
 import type {
   FetchedBlob,
@@ -17,6 +17,8 @@ import type {
   Upstream,
 } from '../../upstream/upstream.ts';
 import type { SharedFetches } from '../nodes/shared-fetches.ts';
+import type { SharedNotes } from '../nodes/shared-notes.ts';
+import type { SharedRepository } from '../objects/names.ts';
 import type { ObjectBytes } from '../objects/object-store.ts';
 import type { SharedStore } from './shared-store.ts';
 
@@ -24,11 +26,14 @@ export interface SharedUpstreamContext {
   store: SharedStore;
   /** What the fleet knows of it. */
   permission: IndexStore['permission'];
+  notes: SharedNotes | undefined;
+  /** How a repository is called by all nodes. Undefined: its upstream is not shared. */
+  sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   /** Undefined: the nodes have no coordinator, and each fetches for itself. */
   fetches: SharedFetches | undefined;
-  /** Called with what came out of the store whole and right, so that it is not written there again. */
+  /** Called with what is in the store, so that it is not written there again. */
   onFound: (digest: Digest) => void;
-  /** Called with what could not be had from the store. */
+  /** Called with what could not be had from the store, or was wrong there. */
   onMissing: (digest: Digest) => void;
 }
 
@@ -49,11 +54,9 @@ export class SharedUpstream implements Upstream {
     reference: Reference,
     options?: { accept?: string },
   ): Promise<ManifestHead> {
-    const shared = isDigest(reference)
-      ? await this.#context.store.manifest(this.#key(repository), reference)
-      : undefined;
-    if (shared === undefined || !isDigest(reference))
-      return this.#upstream.headManifest(context, repository, reference, options);
+    if (!isDigest(reference)) return this.#headTag(context, repository, reference, options);
+    const shared = await this.#context.store.manifest(this.#key(repository), reference);
+    if (shared === undefined) return this.#upstream.headManifest(context, repository, reference, options);
     return { digest: reference, mediaType: shared.mediaType, size: shared.size };
   }
 
@@ -86,14 +89,18 @@ export class SharedUpstream implements Upstream {
     digest: Digest,
     options: { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
-    const { store, permission, onMissing } = this.#context;
+    const { store, permission, onFound, onMissing } = this.#context;
     const known = await permission(this.#key(repository), digest);
     const found = await store.open(digest, options, context.signal);
-    const rejected = () => store.distrust(digest);
+    const rejected = () => {
+      store.distrust(digest);
+      onMissing(digest);
+    };
     const asFetched = ({ size, body }: ObjectBytes): FetchedBlob => {
       return { start: options.from ?? 0, ranged: true, size, body, source: { name: 'store', rejected } };
     };
     if (found === undefined) onMissing(digest);
+    else onFound(digest);
     const fetched =
       found === undefined ? await this.#cold(context, repository, digest, options) : asFetched(found);
     if (fetched.source === undefined || known !== undefined) return fetched;
@@ -121,6 +128,27 @@ export class SharedUpstream implements Upstream {
 
   close(): Promise<void> {
     return this.#upstream.close();
+  }
+
+  /** Asks upstream what a tag means, once for all nodes that ask at the same time. */
+  async #headTag(
+    context: RequestContext,
+    repository: Repository,
+    tag: Tag,
+    options?: { accept?: string },
+  ): Promise<ManifestHead> {
+    const { notes, sharedRepository } = this.#context;
+    const shared = notes && (await sharedRepository(this.#key(repository)));
+    if (notes === undefined || shared === undefined)
+      return this.#upstream.headManifest(context, repository, tag, options);
+    let head: ManifestHead | undefined;
+    const told = await notes.revalidate(shared, tag, options?.accept ?? '', async () => {
+      head = await this.#upstream.headManifest(context, repository, tag, options);
+      const { digest, mediaType, size } = head;
+      const isWhole = digest !== undefined && mediaType !== undefined && size !== undefined;
+      return isWhole ? { digest, mediaType, size } : undefined;
+    });
+    return head ?? told ?? {};
   }
 
   /** What is not in the store: from the node that fetches it, or from upstream. */

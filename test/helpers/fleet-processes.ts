@@ -1,0 +1,137 @@
+/** Nodes of a fleet as processes, on real engines, and what clients pull through them. */
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { Agent, request } from 'undici';
+import { cleanUp } from './cleanup.ts';
+import { missingEngines } from './engines.ts';
+import { noise } from './images.ts';
+import { startCoordinator } from './real-coordinator.ts';
+import { type RealMirror, startRealMirror } from './real-mirror.ts';
+import { STORE_ENVIRONMENT, startObjectStore } from './real-object-store.ts';
+import { missingPrograms } from './real-processes.ts';
+import { ScriptedUpstream } from './scripted-upstream.ts';
+import { tempDir } from './temp-dir.ts';
+
+export const missingForFleet = () => missingPrograms('redis-server') || missingEngines('versitygw');
+const MIB = 1024 * 1024;
+
+/** @param settings of the upstream */
+export async function fleetOf(t: TestContext, count: number, settings: Record<string, unknown> = {}) {
+  const [upstream, store, coordinator] = [
+    await ScriptedUpstream.start(t),
+    await startObjectStore(t),
+    await startCoordinator(t),
+  ];
+  const start = async () => {
+    const directory = await tempDir(t);
+    const secretFile = join(directory, 'secret');
+    await writeFile(secretFile, 'a secret that all the nodes of this fleet share\n', { mode: 0o600 });
+    const fleet = {
+      ...store.config(secretFile),
+      coordinator: { url: coordinator.url },
+      listen: '127.0.0.1:0',
+    };
+    return startRealMirror(
+      t,
+      directory,
+      { upstreams: { 'docker.io': { url: upstream.url, ...settings } }, fleet },
+      STORE_ENVIRONMENT,
+    );
+  };
+  const nodes = await Promise.all(Array.from({ length: count }, start));
+  return { upstream, store, coordinator, nodes, start };
+}
+
+export class Clients {
+  readonly #agent = new Agent({ connections: 500 });
+
+  constructor(t: TestContext) {
+    cleanUp(t, () => this.#agent.destroy());
+  }
+
+  /**
+   * Pulls a blob, and compares each byte as it comes.
+   *
+   * @param onBytes called with how many have come
+   */
+  async pull(
+    { port }: RealMirror,
+    path: string,
+    expected: Buffer,
+    onBytes: (count: number) => void = () => undefined,
+  ): Promise<void> {
+    const reply = await request(`http://127.0.0.1:${port}/v2/${path}`, { dispatcher: this.#agent });
+    assert.equal(reply.statusCode, 200);
+    let at = 0;
+    for await (const chunk of reply.body as AsyncIterable<Buffer>) {
+      assert.ok(chunk.equals(expected.subarray(at, at + chunk.length)), `wrong bytes after ${at}`);
+      at += chunk.length;
+      onBytes(at);
+    }
+    assert.equal(at, expected.length);
+  }
+}
+
+/** Three nodes and many clients ask for one cold blob. Upstream holds its second half back until all have begun. */
+export async function pullColdBlobOnce(
+  t: TestContext,
+  { mebibytes, clients: clientCount }: { mebibytes: number; clients: number },
+): Promise<void> {
+  const { upstream, nodes } = await fleetOf(t, 3);
+  const blob = noise(mebibytes * MIB, 'cold');
+  const digest = upstream.addContent(blob);
+  const clients = new Clients(t);
+  const all = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob' }, (reply) => {
+    if (reply.start >= blob.length / 2) reply.delay = all.promise;
+  });
+  const begun = new Set<number>();
+  const pulls = Array.from({ length: clientCount }, async (_, at) => {
+    const node = nodes[at % nodes.length];
+    assert.ok(node);
+    await clients.pull(node, `org/app/blobs/${digest}`, blob, () => {
+      begun.add(at);
+      if (begun.size === clientCount) all.resolve();
+    });
+  });
+  await Promise.all(pulls);
+  t.diagnostic(`upstream sent ${(upstream.blobBytesSent() / blob.length).toFixed(3)} of the blob`);
+  assert.ok(upstream.blobBytesSent() <= 1.02 * blob.length);
+  assert.equal(upstream.count('blob', 'GET') > 0, true);
+}
+
+const SLOW_BLOB_BYTES = 48 * MIB;
+/** What a kill may cost: what had come to the dead node and not yet to those that followed it. */
+const LOST_BYTES = 32 * MIB;
+
+/** A blob that takes about two seconds. */
+export function slowBlob(upstream: ScriptedUpstream, seed: string) {
+  const blob = noise(SLOW_BLOB_BYTES, seed);
+  upstream.script({ kind: 'blob' }, (reply) => {
+    reply.rate = SLOW_BLOB_BYTES / 2;
+  });
+  return { blob, path: `org/app/blobs/${upstream.addContent(blob)}` };
+}
+
+/** Kills the node that fetches, again and again, at other places of the blob each time. */
+export async function killTheNodeThatFetches(t: TestContext, kills: number): Promise<void> {
+  const { upstream, nodes, start } = await fleetOf(t, 2);
+  const clients = new Clients(t);
+  for (let kill = 0; kill < kills; kill += 1) {
+    upstream.clearScripts();
+    const { blob, path } = slowBlob(upstream, `kill ${kill}`);
+    const before = upstream.blobBytesSent();
+    const fetching = await start();
+    const own = clients.pull(fetching, path, blob).catch(() => 'was cut');
+    await upstream.waitForBytes(before + 1);
+    const others = nodes.flatMap((node) => Array.from({ length: 5 }, () => clients.pull(node, path, blob)));
+    await upstream.waitForBytes(before + Math.floor((blob.length * (kill + 0.5)) / kills));
+    await fetching.process.kill();
+    await Promise.all(others);
+    await own;
+    const sent = upstream.blobBytesSent() - before;
+    assert.ok(sent <= blob.length + LOST_BYTES, `${sent / MIB} MiB were sent`);
+  }
+}
