@@ -1,29 +1,31 @@
 /** Policies as real clients meet them: what is signed, or clean, comes in, and all else does not. */
 import assert from 'node:assert/strict';
-import { chmod, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { digestOf } from '../../src/oci/digest.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/manifest.ts';
-import { alpineFiles, imageOf } from '../helpers/alpine-images.ts';
 import { TestAuthority } from '../helpers/client-certificates.ts';
 import { engine, missingEngines } from '../helpers/engines.ts';
-import type { TestImage } from '../helpers/images.ts';
 import {
   LOGIN_CLIENTS,
-  type MirrorAddress,
   prepareCraneLogin,
   preparePodmanLogin,
   refusalOf,
   startContainerdLogin,
-  startDockerLogin,
 } from '../helpers/login-clients.ts';
 import { startRealMirror } from '../helpers/real-mirror.ts';
 import { missingPrograms, run } from '../helpers/real-processes.ts';
 import { makeImage, pushImage, RealRegistry } from '../helpers/real-registry.ts';
-import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { cosign, missingGo, notationSigner } from '../helpers/signatures/signing-programs.ts';
+import {
+  assertTold,
+  CLIENTS_OF_SCANS,
+  downloads,
+  pullDuringScan,
+  scannedSetUp,
+} from '../helpers/slow-scans.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 import { startTlsMirror } from '../helpers/tls-mirror.ts';
 import { ADVISORY, makeDatabase } from '../helpers/trivy-database.ts';
@@ -55,12 +57,6 @@ async function makeKeys(t: TestContext): Promise<{ folder: string; privateKey: s
   const folder = await tempDir(t);
   await cosign(folder, 'generate-key-pair', '--output-key-prefix', join(folder, 'cosign'));
   return { folder, privateKey: join(folder, 'cosign.key'), publicKey: join(folder, 'cosign.pub') };
-}
-
-/** Our message, or its status and our address. Of a 503, dockerd shows the status alone. */
-function assertTold(text: string, address: MirrorAddress, ours: RegExp, status: string): void {
-  const isShown = ours.test(text) || (text.includes(status) && text.includes(address.name));
-  assert.ok(isShown || text.includes('received unexpected HTTP status: 503 Service Unavailable'), text);
 }
 
 async function signedSetUp(t: TestContext) {
@@ -192,20 +188,6 @@ test('cosign verify goes on working through the mirror, in both forms', { skip }
   }
 });
 
-/** An upstream that counts, with one image of Alpine in it. */
-async function scannedSetUp(t: TestContext) {
-  const directory = await tempDir(t);
-  const upstream = await ScriptedUpstream.start(t);
-  const image = await imageOf({ layers: [alpineFiles()] });
-  for (const blob of image.blobs) upstream.addContent(blob);
-  upstream.addManifest('library/app', image.top.bytes, OCI_MANIFEST, '1');
-  return { directory, upstream, image };
-}
-
-function downloads(upstream: ScriptedUpstream, { blobs }: TestImage): number {
-  return upstream.count('blob', 'GET') / blobs.length;
-}
-
 test('the real Trivy gates the first pull of twenty clients: one scan, one download; then its database changes', {
   skip,
 }, async (t) => {
@@ -251,50 +233,12 @@ test('the real Trivy gates the first pull of twenty clients: one scan, one downl
   assert.equal(downloads(upstream, image), 1);
 });
 
-for (const [name, prepare] of Object.entries({
-  'containerd 2': startContainerdLogin,
-  dockerd: startDockerLogin,
-  podman: preparePodmanLogin,
-})) {
-  test(`a scan that takes longer than ${name} waits: the first pull fails with our text, one after it succeeds`, {
-    skip,
-  }, async (t) => {
-    const { directory, upstream, image } = await scannedSetUp(t);
-    const [program, gate] = [join(directory, 'slow-trivy'), join(directory, 'gate')];
-    const fake = resolve(import.meta.dirname, '../helpers/fake-trivy.ts');
-    // Pulls the image as Trivy does, and then takes until the test lets it go.
-    const wait = `case "$1" in image) until [ -e '${gate}' ]; do sleep 0.1; done;; esac`;
-    await writeFile(program, `#!/bin/sh\n${wait}\nexec '${process.execPath}' '${fake}' "$@"\n`);
-    await chmod(program, 0o755);
-    const results = [{ Target: 'app', Class: 'os-pkgs', Type: 'alpine', Packages: [{ Name: 'openssl' }] }];
-    const { address } = await startTlsMirror(
-      t,
-      directory,
-      {
-        upstreams: { 'docker.io': { url: upstream.url } },
-        policies: [
-          {
-            name: 'no-criticals',
-            scan: { trivy: program, failOn: 'critical', environment: ['FAKE_RESULTS'] },
-          },
-        ],
-        policyWait: '3s',
-      },
-      { env: { FAKE_RESULTS: JSON.stringify(results) } },
-    );
-    const client = await prepare(t, address);
-    const text = await refusalOf(() => client.pull('docker.io/library/app'));
-    assertTold(text, address, /is being checked since .*: ask again/, '503');
-    await writeFile(gate, '');
-    let last = '';
-    for (let tries = 0; tries < PULL_TRIES; tries += 1) {
-      last = await client.pull('docker.io/library/app').then(
-        () => '',
-        (error: unknown) => String(error),
-      );
-      if (last === '') break;
-    }
-    assert.equal(last, '');
-    assert.equal(downloads(upstream, image), 1);
-  });
+for (const [name, prepare] of Object.entries(CLIENTS_OF_SCANS)) {
+  test(
+    `a scan that takes longer than ${name} waits: the first pull fails with our text, one after it succeeds`,
+    {
+      skip,
+    },
+    (t) => pullDuringScan(t, prepare, { policyWait: '3s', scanMs: 0 }),
+  );
 }
