@@ -68,6 +68,7 @@ export async function startApp(options: AppOptions): Promise<App> {
     ...{ ...options, logger, metrics },
     upstreams: () => upstreams.configs,
   });
+  stack.defer(() => opened?.close(0)); // for a start that fails before the line below
   const fleet = opened?.fleet;
   const share = fleet && ((upstream: Upstream) => fleet.shareUpstream(upstream));
   const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity, share });

@@ -4,8 +4,8 @@ import { test } from 'node:test';
 import { digestOf } from '../../src/oci/digest.ts';
 import {
   Clients,
+  endTheNodeThatFetches,
   fleetOf,
-  killTheNodeThatFetches,
   missingForFleet,
   pullColdBlobOnce,
   slowBlob,
@@ -33,7 +33,15 @@ test(
   {
     skip,
   },
-  (t) => killTheNodeThatFetches(t, 10),
+  (t) => endTheNodeThatFetches(t, 'SIGKILL', 10),
+);
+
+test(
+  'the node that fetches is stopped, five times: its own clients and those of the others get whole right blobs',
+  {
+    skip,
+  },
+  (t) => endTheNodeThatFetches(t, 'SIGTERM', 5),
 );
 
 test('the node that fetches is frozen: the others are done without it, with at most a second fetch, and its end is as clean', {
@@ -53,6 +61,32 @@ test('the node that fetches is frozen: the others are done without it, with at m
   process.kill(fetching.process.pid, 'SIGCONT');
   await own;
   assert.ok(upstream.blobBytesSent() <= 2 * blob.length);
+});
+
+test('the node that fetches is slow: the others are done without it, with one fetch more', {
+  skip,
+}, async (t) => {
+  const { upstream, nodes } = await fleetOf(t, 3);
+  const [fetching, ...others] = nodes;
+  assert.ok(fetching);
+  const clients = new Clients(t);
+  const blob = noise(8 * MIB, 'slow');
+  const path = `org/app/blobs/${upstream.addContent(blob)}`;
+  upstream.script(
+    { kind: 'blob' },
+    (reply) => {
+      reply.rate = 64 * 1024;
+    },
+    { times: 1 },
+  );
+  const own = clients.pull(fetching, path, blob).catch(() => 'it is still at it when the test ends');
+  await upstream.waitForBytes(1);
+  await Promise.all(
+    others.flatMap((node) => Array.from({ length: 15 }, () => clients.pull(node, path, blob))),
+  );
+  assert.equal(upstream.count('blob', 'GET'), 2);
+  await fetching.process.kill();
+  await own;
 });
 
 test('the coordinator is frozen, and then killed: no pull fails', { skip }, async (t) => {

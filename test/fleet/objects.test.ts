@@ -1,11 +1,17 @@
 /** Mirrors that share an object store: what one has fetched, all have. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { digestOf } from '../../src/oci/digest.ts';
 import { type FleetNode, TestFleet } from '../helpers/fleet-nodes.ts';
 import { noise, type TestImage } from '../helpers/images.ts';
+import { freePort } from '../helpers/real-processes.ts';
 import { startMirror, type TestMirror } from '../helpers/start-mirror.ts';
+import { tempDir } from '../helpers/temp-dir.ts';
 
 const LAYERS = [100_000, 300_000];
 const PREFIX = 'millpond/';
@@ -380,4 +386,16 @@ test('a permission that was found in the store is not looked for again', async (
   for (let at = 0; at < 3; at += 1) await b.head(`/v2/org/app/blobs/${digestOf(blob)}`);
   await b.get(`/v2/org/app/blobs/${digestOf(blob)}`);
   assert.equal(fleet.bucket.count('get', '/org/app/'), records);
+});
+
+test('a start that fails leaves no port of the fleet open', async (t) => {
+  const fleet = await TestFleet.start(t);
+  const port = await freePort();
+  const notADirectory = join(await tempDir(t), 'file');
+  await writeFile(notADirectory, '');
+  const more = { coordinator: { url: 'valkey://127.0.0.1:9' }, listen: `127.0.0.1:${port}` };
+  await assert.rejects(fleet.node({ cache: { directory: notADirectory }, moreOfFleet: more }));
+  const server = createServer().listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  server.close();
 });

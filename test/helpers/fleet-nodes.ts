@@ -43,8 +43,10 @@ export class TestFleet {
   }
 
   /** Starts a node. Time stands still for it: no deadline ends by itself. */
-  async node(options: Partial<MirrorOptions> & { secret?: string } = {}): Promise<FleetNode> {
-    const { secret = SECRET, ...others } = options;
+  async node(
+    options: Partial<MirrorOptions> & { secret?: string; moreOfFleet?: Record<string, unknown> } = {},
+  ): Promise<FleetNode> {
+    const { secret = SECRET, moreOfFleet = {}, ...others } = options;
     const directory = options.directory ?? (await tempDir(this.#t));
     const secretFile = join(directory, 'fleet-secret');
     await writeFile(secretFile, `${secret}\n`, { mode: 0o600 });
@@ -52,7 +54,7 @@ export class TestFleet {
     clock.impatient = false;
     const mirror = await startMirror(this.#t, {
       upstreams: { 'docker.io': this.upstream.url },
-      ...{ fleet: this.bucket.config(secretFile), environment: BUCKET_ENVIRONMENT },
+      ...{ fleet: { ...this.bucket.config(secretFile), ...moreOfFleet }, environment: BUCKET_ENVIRONMENT },
       ...{ ...others, directory, clock },
     });
     cleanUp(this.#t, () => {

@@ -115,22 +115,30 @@ export function slowBlob(upstream: ScriptedUpstream, seed: string) {
   return { blob, path: `org/app/blobs/${upstream.addContent(blob)}` };
 }
 
-/** Kills the node that fetches, again and again, at other places of the blob each time. */
-export async function killTheNodeThatFetches(t: TestContext, kills: number): Promise<void> {
+/**
+ * Ends the node that fetches, again and again, at other places of the blob each time.
+ *
+ * @param how `SIGTERM`: its own clients get all they asked for
+ */
+export async function endTheNodeThatFetches(
+  t: TestContext,
+  how: 'SIGKILL' | 'SIGTERM',
+  times: number,
+): Promise<void> {
   const { upstream, nodes, start } = await fleetOf(t, 2);
   const clients = new Clients(t);
-  for (let kill = 0; kill < kills; kill += 1) {
+  for (let time = 0; time < times; time += 1) {
     upstream.clearScripts();
-    const { blob, path } = slowBlob(upstream, `kill ${kill}`);
+    const { blob, path } = slowBlob(upstream, `${how} ${time}`);
     const before = upstream.blobBytesSent();
     const fetching = await start();
-    const own = clients.pull(fetching, path, blob).catch(() => 'was cut');
+    const own = clients.pull(fetching, path, blob);
+    const ownEnd = how === 'SIGKILL' ? own.catch(() => 'was cut') : own;
     await upstream.waitForBytes(before + 1);
     const others = nodes.flatMap((node) => Array.from({ length: 5 }, () => clients.pull(node, path, blob)));
-    await upstream.waitForBytes(before + Math.floor((blob.length * (kill + 0.5)) / kills));
-    await fetching.process.kill();
-    await Promise.all(others);
-    await own;
+    await upstream.waitForBytes(before + Math.floor((blob.length * (time + 0.5)) / times));
+    const ended = how === 'SIGKILL' ? fetching.process.kill() : fetching.process.stop();
+    await Promise.all([ended, ownEnd, ...others]);
     const sent = upstream.blobBytesSent() - before;
     assert.ok(sent <= blob.length + LOST_BYTES, `${sent / MIB} MiB were sent`);
   }

@@ -1,5 +1,5 @@
 import { test } from 'node:test';
-import { killTheNodeThatFetches, missingForFleet, pullColdBlobOnce } from '../helpers/fleet-processes.ts';
+import { endTheNodeThatFetches, missingForFleet, pullColdBlobOnce } from '../helpers/fleet-processes.ts';
 
 const skip = missingForFleet();
 
@@ -7,4 +7,10 @@ test('three nodes and sixty clients: a cold blob of 256 MiB is fetched once', { 
   pullColdBlobOnce(t, { mebibytes: 256, clients: 60 }),
 );
 
-test('the node that fetches is killed, fifty times', { skip }, (t) => killTheNodeThatFetches(t, 50));
+test('the node that fetches is killed, fifty times', { skip }, (t) =>
+  endTheNodeThatFetches(t, 'SIGKILL', 50),
+);
+
+test('the node that fetches is stopped, twenty times', { skip }, (t) =>
+  endTheNodeThatFetches(t, 'SIGTERM', 20),
+);

@@ -34,7 +34,7 @@ export interface OpenFleet {
   fleet: Fleet;
   /** Begins to answer other nodes. @param openHere opens what this node has of a blob of an upstream, or gets now */
   answerNodes: (openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>) => void;
-  /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. */
+  /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. Idempotent. */
   close: (timeoutMs: number) => Promise<void>;
 }
 
@@ -62,12 +62,15 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
     },
   );
   if (opened !== undefined) logger.info({ listener: 'fleet', address: opened.listener.address }, 'listening');
+  let isClosed = false;
   return {
     fleet,
     answerNodes: (openHere) => {
       answer = fleet.peerRoute(openHere, () => surroundings.upstreams().names()) ?? answer;
     },
     close: async (timeoutMs) => {
+      if (isClosed) return;
+      isClosed = true;
       await fleet.close(timeoutMs);
       await opened?.listener.drain(0);
     },

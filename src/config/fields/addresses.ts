@@ -58,6 +58,14 @@ function baseUrl(example: string) {
   );
 }
 
+/** The URL of a Valkey or Redis. No error shows the text: it may contain a password. */
+export function coordinatorUrl() {
+  const what =
+    'a URL such as valkey://valkey.corp.example:6379, without user name and password, for which there are keys of their own';
+  const error = wrongSecret(what);
+  return z.string({ error }).regex(/^(?:valkeys?|rediss?):\/\/[^@\s]+$/, { error });
+}
+
 /** The URL of a proxy. It may contain a user name, and no password. */
 export function proxyUrl() {
   const what =

@@ -1,5 +1,5 @@
 /** Several mirrors that count as one. */
-import { listenAddress, registryUrl } from '../fields/addresses.ts';
+import { coordinatorUrl, listenAddress, registryUrl } from '../fields/addresses.ts';
 import { path, secretRef } from '../fields/paths.ts';
 import { section, text } from '../fields/plain.ts';
 import { bandwidth } from '../fields/quantities.ts';
@@ -32,10 +32,9 @@ const objectsSchema = section({
 });
 
 const coordinatorSchema = section({
-  url: text(
-    'a URL such as valkey://valkey.corp.example:6379, without user name and password',
-    /^(?:valkeys?|rediss?):\/\/[^@\s]+$/,
-  ).describe('URL of a Valkey, or of a Redis from version 7 on; valkeys: and rediss: are by TLS.'),
+  url: coordinatorUrl().describe(
+    'URL of a Valkey, or of a Redis from version 7 on; valkeys: and rediss: are by TLS.',
+  ),
   username: text('a user name').optional().describe('Its user; default: the default user.'),
   password: secretRef().optional().describe('Its password.'),
   ca: path()

@@ -5,13 +5,14 @@
  * Whoever loses the node that it follows looks again who fetches, and goes on there, or takes over and goes on from
  * upstream. At worst each node fetches for itself: nobody waits for a fleet that does not answer.
  */
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { FetchedBlob } from '../../upstream/upstream.ts';
 import type { Leases } from './leases.ts';
 import type { Peers } from './peers.ts';
+import { fastEnough } from './slow-holder.ts';
 
 export interface SharedFetchesContext {
   leases: Leases;
@@ -23,14 +24,16 @@ export interface SharedFetchesContext {
 /** The holder of a lease lives, and has no byte to give: it waits for upstream, or has lost the blob. */
 const WAITS_MOST = 20;
 const WAIT_MS = 250;
-/** A node whose bytes were wrong is not followed for this long. */
-const DISTRUST_MS = 60_000;
-const DISTRUSTED = 1_000;
+/** A node whose bytes were wrong, or came too slowly, is not followed for this long. */
+const REMEMBERED_MS = 60_000;
+const REMEMBERED = 1_000;
 
 export class SharedFetches {
   readonly #context: SharedFetchesContext;
   /** Nodes whose bytes were wrong, and since when. */
-  readonly #distrusted = new LRUCache<string, number>({ max: DISTRUSTED });
+  readonly #distrusted = new LRUCache<string, number>({ max: REMEMBERED });
+  /** Blobs that came too slowly from the node that fetches them, and since when. */
+  readonly #slow = new LRUCache<string, number>({ max: REMEMBERED });
 
   constructor(context: SharedFetchesContext) {
     this.#context = context;
@@ -50,15 +53,19 @@ export class SharedFetches {
     const { leases, peers, upstreamKeyOf, clock } = this.#context;
     const key = await upstreamKeyOf(upstream);
     if (key === undefined) return fetch();
+    // Of those who find the node slow that fetches, one fetches again, and the others follow that one.
+    const what = this.#isRecent(this.#slow, `${key} ${digest}`) ? `${key}:again` : key;
     let instead: string | undefined;
     for (let waits = 0; waits < WAITS_MOST; ) {
-      const claim = await leases.claim(key, digest, instead);
-      if (claim.kind === 'unknown' || (claim.kind === 'theirs' && this.#isDistrusted(claim.holder)))
-        return fetch();
-      if (claim.kind === 'mine') return this.#fetch(key, digest, fetch);
+      const claim = await leases.claim(what, digest, instead);
+      if (claim.kind === 'unknown') return fetch();
+      if (claim.kind === 'mine') return this.#fetch(what, digest, fetch);
+      if (this.#isRecent(this.#distrusted, claim.holder)) return fetch();
       const answer = await peers.open(claim.member, key, digest, range, signal);
       if (answer.kind === 'bytes') {
-        const { size, body } = answer;
+        const { size } = answer;
+        const onSlow = () => this.#slow.set(`${key} ${digest}`, clock.now());
+        const body = Readable.from(fastEnough(answer.body, clock, onSlow), { objectMode: false });
         return {
           start: range.from ?? 0,
           ranged: true,
@@ -75,25 +82,25 @@ export class SharedFetches {
     return fetch();
   }
 
-  #isDistrusted(holder: string): boolean {
-    const since = this.#distrusted.get(holder);
-    return since !== undefined && Math.abs(this.#context.clock.now() - since) < DISTRUST_MS;
+  #isRecent(moments: LRUCache<string, number>, name: string): boolean {
+    const since = moments.get(name);
+    return since !== undefined && Math.abs(this.#context.clock.now() - since) < REMEMBERED_MS;
   }
 
-  async #fetch(key: string, digest: Digest, fetch: () => Promise<FetchedBlob>): Promise<FetchedBlob> {
+  async #fetch(what: string, digest: Digest, fetch: () => Promise<FetchedBlob>): Promise<FetchedBlob> {
     const { leases } = this.#context;
-    const over = leases.use(key, digest);
+    const over = leases.use(what, digest);
     try {
       const blob = await fetch();
       onClose(blob.body, (isWhole) => {
         over();
         // Somebody else may be able to reach upstream.
-        if (!isWhole) leases.release(key, digest);
+        if (!isWhole) leases.release(what, digest);
       });
       return blob;
     } catch (error) {
       over();
-      leases.release(key, digest);
+      leases.release(what, digest);
       throw error;
     }
   }

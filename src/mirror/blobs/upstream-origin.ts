@@ -129,7 +129,9 @@ class UpstreamBytes implements BlobBytes {
       skip = Math.max(0, skip - chunk.length);
       this.#context.metrics.fillBytes.inc({ source: blob.source?.name ?? 'upstream' }, wanted.length);
       const { share } = this.#request;
-      if (share?.isFree === false) yield* this.#limited(wanted, chunk.length - wanted.length, share);
+      // The limit is one of upstreams: what comes from the fleet has none.
+      if (blob.source === undefined && share?.isFree === false)
+        yield* this.#limited(wanted, chunk.length - wanted.length, share);
       else if (wanted.length > 0) {
         this.#position += wanted.length;
         yield wanted;

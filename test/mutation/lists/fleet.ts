@@ -303,4 +303,18 @@ export const fleet: readonly Mutation[] = [
     promise: 'what came out of the store is not written there again',
     tests: ['test/fleet/objects.test.ts'],
   },
+  {
+    file: 'src/fleet/nodes/slow-holder.ts',
+    replace: 'askedAt = clock.now(); // only',
+    by: '// only',
+    promise: 'a node is not slow because its follower is',
+    tests: ['test/unit/fleet/slow-holder.test.ts'],
+  },
+  {
+    file: 'src/fleet/nodes/slow-holder.ts',
+    replace: 'if (bytes < waitedMs * LEAST_BYTES_PER_MS) {',
+    by: 'if (bytes < 0) {',
+    promise: 'a slow node is given up',
+    tests: ['test/unit/fleet/slow-holder.test.ts'],
+  },
 ];
