@@ -99,7 +99,7 @@ export class Fleet {
       fetches: this.#context.nodes?.fetches,
       notes: this.#context.nodes?.notes,
       sharedRepository: this.#sharedRepository,
-      onFound: (digest) => this.#uploads?.found(digest),
+      onFound: (name) => this.#uploads?.found(name),
       onMissing: (digest) => this.#uploads?.missing(digest),
     });
   }

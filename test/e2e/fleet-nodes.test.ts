@@ -89,38 +89,24 @@ test('the node that fetches is slow: the others are done without it, with one fe
   await own;
 });
 
-test('the coordinator is frozen, and then killed: no pull fails', { skip }, async (t) => {
-  const { upstream, nodes, coordinator } = await fleetOf(t, 3);
-  const clients = new Clients(t);
-  const pullAll = async (seed: string) => {
-    const blob = noise(MIB, seed);
-    const path = `org/app/blobs/${upstream.addContent(blob)}`;
-    await Promise.all(nodes.map((node) => clients.pull(node, path, blob)));
-  };
-  await pullAll('before');
-  process.kill(coordinator.process.pid, 'SIGSTOP');
-  for (let at = 0; at < 5; at += 1) await pullAll(`frozen ${at}`);
-  process.kill(coordinator.process.pid, 'SIGCONT');
-  await pullAll('thawed');
-  await coordinator.process.kill();
-  for (let at = 0; at < 5; at += 1) await pullAll(`killed ${at}`);
-});
-
-test('the object store is frozen, and then killed: no pull fails', { skip }, async (t) => {
-  const { upstream, nodes, store } = await fleetOf(t, 3);
-  const clients = new Clients(t);
-  const pullAll = async (seed: string) => {
-    const blob = noise(MIB, seed);
-    const path = `org/app/blobs/${upstream.addContent(blob)}`;
-    await Promise.all(nodes.map((node) => clients.pull(node, path, blob)));
-  };
-  await pullAll('before');
-  process.kill(store.process.pid, 'SIGSTOP');
-  for (let at = 0; at < 5; at += 1) await pullAll(`frozen ${at}`);
-  process.kill(store.process.pid, 'SIGCONT');
-  await store.process.kill();
-  for (let at = 0; at < 5; at += 1) await pullAll(`killed ${at}`);
-});
+for (const engine of ['coordinator', 'store'] as const) {
+  test(`the ${engine} is frozen, and then killed: no pull fails`, { skip }, async (t) => {
+    const fleet = await fleetOf(t, 3);
+    const clients = new Clients(t);
+    const pullAll = async (seed: string) => {
+      const blob = noise(MIB, seed);
+      const path = `org/app/blobs/${fleet.upstream.addContent(blob)}`;
+      await Promise.all(fleet.nodes.map((node) => clients.pull(node, path, blob)));
+    };
+    await pullAll('before');
+    process.kill(fleet[engine].process.pid, 'SIGSTOP');
+    for (let at = 0; at < 5; at += 1) await pullAll(`frozen ${at}`);
+    process.kill(fleet[engine].process.pid, 'SIGCONT');
+    await pullAll('thawed');
+    await fleet[engine].process.kill();
+    for (let at = 0; at < 5; at += 1) await pullAll(`killed ${at}`);
+  });
+}
 
 /** What a client asks for in a pull of one platform. */
 function requestsOf({ top, manifests: [platform], blobs }: TestImage): string[] {

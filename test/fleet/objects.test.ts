@@ -32,6 +32,19 @@ async function withImage(t: TestContext): Promise<{ fleet: TestFleet; a: FleetNo
   return { fleet, a, image };
 }
 
+/** A fleet whose node `a` has pulled an image while the object store refuses everything. */
+async function withStoreAway(t: TestContext): Promise<{ fleet: TestFleet; a: FleetNode; image: TestImage }> {
+  const fleet = await TestFleet.start(t);
+  const image = fleet.upstream.addImage('org/app', '1', { layers: LAYERS });
+  const a = await fleet.node();
+  fleet.bucket.script((_, reply) => {
+    reply.fails = { status: 503, code: 'SlowDown' };
+  });
+  await pull(a, image);
+  await a.idle();
+  return { fleet, a, image };
+}
+
 /** @returns what `Cache-Status` said of each blob */
 async function pull(node: TestMirror, image: TestImage): Promise<unknown[]> {
   const top = await node.get('/v2/org/app/manifests/1');
@@ -71,10 +84,15 @@ test('what one node has fetched, a node with an empty disk serves: upstream is a
   const { fleet, image } = await withImage(t);
   const b = await fleet.node();
   fleet.upstream.requests.length = 0;
-  const puts = fleet.bucket.count('put', '/blobs/');
+  const puts = fleet.bucket.count('put', '/');
   const said = await pull(b, image);
   await b.uploaded();
-  assert.equal(fleet.bucket.count('put', '/blobs/'), puts, 'what came from there is not written again');
+  const again = fleet.bucket.requests.filter(({ operation }) => operation === 'put').slice(puts);
+  assert.deepEqual(
+    again.map(({ name }) => name),
+    [],
+    'what came from there is not written again',
+  );
   assert.deepEqual(new Set(said), new Set(['millpond; fwd=uri-miss; stored; detail=store']));
   assert.deepEqual(
     fleet.upstream.requests.map(({ kind, method }) => `${method} ${kind}`),
@@ -194,6 +212,17 @@ test('wrong bytes in the store reach nobody as a whole reply, and are replaced b
   assert.ok(fleet.bucket.objects.get(blobName(blob))?.bytes.equals(blob));
 });
 
+test('wrong bytes in the store fail one pull that bypasses a full disk, and not the next', async (t) => {
+  const { fleet, image } = await withImage(t);
+  const blob = image.blobs.find(({ length }) => length === 300_000) ?? Buffer.alloc(0);
+  fleet.bucket.objects.set(blobName(blob), { bytes: noise(blob.length, 'wrong'), writtenAt: new Date() });
+  const b = await fleet.node({ cache: { maxSize: '64KiB' } });
+  await assert.rejects(b.get(`/v2/org/app/blobs/${digestOf(blob)}`));
+  const reply = await b.get(`/v2/org/app/blobs/${digestOf(blob)}`);
+  assert.ok(reply.body.equals(blob));
+  assert.equal(reply.headers['cache-status'], 'millpond; fwd=bypass');
+});
+
 test('a hit asks the store nothing', async (t) => {
   const { fleet, a, image } = await withImage(t);
   const requests = fleet.bucket.requests.length;
@@ -228,28 +257,14 @@ test('while the store answers nothing pulls go on, and after three failures nobo
 });
 
 test('what was fetched while the store was away is in it afterwards', async (t) => {
-  const fleet = await TestFleet.start(t);
-  const image = fleet.upstream.addImage('org/app', '1', { layers: LAYERS });
-  const a = await fleet.node();
-  fleet.bucket.script((_, reply) => {
-    reply.fails = { status: 503, code: 'SlowDown' };
-  });
-  await pull(a, image);
-  await a.idle();
+  const { fleet, a, image } = await withStoreAway(t);
   fleet.bucket.script(() => undefined);
   await passingTime(a, a.uploaded(), PAUSE_MS);
   for (const blob of image.blobs) assert.ok(fleet.bucket.objects.get(blobName(blob))?.bytes.equals(blob));
 });
 
 test('what waits survives a restart, and is not written twice', async (t) => {
-  const fleet = await TestFleet.start(t);
-  const image = fleet.upstream.addImage('org/app', '1', { layers: LAYERS });
-  const a = await fleet.node();
-  fleet.bucket.script((_, reply) => {
-    reply.fails = { status: 503, code: 'SlowDown' };
-  });
-  await pull(a, image);
-  await a.idle();
+  const { fleet, a, image } = await withStoreAway(t);
   await a.app.close();
   fleet.bucket.script(() => undefined);
   const again = await fleet.node({ directory: a.directory });

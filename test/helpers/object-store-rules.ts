@@ -41,9 +41,8 @@ export const OBJECT_STORE_RULES: Record<string, (store: ObjectStore) => Promise<
       assert.equal(found?.size, 1000);
     }
   },
-  'what is not there is not found, and deleting it is no error': async (store) => {
+  'what is not there is not found': async (store) => {
     assert.equal(await store.get('a/missing', { signal }), undefined);
-    await store.delete(['a/missing'], signal);
   },
   'a second write that must be the first leaves what is there': async (store) => {
     const [first, second] = [Buffer.from('first'), Buffer.from('second')];
@@ -52,19 +51,6 @@ export const OBJECT_STORE_RULES: Record<string, (store: ObjectStore) => Promise<
     assert.equal(await textOf(store, 'b/once'), 'first');
     assert.equal(await store.put('b/once', content(second), { signal }), 'written');
     assert.equal(await textOf(store, 'b/once'), 'second');
-  },
-  'a version is written over, and a later one is not': async (store) => {
-    await store.put('b/version', content(Buffer.from('one')), { signal });
-    const { etag = '' } = (await store.get('b/version', { from: 0, to: 1, signal })) ?? {};
-    assert.equal(
-      await store.put('b/version', content(Buffer.from('two')), { onlyIf: { etag }, signal }),
-      'written',
-    );
-    assert.equal(
-      await store.put('b/version', content(Buffer.from('three')), { onlyIf: { etag }, signal }),
-      'present',
-    );
-    assert.equal(await textOf(store, 'b/version'), 'two');
   },
   'bytes that are not those of the digest are refused, and nothing is left': async (store) => {
     const wrong = content(Buffer.from('right'), createHash('sha256').update('wrong').digest('hex'));
@@ -93,11 +79,6 @@ export const OBJECT_STORE_RULES: Record<string, (store: ObjectStore) => Promise<
     const listed = await listAll(store, 'd/many/');
     assert.equal(new Set(listed.map(({ name }) => name)).size, MANY);
     assert.ok(listed.every(({ name, size }) => size === Buffer.byteLength(name)));
-    await store.delete(
-      listed.slice(0, 500).map(({ name }) => name),
-      signal,
-    );
-    assert.equal((await listAll(store, 'd/many/')).length, MANY - 500);
   },
 };
 

@@ -8,7 +8,7 @@ import type { TestContext } from 'node:test';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 
-export type BucketOperation = 'get' | 'put' | 'list' | 'delete';
+export type BucketOperation = 'get' | 'put' | 'list';
 
 export interface BucketRequest {
   operation: BucketOperation;
@@ -96,9 +96,6 @@ export class ScriptedBucket {
         return this.#put(name, body, request, response);
       case 'list':
         return this.#list(asked.name, response);
-      case 'delete':
-        for (const [, key = ''] of body.toString().matchAll(/<Key>([^<]+)<\/Key>/g)) this.objects.delete(key);
-        return sendXml(response, 200, '<DeleteResult></DeleteResult>');
     }
   }
 
@@ -123,11 +120,8 @@ export class ScriptedBucket {
   }
 
   #put(name: string, bytes: Buffer, { headers }: IncomingMessage, response: ServerResponse): void {
-    const stored = this.objects.get(name);
-    const isRefused =
-      (headers['if-none-match'] === '*' && stored !== undefined) ||
-      (headers['if-match'] !== undefined && headers['if-match'] !== (stored && etagOf(stored.bytes)));
-    if (isRefused) return sendError(response, 412, 'PreconditionFailed');
+    if (headers['if-none-match'] === '*' && this.objects.has(name))
+      return sendError(response, 412, 'PreconditionFailed');
     const checksum = headers['x-amz-checksum-sha256'];
     if (checksum !== undefined && checksum !== createHash('sha256').update(bytes).digest('base64'))
       return sendError(response, 400, 'BadDigest');
@@ -156,7 +150,6 @@ export const BUCKET_ENVIRONMENT = { FLEET_KEY_ID: 'test', FLEET_KEY: 'a secret o
 
 function operationOf(method: string | undefined, { searchParams }: URL): BucketOperation {
   if (method === 'PUT') return 'put';
-  if (method === 'POST') return 'delete';
   return searchParams.has('list-type') ? 'list' : 'get';
 }
 

@@ -1,7 +1,7 @@
 /** Opens the fleet. Loaded only if it is configured: the clients of its engines take long to load. */
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { rootCertificates } from 'node:tls';
+import { getCACertificates } from 'node:tls';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
@@ -122,5 +122,7 @@ async function openNodes(
 
 /** The usual ones, and those of a file. Undefined: the usual ones. */
 async function authorities(ca: string | undefined): Promise<string | undefined> {
-  return ca === undefined ? undefined : [...rootCertificates, await readFile(ca, 'utf8')].join('\n');
+  return ca === undefined
+    ? undefined
+    : [...getCACertificates('default'), await readFile(ca, 'utf8')].join('\n');
 }

@@ -29,7 +29,8 @@ export function answerPeers({ signatures, openHere }: PeerRouteContext) {
       return void response.writeHead(404).end();
     if (!(await signatures.isFromMember(read.request, read.signature)))
       return void response.writeHead(401).end('this is for nodes of the same fleet only\n');
-    const reader = await openHere(asked.upstream, asked.digest);
+    // A fetch that fails rejects here, too. The other node then asks upstream itself, and is told why.
+    const reader = await openHere(asked.upstream, asked.digest).catch(() => undefined);
     if (reader === undefined) return void response.writeHead(404).end();
     const { from, to = reader.size, nonce } = read.request;
     const end = Math.min(to, reader.size);

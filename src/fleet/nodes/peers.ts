@@ -24,8 +24,10 @@ const CONNECTIONS = 64;
 /** How a node answers. */
 export type PeerAnswer =
   | { kind: 'bytes'; size: number; body: Readable }
-  /** It lives, and has no byte yet, or not this digest. */
-  | { kind: 'nothing' }
+  /** It may live, and has no byte yet. */
+  | { kind: 'waiting' }
+  /** It lives, and has not got this digest, nor gets it from upstream. */
+  | { kind: 'absent' }
   /** It cannot be reached, or is no node of this fleet. */
   | { kind: 'dead' };
 
@@ -64,7 +66,7 @@ export class Peers {
       const { [HEADERS.size]: size, [HEADERS.signature]: signature } = reply.headers;
       if (reply.statusCode !== 200) {
         await reply.body.dump();
-        return { kind: 'nothing' };
+        return { kind: 'absent' };
       }
       if (!(await signatures.isAnswer(nonce, Number(size), String(signature)))) {
         reply.body.on('error', () => undefined).destroy();
@@ -76,7 +78,7 @@ export class Peers {
       });
       return { kind: 'bytes', size: Number(size), body };
     } catch {
-      return { kind: deadline.signal.aborted ? 'nothing' : 'dead' };
+      return { kind: deadline.signal.aborted ? 'waiting' : 'dead' };
     } finally {
       answered.abort();
     }

@@ -21,8 +21,10 @@ export interface SharedFetchesContext {
   clock: Clock;
 }
 
-/** The holder of a lease lives, and has no byte to give: it waits for upstream, or has lost the blob. */
+/** The holder of a lease has no byte to give yet: it waits for upstream. */
 const WAITS_MOST = 20;
+/** It has not got the blob: it takes over from another node just now, or its disk is full. */
+const ABSENT_MOST = 4;
 const WAIT_MS = 250;
 /** A node whose bytes were wrong, or came too slowly, is not followed for this long. */
 const REMEMBERED_MS = 60_000;
@@ -56,7 +58,8 @@ export class SharedFetches {
     // Of those who find the node slow that fetches, one fetches again, and the others follow that one.
     const what = this.#isRecent(this.#slow, `${key} ${digest}`) ? `${key}:again` : key;
     let instead: string | undefined;
-    for (let waits = 0; waits < WAITS_MOST; ) {
+    const left = { waiting: WAITS_MOST, absent: ABSENT_MOST };
+    for (;;) {
       const claim = await leases.claim(what, digest, instead);
       if (claim.kind === 'unknown') return fetch();
       if (claim.kind === 'mine') return this.#fetch(what, digest, fetch);
@@ -76,10 +79,10 @@ export class SharedFetches {
       }
       instead = answer.kind === 'dead' ? claim.holder : undefined;
       if (answer.kind === 'dead') continue;
-      waits += 1;
+      left[answer.kind] -= 1;
+      if (left[answer.kind] === 0) return fetch();
       await clock.sleep(WAIT_MS, signal);
     }
-    return fetch();
   }
 
   #isRecent(moments: LRUCache<string, number>, name: string): boolean {

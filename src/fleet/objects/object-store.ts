@@ -15,8 +15,6 @@ export interface ObjectStore {
   put(name: string, content: ObjectContent, options: PutOptions): Promise<'written' | 'present'>;
   /** All objects whose names begin with `prefix`, page by page, each page one request. */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]>;
-  /** Deleting what is not there is not an error. */
-  delete(names: readonly string[], signal: AbortSignal): Promise<void>;
   /** Closes all connections. Idempotent. */
   close(): void;
 }
@@ -60,6 +58,6 @@ export interface ObjectContent {
 
 export interface PutOptions {
   /** Absent: it is written whatever is there. */
-  onlyIf?: 'absent' | { etag: string };
+  onlyIf?: 'absent';
   signal: AbortSignal;
 }

@@ -2,7 +2,6 @@
 import { Agent } from 'node:https';
 import type { Readable } from 'node:stream';
 import {
-  DeleteObjectsCommand,
   GetObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -114,8 +113,7 @@ export class S3Store implements ObjectStore {
     content: ObjectContent,
     { onlyIf, signal }: PutOptions,
   ): Promise<'written' | 'present'> {
-    const condition =
-      onlyIf === undefined ? {} : onlyIf === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: onlyIf.etag };
+    const condition = onlyIf === undefined ? {} : { IfNoneMatch: '*' };
     for (let attempt = 1; ; attempt += 1) {
       try {
         await this.#write({ ...this.#at(name), ...condition }, content, signal);
@@ -144,18 +142,12 @@ export class S3Store implements ObjectStore {
     } while (token !== undefined);
   }
 
-  async delete(names: readonly string[], signal: AbortSignal): Promise<void> {
-    const Objects = names.map((name) => ({ Key: this.#prefix + name }));
-    const command = new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true } });
-    await this.#send(() => this.#client.send(command, { abortSignal: signal }), signal);
-  }
-
   close(): void {
     this.#client.destroy();
   }
 
   async #write(
-    to: { Bucket: string; Key: string; IfNoneMatch?: string; IfMatch?: string },
+    to: { Bucket: string; Key: string; IfNoneMatch?: string },
     { size, sha256, open }: ObjectContent,
     signal: AbortSignal,
   ): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * The index of a node of a fleet: what this node does not know of a tag or a permission, another one may have written to
- * the object store. Whatever is found there is kept here, so that it is looked for once.
+ * The index of a node of a fleet: what this node does not know of a tag or a permission, another one may have told, or
+ * written to the object store. Whatever is found there is kept here, so that it is looked for once.
  *
  * What is known here is answered without asking anybody.
  */
@@ -18,7 +18,7 @@ import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { SingleFlight } from '../../single-flight.ts';
 import type { SharedNotes } from '../nodes/shared-notes.ts';
-import { contentName, type SharedRepository } from '../objects/names.ts';
+import { contentName, type SharedRepository, tagName } from '../objects/names.ts';
 import type { SharedStore } from './shared-store.ts';
 
 export interface SharedIndexContext {
@@ -124,14 +124,19 @@ export class SharedIndex implements IndexStore {
   }
 
   async #sharedTag(key: TagKey): Promise<TagRecord | undefined> {
-    const noted = await this.#notedTag(key);
-    if (noted !== undefined) return noted;
+    const told = await this.#notedTag(key);
+    if (told !== undefined) return told;
     const shared = await this.#context.store.tag(key, key.tag, key.accept);
     if (shared === undefined) return undefined;
     const { digest, mediaType, size, writtenAt } = shared;
     // Nobody writes there that upstream has confirmed a tag, so that all it says is what the tag meant then.
     const value = { digest, mediaType, size, confirmedAt: writtenAt, isUnconfirmed: true as const };
-    await this.#context.own.write([{ put: 'tag', key, value }]);
+    const repository = await this.#context.sharedRepository(key);
+    const noted = repository && tagName(repository, key.tag, key.accept);
+    await this.#context.own.write([
+      { put: 'tag', key, value },
+      ...(noted === undefined ? [] : [{ put: 'object', name: noted, value: digest } as const]),
+    ]);
     return value;
   }
 

@@ -1,6 +1,6 @@
 /**
- * An upstream behind the fleet's object store: content that the repository may serve, and that is there, comes from
- * there. The fleet's engines are inside the seal, so that this answers while the upstream itself is sealed.
+ * An upstream behind the fleet: content that the repository may serve, and that is in the object store or comes in on
+ * another node, comes from there. The fleet's engines are inside the seal, so that this answers while the upstream itself is sealed.
  *
  * What a tag means is always upstream's to say.
  */
@@ -18,7 +18,7 @@ import type {
 } from '../../upstream/upstream.ts';
 import type { SharedFetches } from '../nodes/shared-fetches.ts';
 import type { SharedNotes } from '../nodes/shared-notes.ts';
-import type { SharedRepository } from '../objects/names.ts';
+import { contentName, manifestName, type SharedRepository } from '../objects/names.ts';
 import type { ObjectBytes } from '../objects/object-store.ts';
 import type { SharedStore } from './shared-store.ts';
 
@@ -31,8 +31,8 @@ export interface SharedUpstreamContext {
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   /** Undefined: the nodes have no coordinator, and each fetches for itself. */
   fetches: SharedFetches | undefined;
-  /** Called with what is in the store, so that it is not written there again. */
-  onFound: (digest: Digest) => void;
+  /** Called with the name of what is in the store, so that it is not written there again. */
+  onFound: (name: string) => void;
   /** Called with what could not be had from the store, or was wrong there. */
   onMissing: (digest: Digest) => void;
 }
@@ -100,7 +100,7 @@ export class SharedUpstream implements Upstream {
       return { start: options.from ?? 0, ranged: true, size, body, source: { name: 'store', rejected } };
     };
     if (found === undefined) onMissing(digest);
-    else onFound(digest);
+    else onFound(contentName(digest));
     const fetched =
       found === undefined ? await this.#cold(context, repository, digest, options) : asFetched(found);
     if (fetched.source === undefined || known !== undefined) return fetched;
@@ -168,15 +168,18 @@ export class SharedUpstream implements Upstream {
     repository: Repository,
     digest: Digest,
   ): Promise<FetchedManifest | undefined> {
-    const { store, onFound } = this.#context;
-    const shared = await store.manifest(this.#key(repository), digest);
+    const { store, sharedRepository, onFound } = this.#context;
+    const key = this.#key(repository);
+    const shared = await store.manifest(key, digest);
     const bytes = shared && (await store.readManifest(digest, context.signal));
     if (shared === undefined || bytes === undefined) return undefined;
     if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
       store.distrust(digest);
       return undefined;
     }
-    onFound(digest);
+    onFound(contentName(digest));
+    const named = await sharedRepository(key);
+    if (named !== undefined) onFound(manifestName(named, digest));
     return { bytes, mediaType: shared.mediaType, digest };
   }
 

@@ -101,12 +101,13 @@ export class Uploads {
       .catch((error: unknown) => this.#context.logger.warn({ err: error }, 'an upload could not be noted'))
       .finally(() => {
         this.#taking -= 1;
+        this.#signal();
       });
   }
 
-  /** Notes that a digest is in the store. */
-  found(digest: Digest): void {
-    void this.#note(contentName(digest), '').catch(() => undefined); // looked for again at the next start
+  /** Notes that an object is in the store. */
+  found(name: string): void {
+    void this.#note(name, '').catch(() => undefined); // looked for again at the next start
   }
 
   /** Forgets that a digest is in the store. */

@@ -13,7 +13,7 @@ import type { Digest } from '../../oci/digest.ts';
 import type { Repository } from '../../oci/reference.ts';
 import { detached, type RequestContext } from '../../request-context.ts';
 import { UpstreamError } from '../../upstream/errors.ts';
-import type { Upstream } from '../../upstream/upstream.ts';
+import type { OtherSource, Upstream } from '../../upstream/upstream.ts';
 import { requireFetch } from '../cached-only.ts';
 import type { CacheOutcome } from '../outcome.ts';
 import { type GrantedBy, keyOf, type Permissions } from '../permissions.ts';
@@ -213,13 +213,16 @@ export class BlobMirror {
     const share = origin.openShare?.();
     if (context.background !== true) share?.addClient();
     abort.signal.addEventListener('abort', () => share?.close()); // by the reader's close, too
+    const sources = new Set<OtherSource | undefined>();
+    const onWrong = () => sources.forEach((source) => source?.rejected());
     try {
       const bytes = await origin.open({
         context: detached(context, abort.signal),
         ...{ repository, digest, expectedSize, share, from: front?.length ?? 0 },
+        onSource: (source) => sources.add(source),
       });
       const size = bytes.size ?? expectedSize;
-      if (size !== undefined) return new Passthrough(digest, size, bytes, abort, front);
+      if (size !== undefined) return new Passthrough(digest, size, bytes, abort, onWrong, front);
       bytes.close();
       throw lengthUnknown(request);
     } catch (error) {

@@ -23,15 +23,25 @@ export class Passthrough implements ContentReader {
   #pending: Buffer[] = [];
   #verified = false;
   readonly #abort: AbortController;
+  readonly #onWrong: () => void;
 
   /**
    * @param bytes begin where `front` ends
    * @param abort stops them
+   * @param onWrong called if they are not those of the digest
    */
-  constructor(digest: Digest, size: number, bytes: BlobBytes, abort: AbortController, front?: FrontState) {
+  constructor(
+    digest: Digest,
+    size: number,
+    bytes: BlobBytes,
+    abort: AbortController,
+    onWrong: () => void,
+    front?: FrontState,
+  ) {
     this.size = size;
     this.#digest = digest;
     this.#abort = abort;
+    this.#onWrong = onWrong;
     this.#chunks = bytes.chunks();
     this.#hash = front?.hash ?? createHash(digestAlgorithm(digest));
     this.#front = front?.length ?? 0;
@@ -42,7 +52,12 @@ export class Passthrough implements ContentReader {
     for (;;) {
       const limit = releasableEnd(position, end, this.#front, this.#verified);
       if (limit > position) return this.#take(target, limit - position);
-      await this.#advance(position, end);
+      try {
+        await this.#advance(position, end);
+      } catch (error) {
+        if (error instanceof ContentError) this.#onWrong();
+        throw error;
+      }
     }
   }
 

@@ -298,7 +298,7 @@ export const fleet: readonly Mutation[] = [
   },
   {
     file: 'src/fleet/shared/shared-upstream.ts',
-    replace: 'else onFound(digest);',
+    replace: 'else onFound(contentName(digest));',
     by: '',
     promise: 'what came out of the store is not written there again',
     tests: ['test/fleet/objects.test.ts'],
@@ -316,5 +316,33 @@ export const fleet: readonly Mutation[] = [
     by: 'if (bytes < 0) {',
     promise: 'a slow node is given up',
     tests: ['test/unit/fleet/slow-holder.test.ts'],
+  },
+  {
+    file: 'src/fleet/nodes/peer-route.ts',
+    replace: '.catch(() => undefined);\n    if (reader',
+    by: ';\n    if (reader',
+    promise: 'a fetch that fails does not end the process',
+    tests: ['test/unit/fleet/peers.test.ts'],
+  },
+  {
+    file: 'src/mirror/blobs/passthrough.ts',
+    replace: 'if (error instanceof ContentError) this.#onWrong();',
+    by: '',
+    promise: 'wrong bytes of the store are not asked for again past a full disk',
+    tests: ['test/fleet/objects.test.ts'],
+  },
+  {
+    file: 'src/fleet/shared/shared-upstream.ts',
+    replace: 'if (named !== undefined) onFound(manifestName(named, digest));',
+    by: 'void named;',
+    promise: 'a record that came out of the store is not written there again',
+    tests: ['test/fleet/objects.test.ts'],
+  },
+  {
+    file: 'src/fleet/shared/shared-index.ts',
+    replace: "...(noted === undefined ? [] : [{ put: 'object', name: noted, value: digest } as const]),",
+    by: '',
+    promise: 'a tag that came out of the store is not written there again',
+    tests: ['test/fleet/objects.test.ts'],
   },
 ];

@@ -64,7 +64,7 @@ test('a part in the middle comes while the end of the blob is still kept back', 
 
 test('who does not know the secret gets nothing, and is believed nothing', async (t) => {
   const { open } = await twoNodes(t, 'quite another secret, and long enough, too');
-  assert.deepEqual(await open(), { kind: 'nothing' });
+  assert.deepEqual(await open(), { kind: 'absent' });
 });
 
 test('an answer that is not signed is that of no node', async (t) => {
@@ -90,7 +90,7 @@ test('a node that is not there is dead; one that has nothing lives', async (t) =
   const empty = await testNode(t, 'empty');
   const open = (address: string) =>
     asking.peers.open({ id: 'x', address, version: '1' }, UPSTREAM, DIGEST, {}, undefined);
-  assert.deepEqual(await open(empty.address), { kind: 'nothing' });
+  assert.deepEqual(await open(empty.address), { kind: 'absent' });
   assert.deepEqual(await open('http://127.0.0.1:9'), { kind: 'dead' });
 });
 
@@ -122,4 +122,12 @@ test('a request counts once, for a minute, and for what it was signed for', asyn
   }
   assert.equal((await fetch(holder.address + path)).status, 404);
   assert.equal((await fetch(holder.address)).status, 404);
+});
+
+test('a node whose own fetch fails has nothing to give, and goes on', async (t) => {
+  const openHere = () => Promise.reject(new Error('upstream refused it'));
+  const [holder, asking] = [await testNode(t, 'holder', { openHere }), await testNode(t, 'asking')];
+  const member = { id: 'holder', address: holder.address, version: '1' };
+  for (let at = 0; at < 2; at += 1)
+    assert.deepEqual(await asking.peers.open(member, UPSTREAM, DIGEST, {}, undefined), { kind: 'absent' });
 });
