@@ -6,7 +6,7 @@ import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
 import { type Environment, Secret } from '../../config/secrets.ts';
-import { ValkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
+import { valkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
 import { Fleet } from '../../fleet/fleet.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
@@ -107,7 +107,7 @@ async function openNodes(
   const { url, username, password, ca } = coordinator;
   const secret = password && new Secret(password, context.environment);
   const listener = await Listener.open(listen, answer, { key: 'fleet.listen' });
-  const valkey = new ValkeyCoordinator({
+  const valkey = valkeyCoordinator({
     ...{ url, username, prefix: objects.prefix },
     password: secret && (() => secret.read()),
     ca: await authorities(ca),

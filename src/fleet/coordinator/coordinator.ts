@@ -1,4 +1,16 @@
-/** The port to what nodes agree on, and what may be lost: who fetches which blob, and who is there. */
+/**
+ * The port to what nodes agree on, and what may be lost. Each group of methods has an interface of its own.
+ *
+ * Correctness never depends on it, only on digests: the worst that a lost or late answer costs is one more fetch.
+ */
+
+export interface Coordinator {
+  readonly leases: CoordinatedLeases;
+  readonly notes: CoordinatedNotes;
+  readonly members: CoordinatedMembers;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
 
 export interface ClaimOptions {
   forMs: number;
@@ -15,12 +27,8 @@ export interface ClaimAnswer {
   hasBoth: boolean;
 }
 
-/**
- * Correctness never depends on it, only on digests: the worst that a lost or late answer costs is one more fetch.
- *
- * All methods throw {EngineError}.
- */
-export interface Coordinator {
+/** Who fetches or uploads what. All methods throw {EngineError}. */
+export interface CoordinatedLeases {
   /**
    * Takes the lease `name` for `holder` if nobody has it, or if `instead` has it: somebody who was found dead. Takes the
    * lease `also` with it, if that is free as well.
@@ -30,10 +38,18 @@ export interface Coordinator {
   renew(names: readonly string[], holder: string, forMs: number): Promise<string[]>;
   /** Gives leases back. Those of others stay. */
   release(names: readonly string[], holder: string): Promise<void>;
+}
+
+/** What nodes tell each other at once. All methods throw {EngineError}. */
+export interface CoordinatedNotes {
   /** Keeps texts by name in a group for `forMs`, those that are there already too. */
-  note(group: string, texts: ReadonlyMap<string, string>, forMs: number): Promise<void>;
+  keep(group: string, texts: ReadonlyMap<string, string>, forMs: number): Promise<void>;
   /** @returns a text, and how long ago it was kept by the coordinator's own clock; milliseconds */
-  noted(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined>;
+  find(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined>;
+}
+
+/** Who is there. All methods throw {EngineError}. */
+export interface CoordinatedMembers {
   /**
    * Says that a node is there.
    *
@@ -42,6 +58,4 @@ export interface Coordinator {
    *   the epoch
    */
   beat(id: string, member: string, forMs: number): Promise<{ members: string[]; now: number }>;
-  /** Idempotent. */
-  close(): Promise<void>;
 }

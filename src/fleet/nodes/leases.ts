@@ -75,7 +75,9 @@ export class Leases {
       ...(also === undefined ? {} : { also }),
     };
     try {
-      const answer = await engine.ask('claim', COMMAND_MS, () => coordinator.claim(name, own, options));
+      const answer = await engine.ask('claim', COMMAND_MS, () =>
+        coordinator.leases.claim(name, own, options),
+      );
       const { holder, hasBoth } = answer;
       if (holder === undefined) {
         const held = () => ({ digest, uses: 0, idleSince: clock.now() });
@@ -132,7 +134,9 @@ export class Leases {
     if (names.length === 0) return;
     try {
       const own = await members.ownCard();
-      const lost = await engine.ask('renew', COMMAND_MS, () => coordinator.renew(names, own, LASTS_MS));
+      const lost = await engine.ask('renew', COMMAND_MS, () =>
+        coordinator.leases.renew(names, own, LASTS_MS),
+      );
       for (const name of lost) this.#held.delete(name);
     } catch (error) {
       if (!(error instanceof EngineError)) throw error; // tried again in a second
@@ -145,7 +149,7 @@ export class Leases {
     if (own.length === 0) return;
     try {
       const card = await members.ownCard();
-      await engine.ask('release', COMMAND_MS, () => coordinator.release(own, card));
+      await engine.ask('release', COMMAND_MS, () => coordinator.leases.release(own, card));
     } catch (error) {
       if (!(error instanceof EngineError)) throw error; // they run out by themselves
     }

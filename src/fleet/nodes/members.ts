@@ -81,7 +81,7 @@ export class Members implements Disposable {
       const card = await this.ownCard();
       const before = clock.now();
       const { members, now } = await engine.ask('beat', COMMAND_MS, () =>
-        coordinator.beat(own.id, card, GONE_MS),
+        coordinator.members.beat(own.id, card, GONE_MS),
       );
       this.#setOffset(now - (before + clock.now()) / 2);
       const read = await Promise.all(members.map((one) => this.read(one)));

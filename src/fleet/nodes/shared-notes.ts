@@ -117,7 +117,7 @@ export class SharedNotes {
   async #tell(group: string, entries: ReadonlyMap<string, string>): Promise<void> {
     const { coordinator, engine, clock } = this.#context;
     const told = engine
-      .ask('note', COMMAND_MS, () => coordinator.note(group, entries, LASTS_MS))
+      .ask('note', COMMAND_MS, () => coordinator.notes.keep(group, entries, LASTS_MS))
       .catch((error: unknown) => {
         if (!(error instanceof EngineError)) throw error; // the others ask upstream
       });
@@ -129,7 +129,7 @@ export class SharedNotes {
   async #noted(group: string, name: string): Promise<{ text: string; ageMs: number } | undefined> {
     const { coordinator, engine } = this.#context;
     try {
-      return await engine.ask('noted', COMMAND_MS, () => coordinator.noted(group, name));
+      return await engine.ask('noted', COMMAND_MS, () => coordinator.notes.find(group, name));
     } catch (error) {
       if (error instanceof EngineError) return undefined;
       throw error;

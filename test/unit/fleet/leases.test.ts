@@ -77,16 +77,16 @@ test('what nobody uploads is given back ten seconds after the fetch', async (t) 
   a.leases.use(UPSTREAM, DIGEST)();
   for (let at = 0; at < 9; at += 1) a.clock.advance(1_000);
   await setImmediate();
-  assert.equal(coordinator.leases.size, 2);
+  assert.equal(coordinator.held.size, 2);
   a.clock.advance(1_000);
-  while (coordinator.leases.size > 0) await setImmediate();
+  while (coordinator.held.size > 0) await setImmediate();
 });
 
 test('a lost lease is not held on to', async (t) => {
   const { coordinator, a, b } = await twoNodes(t);
   await a.leases.claim(UPSTREAM, DIGEST);
   const over = a.leases.use(UPSTREAM, DIGEST);
-  coordinator.leases.clear(); // it has run out
+  coordinator.held.clear(); // it has run out
   await b.leases.claim(UPSTREAM, DIGEST);
   a.clock.advance(1_000);
   for (let at = 0; at < 10; at += 1) await setImmediate();
@@ -100,7 +100,7 @@ test('a holder that no node of this fleet has signed leads nowhere', async (t) =
     'nobody',
     `${'0'.repeat(64)}\n{"id":"x","address":"http://127.0.0.1:9","version":"1"}`,
   ]) {
-    for (const name of [`${DIGEST.slice(7)}:${UPSTREAM}`]) coordinator.leases.set(name, forged);
+    for (const name of [`${DIGEST.slice(7)}:${UPSTREAM}`]) coordinator.held.set(name, forged);
     assert.deepEqual(await a.leases.claim(UPSTREAM, DIGEST), { kind: 'unknown' });
   }
 });

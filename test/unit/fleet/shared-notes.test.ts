@@ -37,8 +37,8 @@ test('what nobody of the fleet has signed allows nothing, nor under another name
   await a.tell(REPOSITORY, TAG, '', MEANING);
   assert.equal(await b.allowed(REPOSITORY, DIGEST), undefined);
   assert.equal(await b.tag(REPOSITORY, TAG, ''), undefined);
-  for (const [name, noted] of [...coordinator.notes])
-    coordinator.notes.set(name.replace('org/app', 'org/other'), noted);
+  for (const [name, noted] of [...coordinator.kept])
+    coordinator.kept.set(name.replace('org/app', 'org/other'), noted);
   assert.equal(await a.allowed(OTHER, DIGEST), undefined);
   assert.equal(await a.tag(OTHER, TAG, ''), undefined);
 });
@@ -81,7 +81,7 @@ test('who asks while another node does waits for its answer; if that node is ref
 
 test('a coordinator that answers nothing holds a reply up for a tenth of a second', async (t) => {
   const { coordinator } = await twoNodes(t);
-  coordinator.note = () => new Promise(() => undefined);
+  coordinator.notes.keep = () => new Promise(() => undefined);
   const node = await testNode(t, 'c', { coordinator });
   const telling = new SharedNotes(node).tell(REPOSITORY, TAG, '', MEANING);
   while (node.clock.nextWakeMs > 100) await setImmediate();
