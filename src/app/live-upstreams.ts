@@ -108,6 +108,7 @@ export class LiveUpstreams {
   }
 
   #create(name: string, config: UpstreamConfig): SealableUpstream<ResilientUpstream> {
+    this.#context.metrics.beginUpstream(name);
     return sealedUpstream(name, config, { ...this.#context, bandwidth: this.bandwidths.of(name) });
   }
 }

@@ -85,8 +85,13 @@ export async function openOperationsSide(
     const found = await faults.tolerate(() => context.fileSystem.statfs(directory));
     return found === undefined ? null : found.bavail * found.bsize;
   };
+  const notReadyReason = async () => {
+    if (draining()) return 'shutting down';
+    const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
+    return isWritable ? undefined : 'the cache directory cannot be written';
+  };
   const { listen, tls, hosts } = config.operations;
-  const certificate = await openCertificate(tls, context);
+  const certificate = await openCertificate('operations', tls, context);
   if (certificate !== undefined) stack.use(certificate);
   const app = createOperationsApp({
     admit: await admission(config.operations, certificate, context),
@@ -106,11 +111,11 @@ export async function openOperationsSide(
       upstreamOf,
       clientTimeoutMs: config.server.clientTimeout,
     },
-    notReadyReason: async () => {
-      if (draining()) return 'shutting down';
-      const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
-      return isWritable ? undefined : 'the cache directory cannot be written';
-    },
+    notReadyReason,
+    scrapeFacts: async () => ({
+      ...{ sealed: seal.isApplied, upstreams: upstreams.conditions(), warm: schedule.status },
+      ...{ ready: (await notReadyReason()) === undefined, freeBytes: await freeBytes() },
+    }),
     status: async () =>
       readStatus(metrics, {
         ...{ version, sealed: seal.isApplied, upstreams: upstreams.conditions() },

@@ -49,7 +49,7 @@ export async function openRegistrySide(
   const { mirrors, routing, access, via, logger, logDestination, logged, metrics, clock } = context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
   await using stack = new AsyncDisposableStack();
-  const certificate = await openCertificate(config.tls, context);
+  const certificate = await openCertificate('server', config.tls, context);
   if (certificate !== undefined) stack.use(certificate);
   const clientOf = await clientFinder(config);
   const door = access === undefined ? undefined : await openDoor(access, certificate, config, metrics);
@@ -102,13 +102,16 @@ async function openDoor(
   { externalUrl }: Config['server'],
   metrics: Metrics,
 ) {
-  const [{ Gate }, { RuleAuthorizer }, { Challenger }, { answerTokenRequests }] = await Promise.all([
-    import('../http/gate/gate.ts'),
-    import('../http/gate/rule-authorizer.ts'),
-    import('../http/gate/challenge.ts'),
-    import('../http/gate/token-endpoint.ts'),
-  ]);
+  const [{ Gate }, { RuleAuthorizer }, { Challenger }, { answerTokenRequests }, decisions] =
+    await Promise.all([
+      import('../http/gate/gate.ts'),
+      import('../http/gate/rule-authorizer.ts'),
+      import('../http/gate/challenge.ts'),
+      import('../http/gate/token-endpoint.ts'),
+      import('../http/gate/decisions.ts'),
+    ]);
   const gate = new Gate(access, (socket) => certificate?.identityOf(socket), isFromBrowser);
+  decisions.beginDecisions(metrics);
   const challenger = new Challenger(externalUrl);
   return {
     authorizer: new RuleAuthorizer({ gate, challenger, metrics }),

@@ -79,10 +79,11 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   const maxBytes =
     typeof maxSize === 'number' ? maxSize : await shareOf(directory, maxSize.share, fileSystem);
   metrics.storeCapacity.set(maxBytes);
+  metrics.diskKeepFree.set(keepFree);
   const disk = new DiskBudget({ directory, keepFree }, { fileSystem, faults });
   const evictor = new Evictor(
     { pin: pin.map(imagePattern), evictImported: imported === 'evict', evicts: () => !sealed() },
-    { catalog, index, metrics },
+    { catalog, index, metrics, clock },
   );
   const space = new Space({ maxBytes, lowWatermark }, { catalog, disk, evictor, spool, faults, logger });
   stack.defer(() => space.close());

@@ -25,6 +25,8 @@ const PACKAGE_BY_PROGRAM: Record<string, string> = {
   groff: 'groff',
   openssl: 'openssl',
   nginx: 'nginx',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
   'docker-credential-ecr-login': 'amazon-ecr-credential-helper',
   unshare: 'util-linux',
   ip: 'iproute2',

@@ -3,6 +3,7 @@ import type { TestContext } from 'node:test';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import type { AuthenticatedTransportSettings } from '../../src/upstream/auth/authenticated-transport.ts';
 import { UpstreamClient } from '../../src/upstream/client/client.ts';
+import { PullQuota } from '../../src/upstream/limits/pull-quota.ts';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 import { silentLogger } from './test-transport.ts';
@@ -16,7 +17,9 @@ export function startClient(
 ) {
   const metrics = new Metrics({ version: 'test', processMetrics: false });
   const clock = new FakeClock();
+  const quota = new PullQuota(0, clock);
   const context = {
+    quota,
     metrics,
     logger: silentLogger(),
     clock,
@@ -38,5 +41,5 @@ export function startClient(
     context,
   );
   cleanUp(t, () => client.close());
-  return { client, context, metrics, clock };
+  return { client, context, metrics, clock, quota };
 }

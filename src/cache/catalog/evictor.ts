@@ -1,4 +1,5 @@
 /** Removes the least recently used content, except content that is held, pinned, or must not be lost. */
+import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { ContentRecord, IndexStore } from '../index/index-store.ts';
@@ -19,6 +20,7 @@ export interface EvictorContext {
   catalog: LocalCatalog;
   index: IndexStore;
   metrics: Metrics;
+  clock: Clock;
 }
 
 export interface Evicted {
@@ -47,29 +49,31 @@ export class Evictor {
    * @throws {StorageError}
    */
   async evict(excess: () => number): Promise<Evicted> {
-    const { catalog, metrics } = this.#context;
+    const { catalog, metrics, clock } = this.#context;
     const total: Evicted = { objects: 0, bytes: 0 };
     const pinned = await this.#pinned();
     for (let left = excess(); left > 0; left = excess()) {
       const victims = this.#victims(left, pinned);
       if (victims.length === 0) break;
-      const bytes = await catalog.remove(victims);
+      const bytes = await catalog.remove(victims.map(([digest]) => digest));
       total.objects += victims.length;
       total.bytes += bytes;
       metrics.evictions.inc(victims.length);
       metrics.evictedBytes.inc(bytes);
+      const now = clock.now();
+      for (const [, { usedAt }] of victims) metrics.evictionIdle.observe(Math.max(0, now - usedAt) / 1000);
     }
     return total;
   }
 
-  #victims(bytes: number, pinned: ReadonlySet<Digest>): Digest[] {
+  #victims(bytes: number, pinned: ReadonlySet<Digest>): [Digest, Readonly<ContentRecord>][] {
     const { catalog } = this.#context;
-    const victims: Digest[] = [];
+    const victims: [Digest, Readonly<ContentRecord>][] = [];
     let left = bytes;
     for (const [digest, record] of catalog.oldestFirst()) {
       if (left <= 0 || victims.length === VICTIMS_AT_A_TIME) break;
       if (catalog.isHeld(digest) || pinned.has(digest) || this.#isKept(record)) continue;
-      victims.push(digest);
+      victims.push([digest, record]);
       left -= record.allocated;
     }
     return victims;

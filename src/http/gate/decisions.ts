@@ -10,6 +10,12 @@ export function countDecision(metrics: Metrics, { kind }: Identity, decision: De
   metrics.decisions.add({ identity_kind: kind, decision });
 }
 
+/** Begins the counters of refused logins at 0, so that a first one is seen as an increase. */
+export function beginDecisions(metrics: Metrics): void {
+  for (const decision of ['unauthorized', 'throttled'])
+    metrics.accessDecisions.inc({ identity_kind: ANONYMOUS.kind, decision }, 0);
+}
+
 /** @param refusal of a request whose sender could not be found out */
 export function decisionOf({ code }: RegistryError): Decision {
   if (code === 'TOOMANYREQUESTS') return 'throttled';

@@ -6,6 +6,7 @@ import { type ApiContext, apiRoutes } from './api.ts';
 import { answerErrors } from './errors.ts';
 import { type Admit, findPermit, type OperationsState } from './permit.ts';
 import { type PolicyApiContext, policyRoutes } from './policy-api.ts';
+import { answerScrapes, type ScrapeFacts } from './scrape.ts';
 import { type TransferContext, transferRoutes } from './transfer-api.ts';
 import { refuseUnknownHosts, refuseWebPages } from './web-pages.ts';
 
@@ -13,6 +14,7 @@ export interface OperationsContext extends ApiContext {
   metrics: Metrics;
   transfer: TransferContext;
   policy: PolicyApiContext;
+  scrapeFacts: () => Promise<ScrapeFacts>;
   /** @returns why no traffic should come here now; undefined if it may */
   notReadyReason: () => Promise<string | undefined>;
   /** Finds out what the sender of a request may do. */
@@ -25,6 +27,7 @@ export function createOperationsApp({
   metrics,
   transfer,
   policy,
+  scrapeFacts,
   notReadyReason,
   admit,
   hosts,
@@ -40,11 +43,7 @@ export function createOperationsApp({
     ctx.body = `${reason ?? 'ok'}\n`;
   });
   const router = new Router<OperationsState>();
-  router.get('/metrics', async (ctx) => {
-    ctx.state.permit.require(['observe']);
-    ctx.set('Content-Type', metrics.registry.contentType);
-    ctx.body = await metrics.registry.metrics();
-  });
+  router.get('/metrics', answerScrapes(metrics, scrapeFacts));
   const app = new Koa<OperationsState>();
   app.on('error', (error: unknown) => api.logger.error({ err: error }, 'operations request failed'));
   app.use(answerErrors(api.logger));

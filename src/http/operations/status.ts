@@ -87,9 +87,9 @@ export async function readStatus(metrics: Metrics, facts: StatusFacts): Promise<
     pausedUntil: isoOrNull(condition?.pausedUntil),
     requests: (await value(metrics.upstreamRequests, upstream)) ?? 0,
     rateLimit: {
-      limit: await value(metrics.upstreamRateLimit, upstream),
-      remaining: await value(metrics.upstreamRateLimitRemaining, upstream),
-      resetsAt: isoOrNull(condition?.limitEndsAt),
+      limit: condition?.pullWindow?.limit ?? null,
+      remaining: condition?.pullWindow?.remaining ?? null,
+      resetsAt: isoOrNull(condition?.pullWindow?.endsAt),
     },
   }));
   return {

@@ -8,6 +8,7 @@ import type { Identity } from '../../request-context.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { type RequestLine, RequestLog } from '../../telemetry/request-log.ts';
+import { UpstreamError } from '../../upstream/errors.ts';
 import { ClientGoneError } from '../server/content-sender.ts';
 import { type ClientOf, ClientRequest } from './client-request.ts';
 import type { PullReply, PullState } from './pull-state.ts';
@@ -60,11 +61,12 @@ function isWritten(ctx: PullReply, lines: 'all' | 'errors' | 'none', logger: Log
 }
 
 function count(metrics: Metrics, ctx: PullReply, seconds: number, firstByte: number): void {
-  const { kind, upstream, outcome, bytes } = ctx.state;
+  const { kind, upstream, outcome, bytes, error } = ctx.state;
   if (kind === undefined || upstream === undefined) return; // pings and refused requests are not traffic of the cache
   const cache = outcome ?? 'none';
   const code = ctx.res.statusCode;
   metrics.replies.add({ upstream, kind, method: ctx.method, cache, code }, bytes, seconds, firstByte);
+  if (error instanceof UpstreamError && error.code === 'sealed') metrics.sealedRefusals.inc({ upstream });
 }
 
 function writeLine(

@@ -1,5 +1,5 @@
 /** The certificate of a TLS listener and the client certificates that it trusts. Their files are read again when they change. */
-import { constants } from 'node:crypto';
+import { constants, X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createSecureContext, type SecureContextOptions, TLSSocket, type TlsOptions } from 'node:tls';
 import type { ClientTrust } from '../../access/certificates/client-trust.ts';
@@ -45,17 +45,22 @@ export class ServerCertificate implements Disposable {
     this.#timer = context.clock.every(LOOK_MS, () => void this.#look());
   }
 
-  /** @throws {FileError} a file cannot be read @throws {Error} they do not fit each other, or cannot be used */
+  /**
+   * @param context.onExpiry is called with the end of the certificate in use: milliseconds since the epoch
+   * @throws {FileError} a file cannot be read @throws {Error} they do not fit each other, or cannot be used
+   */
   static async open(
     settings: CertificateSettings,
-    context: { clock: Clock; logger: Logger },
+    context: { clock: Clock; logger: Logger; onExpiry?: (at: number) => void },
   ): Promise<ServerCertificate> {
     const { certificate, key, clientCa, clientCrl } = settings;
     const paths = [certificate, key, ...(clientCa === undefined ? [] : [clientCa, clientCrl ?? []].flat())];
-    const files = await WatchedFiles.open(
-      { paths, secrets: [key], parse: (contents) => load(contents, paths) },
-      context,
-    );
+    const parse = async (contents: readonly Buffer[]) => {
+      const loaded = await load(contents, paths);
+      context.onExpiry?.(new X509Certificate(contents[0] ?? '').validToDate.getTime());
+      return loaded;
+    };
+    const files = await WatchedFiles.open({ paths, secrets: [key], parse }, context);
     return new ServerCertificate(settings, context, files, await files.current());
   }
 

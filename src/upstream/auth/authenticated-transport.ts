@@ -30,7 +30,10 @@ export class AuthenticatedTransport {
   constructor(settings: AuthenticatedTransportSettings, context: TransportContext) {
     this.#name = settings.name;
     this.#transport = new Transport(settings, context);
-    this.#tokens = new Tokens(settings, this.#transport, context.clock);
+    this.#tokens = new Tokens(settings, this.#transport, {
+      clock: context.clock,
+      onRefused: () => context.metrics.upstreamCredentialsRefused.inc({ upstream: settings.name }),
+    });
   }
 
   /**

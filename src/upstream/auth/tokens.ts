@@ -23,20 +23,28 @@ export interface TokenSettings extends TokenClientSettings {
   credentials: CredentialProvider;
 }
 
+export interface TokensContext {
+  clock: Clock;
+  /** Called when the registry or its token server does not accept our credentials. */
+  onRefused: () => void;
+}
+
 export class Tokens {
   readonly #settings: TokenSettings;
   readonly #transport: Transport;
   readonly #clock: Clock;
+  readonly #onRefused: () => void;
   readonly #client: TokenClient;
   /** What the registry last demanded for a repository. With it, the next request does not need a 401 first. */
   readonly #demandByRepository = new LRUCache<Repository, TokenDemand | 'basic'>({ max: 10_000 });
   readonly #tokenByKey = new LRUCache<string, Token>({ max: 10_000 });
   readonly #fetches = new SingleFlight<Token>();
 
-  constructor(settings: TokenSettings, transport: Transport, clock: Clock) {
+  constructor(settings: TokenSettings, transport: Transport, { clock, onRefused }: TokensContext) {
     this.#settings = settings;
     this.#transport = transport;
     this.#clock = clock;
+    this.#onRefused = onRefused;
     this.#client = new TokenClient(settings, transport, clock);
   }
 
@@ -79,7 +87,7 @@ export class Tokens {
     const bearer = challenges.find(isBearerWithRealm);
     if (bearer !== undefined) {
       const ready = await this.#registryToken(rejected !== undefined);
-      if (ready !== undefined) return ready === rejected ? undefined : ready;
+      if (ready !== undefined) return this.#unlessRefused(ready, rejected);
       const demand = this.#demandOf(bearer, reply.url, repository);
       const authorization = await this.#token(context, demand, rejected);
       // Remember the demand only now that it led to a token. Else one wrong challenge would spoil every later request.
@@ -89,7 +97,7 @@ export class Tokens {
     if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
     this.#demandByRepository.set(repository, 'basic');
     const authorization = await this.#basic(rejected !== undefined);
-    return authorization === rejected ? undefined : authorization;
+    return this.#unlessRefused(authorization, rejected);
   }
 
   /** The `Authorization` for a host that a redirect led to. Obtained without our credentials, and not kept. */
@@ -102,6 +110,13 @@ export class Tokens {
     if (bearer === undefined) return undefined;
     const demand = this.#demandOf(bearer, reply.url, repository);
     return (await this.#client.fetch(context, demand, reply.url, undefined)).authorization;
+  }
+
+  /** @returns undefined if `rejected` is all that we have */
+  #unlessRefused(authorization: string | undefined, rejected: string | undefined): string | undefined {
+    if (authorization !== rejected) return authorization;
+    if (authorization !== undefined) this.#onRefused();
+    return undefined;
   }
 
   async #credentials(refused = false): Promise<Credentials | undefined> {
@@ -136,8 +151,11 @@ export class Tokens {
       if (!(error instanceof UpstreamError) || error.code !== 'denied') throw error;
       // Ask the provider again: a credential helper may have given a copy that is out of date.
       const renewed = await this.#credentials(true);
-      if (fingerprint(renewed) === fingerprint(credentials)) throw error;
-      return this.#tokenFor(context, demand, renewed, rejected);
+      if (fingerprint(renewed) !== fingerprint(credentials))
+        return this.#tokenFor(context, demand, renewed, rejected);
+      // A 403 is about the repository.
+      if (credentials !== undefined && error.status === 401) this.#onRefused();
+      throw error;
     }
   }
 

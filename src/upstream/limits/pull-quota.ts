@@ -5,10 +5,19 @@ import type { RateLimit } from './rate-limit.ts';
 /** Used if upstream names no window: the shortest that Docker Hub has been seen to use. */
 const DEFAULT_WINDOW_MS = 3600 * 1000;
 
+export interface PullWindow {
+  /** Pulls in the window; undefined: not told. */
+  limit: number | undefined;
+  /** Pulls left. */
+  remaining: number;
+  /** When upstream allows more pulls, at the latest: milliseconds since the epoch. */
+  endsAt: number;
+}
+
 export class PullQuota {
   readonly #reserve: number;
   readonly #clock: Clock;
-  #last: { remaining: number; at: number; windowMs: number } | undefined;
+  #last: { limit: number | undefined; remaining: number; at: number; windowMs: number } | undefined;
 
   /** @param reserve pulls to keep */
   constructor(reserve: number, clock: Clock) {
@@ -17,15 +26,17 @@ export class PullQuota {
   }
 
   /** Records what a reply said. If it said nothing, keeps the last count: Docker Hub says nothing for some images. */
-  record({ remaining, windowMs = DEFAULT_WINDOW_MS }: RateLimit): void {
-    if (remaining !== undefined) this.#last = { remaining, at: this.#clock.now(), windowMs };
+  record({ limit, remaining, windowMs = DEFAULT_WINDOW_MS }: RateLimit): void {
+    if (remaining === undefined) return;
+    this.#last = { limit: limit ?? this.#last?.limit, remaining, at: this.#clock.now(), windowMs };
   }
 
-  /** When upstream allows more pulls, at the latest: milliseconds since the epoch. Undefined: not told, or over. */
-  get windowEnd(): number | undefined {
+  /** What upstream last said of its limit. Undefined: it has not said it, or that window is over. */
+  get window(): PullWindow | undefined {
     if (this.#last === undefined) return undefined;
-    const end = this.#last.at + this.#last.windowMs;
-    return end > this.#clock.now() ? end : undefined;
+    const { limit, remaining, at, windowMs } = this.#last;
+    const endsAt = at + windowMs;
+    return endsAt > this.#clock.now() ? { limit, remaining, endsAt } : undefined;
   }
 
   /** @returns the pulls left and the longest time until there are more; undefined while more are left than reserved */

@@ -24,7 +24,7 @@ import type {
   Upstream,
 } from '../upstream.ts';
 import { Breaker, type BreakerContext, type Outage } from './breaker.ts';
-import type { PullQuota } from './pull-quota.ts';
+import type { PullQuota, PullWindow } from './pull-quota.ts';
 
 const RETRIES = 2;
 const FIRST_BACKOFF_MS = 100;
@@ -41,8 +41,8 @@ export interface UpstreamCondition {
   outage: Outage | undefined;
   /** Until then requests of some kind are not sent, because of a 429. */
   pausedUntil: number | undefined;
-  /** End of the window of its pull limit. */
-  limitEndsAt: number | undefined;
+  /** Its pull limit; undefined: it has not told it, or the window is over. */
+  pullWindow: PullWindow | undefined;
 }
 
 export class ResilientUpstream implements Upstream {
@@ -110,7 +110,7 @@ export class ResilientUpstream implements Upstream {
     return {
       outage: outages.includes(undefined) ? undefined : outages[0],
       pausedUntil: pausedUntil > this.#context.clock.now() ? pausedUntil : undefined,
-      limitEndsAt: this.#context.quota?.windowEnd,
+      pullWindow: this.#context.quota?.window,
     };
   }
 

@@ -173,12 +173,7 @@ export class Transport {
   }
 
   #noteRateLimit(headers: Reply['headers']): void {
-    const rateLimit = parseRateLimit(headers, this.#clock.now());
-    this.#quota?.record(rateLimit);
-    const { limit, remaining } = rateLimit;
-    const labels = { upstream: this.#settings.name };
-    if (limit !== undefined) this.#metrics.upstreamRateLimit.set(labels, limit);
-    if (remaining !== undefined) this.#metrics.upstreamRateLimitRemaining.set(labels, remaining);
+    this.#quota?.record(parseRateLimit(headers, this.#clock.now()));
   }
 }
 

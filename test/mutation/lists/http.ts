@@ -13,6 +13,7 @@ const CONTENT = ['test/unit/http/content.test.ts'];
 const LISTENER = ['test/unit/http/listener.test.ts'];
 const LOG = ['test/unit/telemetry/log.test.ts'];
 const METRICS = ['test/unit/telemetry/metrics.test.ts'];
+const SCRAPES = ['test/mirror/metrics.test.ts'];
 
 export const door: readonly Mutation[] = [
   {
@@ -495,5 +496,61 @@ export const telemetry: readonly Mutation[] = [
     by: '',
     promise: 'every byte is counted once',
     tests: METRICS,
+  },
+  {
+    file: 'src/upstream/limits/pull-quota.ts',
+    replace: 'return endsAt > this.#clock.now()',
+    by: 'return true',
+    promise: 'the limit of an upstream is not told when its window is over',
+    tests: SCRAPES,
+  },
+  {
+    file: 'src/http/operations/scrape.ts',
+    replace: 'upstreamRateLimitReset]) gauge.reset();',
+    by: 'upstreamRateLimitReset]) void gauge;',
+    promise: 'a limit that is not known any more is not told',
+    tests: SCRAPES,
+  },
+  {
+    file: `${REGISTRY}/access-log.ts`,
+    replace: "error.code === 'sealed')",
+    by: 'true)',
+    promise: 'only what is refused for the seal is counted as that',
+    tests: SCRAPES,
+  },
+  {
+    file: 'src/upstream/auth/tokens.ts',
+    replace: 'credentials !== undefined && error.status === 401',
+    by: 'error.status === 401',
+    promise: 'who does not log in has no credentials that can be refused',
+    tests: SCRAPES,
+  },
+  {
+    file: 'src/upstream/auth/tokens.ts',
+    replace: 'credentials !== undefined && error.status === 401',
+    by: 'credentials !== undefined',
+    promise: 'a refusal of a repository is none of credentials',
+    tests: SCRAPES,
+  },
+  {
+    file: 'src/upstream/auth/tokens.ts',
+    replace: 'if (authorization !== undefined) this.#onRefused();',
+    by: '',
+    promise: 'a registry that does not accept our password is counted',
+    tests: SCRAPES,
+  },
+  {
+    file: 'src/cache/catalog/evictor.ts',
+    replace: 'now - usedAt',
+    by: 'usedAt',
+    promise: 'evicted content is counted by how long nobody has used it',
+    tests: SCRAPES,
+  },
+  {
+    file: `${TELEMETRY}/metric-registry.ts`,
+    replace: 'Object.create(metric) as typeof metric',
+    by: 'metric',
+    promise: 'a scrape in one format changes nothing of the other',
+    tests: SCRAPES,
   },
 ];

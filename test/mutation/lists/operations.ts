@@ -22,7 +22,7 @@ export const operations: readonly Mutation[] = [
     tests: DOOR,
   },
   {
-    file: 'src/http/operations/operations.ts',
+    file: 'src/http/operations/scrape.ts',
     replace: "ctx.state.permit.require(['observe']);",
     by: '',
     promise: 'metrics need observe: true',

@@ -54,7 +54,7 @@ async function setUp(t: TestContext, options: Options = {}) {
   const catalog = new CountingCatalog({ store, index, inventory: new Inventory(metrics), faults, clock });
   const evictor = new Evictor(
     { pin: [], evictImported: false, evicts: () => true, ...options },
-    { catalog, index, metrics },
+    { catalog, index, metrics, clock },
   );
   const roomy = async () => ({ bavail: 2 ** 30, bsize: BLOCK });
   const fileSystem: FileSystem = { ...nodeFileSystem, statfs: (options.statfs ?? roomy) as never };

@@ -38,7 +38,7 @@ async function setUp(t: TestContext, exchangeStatus = 200) {
     realmHosts: [],
     credentials: async () => ({ entraToken: ENTRA }),
   };
-  const tokens = new Tokens(settings, transport, new FakeClock());
+  const tokens = new Tokens(settings, transport, { clock: new FakeClock(), onRefused: () => undefined });
   const challenge = `Bearer realm="${url}/oauth2/token",service="${host}",scope="repository:${REPOSITORY}:pull"`;
   const refusal = { url: new URL(url), headers: { 'www-authenticate': challenge } } as unknown as Reply;
   return { asked, host, answer: () => tokens.answer(CONTEXT, refusal, REPOSITORY, undefined) };

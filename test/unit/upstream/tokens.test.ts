@@ -25,7 +25,7 @@ async function setUp(
   const clock = new FakeClock();
   const transport = startTransport(t, { url: REGISTRY });
   const settings = { name: 'quay.io', url: REGISTRY, realmHosts: [], credentials };
-  const tokens = new Tokens(settings, transport, clock);
+  const tokens = new Tokens(settings, transport, { clock, onRefused: () => undefined });
   /** Answers a challenge of the registry, after a request with `rejected`. */
   const answer = (rejected?: string, challenge = `Bearer realm="${server.realm}"`) => {
     const reply = { url: new URL(REGISTRY), headers: { 'www-authenticate': challenge } };
