@@ -40,6 +40,9 @@ const IMAGES = {
       digest: `sha256:${'3f9a0c12b7de'.repeat(6).slice(0, 64)}`,
       platforms: ['linux/amd64', 'linux/arm64', 'linux/arm/v7'],
       size: 123_456_789,
+      stored: 73_125_141,
+      state: 'partial',
+      missing: { blobs: 4, of: 7 },
       usedAt: '2025-12-31T23:57:00.000Z',
     },
     {
@@ -47,7 +50,20 @@ const IMAGES = {
       digest: `sha256:${'0'.repeat(64)}`,
       platforms: ['linux/amd64'],
       size: 3_600_000,
+      stored: 3_600_000,
+      state: 'complete',
+      missing: { blobs: 0, of: 2 },
       usedAt: '2025-12-01T00:00:00.000Z',
+    },
+    {
+      name: 'quay.io/org/tool:1',
+      digest: `sha256:${'1'.repeat(64)}`,
+      platforms: [],
+      size: 1_200,
+      stored: 1_200,
+      state: 'list-only',
+      missing: { blobs: 0, of: 0 },
+      usedAt: '2025-12-31T23:59:00.000Z',
     },
   ],
 };
@@ -125,7 +141,7 @@ test('list sorts by name, by size or by last use', async (t) => {
     (await millpond(['list', '--server', server, '--sort', order], {})).lines[1]?.split('/')[0];
   assert.deepEqual(
     [await first('name'), await first('size'), await first('used')],
-    ['docker.io', 'registry.corp.example', 'registry.corp.example'],
+    ['docker.io', 'registry.corp.example', 'quay.io'],
   );
   assert.equal((await millpond(['list', '--server', server, '--sort', 'age'], {})).exitCode, 2);
 });
@@ -134,14 +150,14 @@ test('the mirror is found by MILLPOND_SERVER, with or without a scheme, or by it
   const server = await answering(t, IMAGES);
   const count = async (args: string[], environment: Record<string, string>) =>
     (await millpond(['list', ...args], { environment })).lines.length;
-  assert.equal(await count([], { MILLPOND_SERVER: server }), 4);
-  assert.equal(await count([], { MILLPOND_SERVER: `http://${server}` }), 4);
+  assert.equal(await count([], { MILLPOND_SERVER: server }), 5);
+  assert.equal(await count([], { MILLPOND_SERVER: `http://${server}` }), 5);
   const folder = await tempDir(t);
   const config = join(folder, 'millpond.yaml');
   await writeFile(config, `operations: { listen: '0.0.0.0:${server.split(':')[1]}' }\n`);
-  assert.equal(await count(['--config', config], {}), 4);
-  assert.equal(await count([], { MILLPOND_CONFIG: config }), 4);
-  assert.equal(await count(['--server', server], { MILLPOND_SERVER: '127.0.0.1:1' }), 4);
+  assert.equal(await count(['--config', config], {}), 5);
+  assert.equal(await count([], { MILLPOND_CONFIG: config }), 5);
+  assert.equal(await count(['--server', server], { MILLPOND_SERVER: '127.0.0.1:1' }), 5);
   const wrong = await millpond(['list'], { environment: { MILLPOND_SERVER: 'millpond' } });
   assert.deepEqual(
     [wrong.exitCode, wrong.stderr],

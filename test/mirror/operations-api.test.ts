@@ -90,7 +90,10 @@ test('the list shows what was pulled, by tag and by digest, with platforms, size
         tag: 'v1',
         digest: multi.top.digest,
         platforms: ['linux/amd64', 'linux/arm64'],
-        size: sizeOf(multi),
+        ...{ state: 'complete', size: sizeOf(multi), stored: sizeOf(multi), missing: { blobs: 0, of: 4 } },
+        listed: multi.manifests.map(({ digest }, n) => ({
+          ...{ platform: ['linux/amd64', 'linux/arm64'][n], digest, state: 'complete' },
+        })),
         usedAt: at(-60_000),
       },
       {
@@ -100,7 +103,7 @@ test('the list shows what was pulled, by tag and by digest, with platforms, size
         tag: 'latest',
         digest: single.top.digest,
         platforms: ['linux/amd64'],
-        size: sizeOf(single),
+        ...{ state: 'complete', size: sizeOf(single), stored: sizeOf(single), missing: { blobs: 0, of: 2 } },
         usedAt: at(0),
       },
       {
@@ -109,7 +112,12 @@ test('the list shows what was pulled, by tag and by digest, with platforms, size
         repository: 'other',
         digest: byDigest.top.digest,
         platforms: ['linux/amd64'],
-        size: sizeOf(byDigest),
+        ...{
+          state: 'complete',
+          size: sizeOf(byDigest),
+          stored: sizeOf(byDigest),
+          missing: { blobs: 0, of: 2 },
+        },
         usedAt: at(0),
       },
     ],

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { OperationsClient } from '../io/operations-client.ts';
 import { type ServerOptions, withServerOptions } from '../io/options.ts';
-import { humanSize } from '../io/output.ts';
+import { humanSize, isTerminal } from '../io/output.ts';
 import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import { ago, writeTable } from '../io/tables.ts';
@@ -11,7 +11,11 @@ interface Image {
   name: string;
   digest: string;
   platforms: string[];
+  listed?: unknown[];
+  state: 'complete' | 'partial' | 'list-only';
   size: number;
+  stored: number;
+  missing: { blobs: number; of: number };
   usedAt: string;
 }
 
@@ -25,6 +29,9 @@ interface Removal {
   bytes: number;
 }
 
+/** A narrower terminal has no room for digests beside names. */
+const WIDE_COLUMNS = 120;
+
 const ORDERS = {
   name: (a: Image, b: Image) => a.name.localeCompare(b.name, 'en'),
   size: (a: Image, b: Image) => b.size - a.size,
@@ -33,6 +40,7 @@ const ORDERS = {
 
 interface ListOptions extends ServerOptions {
   sort?: keyof typeof ORDERS;
+  incomplete?: true;
   json?: true;
 }
 
@@ -46,24 +54,29 @@ export function addImageCommands(program: Command, surroundings: Surroundings): 
         Object.keys(ORDERS),
       ),
     )
+    .option('--incomplete', 'only images of which something is missing that was pulled')
     .option('--json', 'print JSON')
     .action(async (pattern: string, options: ListOptions) => {
       const images: Image[] = [];
-      for await (const page of pages(await operationsClient(options, surroundings), pattern))
+      const wanted = { pattern, ...(options.incomplete ? { incomplete: 'true' } : {}) };
+      for await (const page of pages(await operationsClient(options, surroundings), wanted))
         images.push(...page);
       if (options.sort !== undefined) images.sort(ORDERS[options.sort]);
       if (options.json) {
         stdout.write(`${JSON.stringify(images, undefined, 2)}\n`);
         return;
       }
-      const rows = images.map(({ name, digest, platforms, size, usedAt }) => [
-        name,
-        { value: digest, text: shorten(digest) },
-        { value: platforms.join(','), text: fewPlatforms(platforms) },
-        { value: String(size), text: humanSize(size) },
-        { value: usedAt, text: ago(clock.now() - Date.parse(usedAt)) },
+      const hasDigests = !isTerminal(stdout) || (stdout.columns ?? 0) >= WIDE_COLUMNS;
+      const rows = images.map((image) => [
+        image.name,
+        ...(hasDigests ? [{ value: image.digest, text: shorten(image.digest) }] : []),
+        { value: image.platforms.join(','), text: fewPlatforms(image.platforms) },
+        { value: String(image.size), text: humanSize(image.size) },
+        { value: image.usedAt, text: ago(clock.now() - Date.parse(image.usedAt)) },
+        { value: image.state, text: stateText(image) },
       ]);
-      writeTable(stdout, ['IMAGE', 'DIGEST', 'PLATFORMS', 'SIZE', 'LAST USED'], rows);
+      const digest = hasDigests ? ['DIGEST'] : [];
+      writeTable(stdout, ['IMAGE', ...digest, 'PLATFORMS', 'SIZE', 'LAST USED', 'STATE'], rows);
     });
 
   withServerOptions(program.command('remove'))
@@ -106,7 +119,8 @@ async function namesOf(given: readonly string[], client: OperationsClient, yes: 
       continue;
     }
     const matching: string[] = [];
-    for await (const page of pages(client, name)) matching.push(...page.map((image) => image.name));
+    for await (const page of pages(client, { pattern: name }))
+      matching.push(...page.map((image) => image.name));
     if (matching.length === 0) throw new Error(`no cached image matches ${name}: millpond list shows them`);
     if (!yes) {
       const many = matching.length === 1 ? '1 image' : `${matching.length} images`;
@@ -119,14 +133,20 @@ async function namesOf(given: readonly string[], client: OperationsClient, yes: 
   return [...names];
 }
 
-async function* pages(client: OperationsClient, pattern: string): AsyncGenerator<Image[]> {
+async function* pages(client: OperationsClient, wanted: Record<string, string>): AsyncGenerator<Image[]> {
   for (let cursor: string | undefined; ; ) {
-    const query = new URLSearchParams(cursor === undefined ? { pattern } : { pattern, cursor });
+    const query = new URLSearchParams(cursor === undefined ? wanted : { ...wanted, cursor });
     const page = (await client.json('GET', `/images?${query.toString()}`)) as Page;
     yield page.images;
     if (page.next === undefined) return;
     cursor = page.next;
   }
+}
+
+function stateText({ state, size, stored, missing }: Image): string {
+  if (state === 'list-only') return 'list only';
+  const { blobs, of } = missing;
+  return blobs === 0 ? state : `${of - blobs} of ${of}, ${humanSize(size - stored)} missing`;
 }
 
 /** An index of many platforms would leave no room for names. */

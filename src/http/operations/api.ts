@@ -48,12 +48,13 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
     const query = new URLSearchParams(ctx.querystring);
     const images = [];
     let next: ImagePosition | undefined;
+    const isIncomplete = query.get('incomplete') === 'true';
     const listed = api.images.list(
       imagePattern(query.get('pattern') ?? '*'),
       parseCursor(query.get('cursor') ?? undefined),
     );
     for await (const [position, image] of listed) {
-      if (!mayList(image)) continue;
+      if (!mayList(image) || (isIncomplete && image.state === 'complete')) continue;
       images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
       if (images.length < IMAGES_A_PAGE) continue;
       next = position;

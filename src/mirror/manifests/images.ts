@@ -4,22 +4,18 @@ import type { ContentCache } from '../../cache/catalog/content-cache.ts';
 import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { formatImageName } from '../../oci/image-name.ts';
-import { MANIFEST_MAX_BYTES, parseManifest, platformOf } from '../../oci/manifest.ts';
 import type { Reference, Tag } from '../../oci/reference.ts';
 import { isDigest } from '../../oci/reference.ts';
+import { describeContents, type ImageContents } from './image-contents.ts';
 import type { ManifestStore } from './manifest-store.ts';
 
-export interface CachedImage {
+export interface CachedImage extends ImageContents {
   /** `docker.io/library/alpine:3.20`, or with `@sha256:…` where it was pulled by digest only. */
   name: string;
   upstream: string;
   repository: string;
   tag?: Tag;
   digest: Digest;
-  /** The platforms whose manifest is cached, such as `linux/amd64`. */
-  platforms: string[];
-  /** Bytes of its cached content. Images may share some of them. */
-  size: number;
   /** Milliseconds since the epoch. */
   usedAt: number;
 }
@@ -71,7 +67,9 @@ export class Images {
       });
       if (!matching.test(name)) continue;
       const image = { name, upstream, repository, ...(tag === undefined ? {} : { tag }), digest };
-      yield [position, { ...image, ...(await this.#describe(digest)) }];
+      const contents = await describeContents(digest, this.#context);
+      const usedAt = (await this.#context.catalog.get(digest))?.usedAt ?? 0;
+      yield [position, { ...image, ...contents, usedAt }];
     }
   }
 
@@ -146,35 +144,6 @@ export class Images {
 
   async #meaning(key: TagKey): Promise<Digest | undefined> {
     return (await this.#context.index.tag(key))?.digest;
-  }
-
-  async #describe(digest: Digest): Promise<Pick<CachedImage, 'platforms' | 'size' | 'usedAt'>> {
-    const { catalog } = this.#context;
-    let size = 0;
-    for (const at of await catalog.closure(digest)) size += (await catalog.get(at))?.size ?? 0;
-    const usedAt = (await catalog.get(digest))?.usedAt ?? 0;
-    return { platforms: await this.#platforms(digest), size, usedAt };
-  }
-
-  async #platforms(digest: Digest): Promise<string[]> {
-    const { catalog, cache, manifests } = this.#context;
-    const manifest = await manifests.peek(digest);
-    const parsed = manifest && parseManifest(manifest.bytes, manifest.mediaType);
-    if (parsed === undefined) return [];
-    const here = await Promise.all(parsed.manifests.map((listed) => catalog.get(listed.digest)));
-    const held = parsed.manifests.filter((_, at) => here[at] !== undefined);
-    if (held.length > 0) return held.flatMap(({ platform }) => platform ?? []);
-    const [config] = parsed.blobs;
-    const size = config === undefined ? undefined : (await catalog.get(config.digest))?.size;
-    // Limits the size, because the config of an artifact may be anything.
-    if (config === undefined || (size ?? Number.POSITIVE_INFINITY) > MANIFEST_MAX_BYTES) return [];
-    const bytes = await cache.read(config.digest);
-    try {
-      const platform = platformOf(JSON.parse(bytes?.toString('utf8') ?? ''));
-      return platform === undefined ? [] : [platform];
-    } catch {
-      return [];
-    }
   }
 
   /** Finds the tags of a repository that `reference` names, and the digests of its other tags. */

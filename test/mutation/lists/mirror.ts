@@ -198,4 +198,32 @@ export const mirror: readonly Mutation[] = [
     promise: "one part's failure ends all of them",
     tests: ['test/mirror/segments.test.ts'],
   },
+  {
+    file: 'src/mirror/manifests/image-contents.ts',
+    replace: "if (missing.length > 0) states.push('partial');",
+    by: '',
+    promise: 'an image that lacks a layer is not called complete',
+    tests: ['test/mirror/completeness.test.ts'],
+  },
+  {
+    file: 'src/mirror/manifests/image-contents.ts',
+    replace: ' && !isNondistributable(blob)',
+    by: '',
+    promise: 'a layer that only its publisher may distribute is not missed',
+    tests: ['test/mirror/completeness.test.ts'],
+  },
+  {
+    file: 'src/mirror/manifests/image-contents.ts',
+    replace: 'size: stored + sum(found.missing),',
+    by: 'size: stored,',
+    promise: 'the size of an image is that of the whole',
+    tests: ['test/mirror/completeness.test.ts'],
+  },
+  {
+    file: 'src/mirror/manifests/image-contents.ts',
+    replace: "return 'list-only';\n  return stateOf(states);",
+    by: "return 'complete';\n  return stateOf(states);",
+    promise: 'an index of which nothing is here is not called complete',
+    tests: ['test/mirror/completeness.test.ts'],
+  },
 ];
