@@ -49,8 +49,8 @@ test('millpond list prints a line per image; --json prints every field', async (
   const size = image.top.bytes.length + image.blobs.reduce((sum, blob) => sum + blob.length, 0);
   assert.deepEqual(await millpond('list', '*alpine*'), {
     exitCode: 0,
-    stdout: `IMAGE\tDIGEST\tPLATFORMS\tSIZE\tLAST USED
-docker.io/library/alpine:3.20\t${image.top.digest}\tlinux/amd64\t${size}\t${usedAt}
+    stdout: `IMAGE\tDIGEST\tPLATFORMS\tSIZE\tLAST USED\tSTATE
+docker.io/library/alpine:3.20\t${image.top.digest}\tlinux/amd64\t${size}\t${usedAt}\tcomplete
 `,
     stderr: '',
   });
@@ -77,7 +77,8 @@ test('millpond remove takes a pattern only with --yes, and says before what it w
 });
 
 test('millpond list goes on until the last page', async (t) => {
-  const image = (name: string) => ({ name, digest: 'sha256:00', platforms: [], size: 1, usedAt: '' });
+  const contents = { platforms: [], state: 'complete', size: 1, stored: 1, missing: { blobs: 0, of: 0 } };
+  const image = (name: string) => ({ name, digest: 'sha256:00', ...contents, usedAt: '' });
   const pages: Record<string, unknown> = {
     '/api/images?pattern=a*': { images: [image('a')], next: 'b c' },
     '/api/images?pattern=a*&cursor=b+c': { images: [image('b')], next: 'd' },
