@@ -112,6 +112,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   );
   const registry = await openRegistrySide(config.server, {
     ...{ ...shared, access, via: identity.via, logDestination, logged: config.log.access },
+    elsewhere: opened?.elsewhere,
     routing: () => upstreams.routing,
   });
   stack.defer(() => {

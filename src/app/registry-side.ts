@@ -7,6 +7,7 @@ import { isFromBrowser } from '../access/network/web-page.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { accessLog } from '../http/registry/access-log.ts';
+import type { BlobContext } from '../http/registry/blobs.ts';
 import { type ClientOf, directClient } from '../http/registry/client-request.ts';
 import { answerErrors } from '../http/registry/errors.ts';
 import type { PullState } from '../http/registry/pull-state.ts';
@@ -24,6 +25,8 @@ export interface RegistrySideContext {
   routing: () => Routing;
   /** Absent: everybody may pull everything. */
   access: AccessControl | undefined;
+  /** See {@link BlobContext.elsewhere}. */
+  elsewhere: BlobContext['elsewhere'] | undefined;
   /** Our own entry in `Via`. */
   via: string;
   logger: Logger;
@@ -46,7 +49,8 @@ export async function openRegistrySide(
   config: Config['server'],
   context: RegistrySideContext,
 ): Promise<RegistrySide> {
-  const { mirrors, routing, access, via, logger, logDestination, logged, metrics, clock } = context;
+  const { mirrors, routing, access, elsewhere, via, logger, logDestination, logged, metrics, clock } =
+    context;
   const { clientTimeout, accelRedirect, revalidateFrom, listen } = config;
   await using stack = new AsyncDisposableStack();
   const certificate = await openCertificate('server', config.tls, context);
@@ -66,6 +70,7 @@ export async function openRegistrySide(
       via,
       sender: new ContentSender({ clientTimeoutMs: clientTimeout }),
       ...(accelRedirect === null ? {} : { accelRedirect }),
+      ...(elsewhere === undefined ? {} : { elsewhere }),
       ...(revalidateFrom.length === 0 ? {} : { mayRevalidate: isIn(revalidateFrom) }),
       ...(door === undefined ? {} : { authorizer: door.authorizer }),
     }),

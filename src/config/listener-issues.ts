@@ -40,9 +40,14 @@ function overlapIssues({ server, operations }: Config, isWritten: (path: Issue['
 }
 
 function fleetIssues({ fleet, server, operations }: Config): Issue[] {
-  if (fleet?.coordinator === undefined) return [];
+  if (fleet === undefined) return [];
   const issues: Issue[] = [];
-  const { listen, advertise } = fleet;
+  const { listen, advertise, objects } = fleet;
+  if (objects.redirectFor.length > 0 && objects.redirectAbove === null) {
+    const message = 'needs redirectAbove: add it, such as 16MiB, or leave this out';
+    issues.push({ path: ['fleet', 'objects', 'redirectFor'], part: 'key', message });
+  }
+  if (fleet.coordinator === undefined) return issues;
   if (advertise === undefined && ['0.0.0.0', '::'].includes(plainHost(listen.host))) {
     const message =
       'needs advertise: the URL by which the other nodes reach this one, such as http://10.0.0.3:5002';

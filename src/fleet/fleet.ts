@@ -15,6 +15,7 @@ import type { Nodes } from './nodes/nodes.ts';
 import type { SharedRepository } from './objects/names.ts';
 import type { ObjectStore } from './objects/object-store.ts';
 import type { FleetSecret } from './records/fleet-secret.ts';
+import { Redirects } from './shared/redirects.ts';
 import { SharedIndex } from './shared/shared-index.ts';
 import { SharedStore } from './shared/shared-store.ts';
 import { SharedUpstream } from './shared/shared-upstream.ts';
@@ -24,6 +25,8 @@ import { Uploads } from './uploads/uploads.ts';
 export interface FleetSettings {
   /** Bytes a second that uploads may take; undefined: no limit. */
   maxUpload: number | undefined;
+  /** Blobs of as many bytes may be sent by the object store itself; undefined: none. */
+  redirectAbove: number | undefined;
 }
 
 export interface FleetContext extends EngineContext {
@@ -59,6 +62,7 @@ export class Fleet {
   readonly #store: SharedStore;
   #index: IndexStore | undefined;
   #uploads: Uploads | undefined;
+  #redirects: Redirects | undefined;
   #rejoin: Disposable | undefined;
 
   constructor(settings: FleetSettings, context: FleetContext) {
@@ -104,6 +108,12 @@ export class Fleet {
     });
   }
 
+  /** Finds a stored blob in the object store; see {@link Redirects.urlOf}. */
+  async urlOf(digest: Digest, size: number): Promise<string | undefined> {
+    const { redirectAbove = Number.POSITIVE_INFINITY } = this.#settings;
+    return size < redirectAbove ? undefined : this.#redirects?.urlOf(digest, size);
+  }
+
   /** Looks whether the object store is this fleet's, and begins to upload. Goes on alone while it is not. Never rejects. */
   async start(node: { index: IndexStore; catalog: Catalog; cache: ContentCache }): Promise<void> {
     const { clock, nodes } = this.#context;
@@ -121,6 +131,14 @@ export class Fleet {
       ...{ ...this.#context, ...node, upload, sharedRepository: this.#sharedRepository },
       onUploaded: (digest) => nodes?.leases.releaseAll(digest),
     });
+    const uploads = this.#uploads;
+    if (this.#settings.redirectAbove !== undefined)
+      this.#redirects = new Redirects({
+        ...{ ...this.#context, engine: this.#engine, store: this.#store },
+        noted: (name) => node.index.object(name),
+        onRight: (name, etag) => uploads.found(name, etag),
+        onLost: (digest, size) => uploads.missing(digest, size),
+      });
     await nodes?.start((digest) => this.#uploads?.isWaiting(digest) ?? false);
     if (await this.#join()) return;
     this.#rejoin = clock.every(JOIN_AGAIN_MS, () => void this.#join());
@@ -146,6 +164,7 @@ export class Fleet {
   /** Goes on uploading for at most `timeoutMs`. Idempotent. */
   async close(timeoutMs: number): Promise<void> {
     this.#rejoin?.[Symbol.dispose]();
+    await this.#redirects?.close();
     await this.#uploads?.close(timeoutMs);
     await this.#context.nodes?.close();
     this.#context.objects.close();

@@ -173,6 +173,11 @@ export class Metrics extends MetricRegistry {
     'Records that no node of this fleet has signed, or that are none.',
     ['engine'],
   );
+  readonly fleetRedirects = this.counter(
+    'millpond_fleet_redirects_total',
+    'Blobs that redirectAbove is about: redirected, or sent from here because the object is absent, unverified or unavailable.',
+    ['result'],
+  );
   readonly uploadQueueBytes = this.gauge(
     'millpond_upload_queue_bytes',
     'Content that waits to be written to the object store of the fleet.',

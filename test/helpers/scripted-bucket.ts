@@ -15,6 +15,8 @@ export interface BucketRequest {
   /** Of the object, with the fleet's prefix; the prefix of a list. */
   name: string;
   range?: string;
+  /** By a URL that holds its signature. */
+  presigned?: true;
 }
 
 export interface BucketReply {
@@ -40,6 +42,8 @@ export class ScriptedBucket {
   /** By name, with the fleet's prefix. */
   readonly objects = new Map<string, Stored>();
   readonly requests: BucketRequest[] = [];
+  /** How far its clock is ahead of this machine's. */
+  clockAheadMs = 0;
   #script: (request: BucketRequest, reply: BucketReply) => void = () => undefined;
 
   private constructor(url: string) {
@@ -82,7 +86,9 @@ export class ScriptedBucket {
     const asked: BucketRequest = {
       ...{ operation, name: operation === 'list' ? (url.searchParams.get('prefix') ?? '') : name },
       ...(range === undefined ? {} : { range }),
+      ...(url.searchParams.has('X-Amz-Signature') ? { presigned: true } : {}),
     };
+    response.setHeader('date', new Date(Date.now() + this.clockAheadMs).toUTCString());
     this.requests.push(asked);
     const body = await buffer(request);
     const reply: BucketReply = {};
@@ -133,7 +139,7 @@ export class ScriptedBucket {
     const entries = [...this.objects].filter(([name]) => name.startsWith(prefix));
     const contents = entries.map(
       ([name, { bytes, writtenAt }]) =>
-        `<Contents><Key>${name}</Key><Size>${bytes.length}</Size><LastModified>${writtenAt.toISOString()}</LastModified></Contents>`,
+        `<Contents><Key>${name}</Key><Size>${bytes.length}</Size><ETag>${etagOf(bytes)}</ETag><LastModified>${writtenAt.toISOString()}</LastModified></Contents>`,
     );
     sendXml(response, 200, `<ListBucketResult>${contents.join('')}</ListBucketResult>`);
   }

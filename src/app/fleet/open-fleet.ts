@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { getCACertificates } from 'node:tls';
+import { NetworkList } from '../../access/network/networks.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
@@ -11,6 +12,7 @@ import { Fleet } from '../../fleet/fleet.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
 import { FleetSecret } from '../../fleet/records/fleet-secret.ts';
+import type { BlobContext } from '../../http/registry/blobs.ts';
 import { Listener } from '../../http/server/listener.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/log.ts';
@@ -32,6 +34,8 @@ export interface FleetSurroundings {
 
 export interface OpenFleet {
   fleet: Fleet;
+  /** See {@link BlobContext.elsewhere}. Absent: everything is sent from here. */
+  elsewhere?: NonNullable<BlobContext['elsewhere']>;
   /** Begins to answer other nodes. @param openHere opens what this node has of a blob of an upstream, or gets now */
   answerNodes: (openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>) => void;
   /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. Idempotent. */
@@ -54,7 +58,10 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   let answer: Answer = async (_, response) => void response.writeHead(503).end();
   const opened = await openNodes(config, context, (request, response) => answer(request, response));
   const fleet = new Fleet(
-    { maxUpload: config.objects.maxUpload ?? undefined },
+    {
+      maxUpload: config.objects.maxUpload ?? undefined,
+      redirectAbove: config.objects.redirectAbove ?? undefined,
+    },
     {
       ...context,
       nodes: opened?.nodes,
@@ -65,6 +72,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   let isClosed = false;
   return {
     fleet,
+    ...(config.objects.redirectAbove === null ? {} : { elsewhere: elsewhere(fleet, config.objects) }),
     answerNodes: (openHere) => {
       answer = fleet.peerRoute(openHere, () => surroundings.upstreams().names()) ?? answer;
     },
@@ -94,7 +102,17 @@ async function openObjects(
             expiration: new Date(clock.now() + CREDENTIALS_LAST_MS), // a changed file is read by then
           }),
     ca: await authorities(ca),
+    clock,
   });
+}
+
+function elsewhere(
+  fleet: Fleet,
+  { redirectFor }: FleetConfig['objects'],
+): NonNullable<BlobContext['elsewhere']> {
+  const networks = new NetworkList(redirectFor);
+  return async (digest, size, client) =>
+    redirectFor.length === 0 || networks.has(client) ? fleet.urlOf(digest, size) : undefined;
 }
 
 /** Undefined: there is no coordinator. */

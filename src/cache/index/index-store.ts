@@ -81,7 +81,7 @@ export type IndexChange =
   | { put: 'content'; digest: Digest; value: ContentRecord }
   | { put: 'sums'; digest: Digest; value: string }
   | { put: 'finding'; key: FindingKey; value: FindingRecord }
-  /** An object of this name is in the fleet's object store; `value` says which version. */
+  /** An object of this name is in the fleet's object store; see {@link IndexStore.object} for `value`. */
   | { put: 'object'; name: string; value: string }
   | { delete: 'tag'; key: TagKey }
   | { delete: 'permission'; key: RepositoryKey; digest: Digest }
@@ -100,7 +100,10 @@ export interface IndexStore {
   finding(key: FindingKey): Promise<FindingRecord | undefined>;
   /** Whose findings there are about `digest`, in every repository. */
   findings(digest: Digest): AsyncIterable<FindingKey>;
-  /** Which version of an object is in the fleet's object store, as far as this node knows. */
+  /**
+   * What this node knows of an object of the fleet's object store. Undefined: not that it is there. Of content: the ETag of
+   * the version that this node has uploaded, or read whole and found right; empty if it knows of none. Of a tag: the digest.
+   */
   object(name: string): Promise<string | undefined>;
   /** The checksums of a blob's blocks, as store/block-sums writes them. */
   sums(digest: Digest): Promise<string | undefined>;

@@ -1,8 +1,8 @@
 /** Several mirrors that count as one. */
-import { coordinatorUrl, listenAddress, registryUrl } from '../fields/addresses.ts';
+import { coordinatorUrl, listenAddress, network, registryUrl } from '../fields/addresses.ts';
 import { path, secretRef } from '../fields/paths.ts';
-import { section, text } from '../fields/plain.ts';
-import { bandwidth } from '../fields/quantities.ts';
+import { list, section, text } from '../fields/plain.ts';
+import { bandwidth, memory } from '../fields/quantities.ts';
 
 const objectsSchema = section({
   bucket: text('the name of a bucket, such as millpond', /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/).describe(
@@ -26,6 +26,14 @@ const objectsSchema = section({
   ca: path()
     .optional()
     .describe('PEM bundle of certificate authorities to trust in addition to the usual ones, for the store.'),
+  redirectAbove: memory()
+    .prefault('none')
+    .describe(
+      'Stored blobs of this size and more are answered with a redirect to a presigned URL of the store; none: all are sent from here.',
+    ),
+  redirectFor: list(network())
+    .prefault([])
+    .describe('Networks whose clients reach the store, and trust its certificate; empty: all.'),
   maxUpload: bandwidth()
     .prefault('50MiB')
     .describe('Bytes a second that uploads to the store may take; none is no limit.'),

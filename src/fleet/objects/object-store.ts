@@ -12,9 +12,11 @@ export interface ObjectStore {
    * @returns `present` if the condition does not hold, and nothing was written
    * @throws the error of the stream that `content` opens, as it is
    */
-  put(name: string, content: ObjectContent, options: PutOptions): Promise<'written' | 'present'>;
+  put(name: string, content: ObjectContent, options: PutOptions): Promise<WrittenObject | 'present'>;
   /** All objects whose names begin with `prefix`, page by page, each page one request. */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]>;
+  /** Makes a URL that gives the object to everybody who knows it, for `forMs`. It must get into no log. */
+  presign(name: string, options: { forMs: number; signal: AbortSignal }): Promise<string>;
   /** Closes all connections. Idempotent. */
   close(): void;
 }
@@ -54,6 +56,11 @@ export interface ObjectContent {
   sha256?: string;
   /** Opens the bytes, each time from the start. */
   open: () => Readable;
+}
+
+export interface WrittenObject {
+  /** Names this version of the object. Empty: the store does not say. */
+  etag: string;
 }
 
 export interface PutOptions {

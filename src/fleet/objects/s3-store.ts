@@ -9,6 +9,7 @@ import {
   S3ServiceException,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
+import type { Clock } from '../../clock.ts';
 import { EngineError, type EngineErrorCode } from '../engines/errors.ts';
 import type {
   GetOptions,
@@ -17,6 +18,7 @@ import type {
   ObjectContent,
   ObjectStore,
   PutOptions,
+  WrittenObject,
 } from './object-store.ts';
 
 export interface S3Settings {
@@ -32,6 +34,7 @@ export interface S3Settings {
     | undefined;
   /** PEM bundle to trust in addition to the usual authorities. */
   ca: string | undefined;
+  clock: Pick<Clock, 'now'>;
 }
 
 const CONNECT_TIMEOUT_MS = 500;
@@ -57,8 +60,10 @@ export class S3Store implements ObjectStore {
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  readonly #clock: Pick<Clock, 'now'>;
 
-  constructor({ bucket, endpoint, region, prefix, credentials, ca }: S3Settings) {
+  constructor({ bucket, endpoint, region, prefix, credentials, ca, clock }: S3Settings) {
+    this.#clock = clock;
     this.#bucket = bucket;
     this.#prefix = prefix;
     this.#client = new S3Client({
@@ -112,12 +117,11 @@ export class S3Store implements ObjectStore {
     name: string,
     content: ObjectContent,
     { onlyIf, signal }: PutOptions,
-  ): Promise<'written' | 'present'> {
+  ): Promise<WrittenObject | 'present'> {
     const condition = onlyIf === undefined ? {} : { IfNoneMatch: '*' };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#write({ ...this.#at(name), ...condition }, content, signal);
-        return 'written';
+        return { etag: await this.#write({ ...this.#at(name), ...condition }, content, signal) };
       } catch (error) {
         if (hasStatus(error, 412)) return 'present';
         if (hasStatus(error, 409) && attempt < CONFLICT_TRIES) continue;
@@ -142,6 +146,15 @@ export class S3Store implements ObjectStore {
     } while (token !== undefined);
   }
 
+  async presign(name: string, { forMs, signal }: { forMs: number; signal: AbortSignal }): Promise<string> {
+    const { getSignedUrl } = await import('@aws-sdk/s3-request-presigner'); // few fleets need it
+    // The SDK knows from the store's replies how far its clock is ahead of this machine's.
+    const signingDate = new Date(this.#clock.now() + this.#client.config.systemClockOffset);
+    const command = new GetObjectCommand(this.#at(name));
+    const options = { expiresIn: forMs / 1000, signingDate };
+    return this.#send(() => getSignedUrl(this.#client, command, options), signal);
+  }
+
   close(): void {
     this.#client.destroy();
   }
@@ -150,16 +163,17 @@ export class S3Store implements ObjectStore {
     to: { Bucket: string; Key: string; IfNoneMatch?: string },
     { size, sha256, open }: ObjectContent,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string> {
     const body = open();
     const broken = new AbortController();
     // Otherwise the error ends the process, and the request waits for the rest.
     body.on('error', (error) => broken.abort(error));
     const stop = AbortSignal.any([signal, broken.signal]);
     try {
-      await (size <= WHOLE_MAX_BYTES
+      const { ETag = '' } = await (size <= WHOLE_MAX_BYTES
         ? this.#writeWhole(to, { body, size, sha256 }, stop)
         : this.#writeInParts(to, { body, size }, stop));
+      return ETag;
     } catch (error) {
       throw broken.signal.aborted ? new ContentUnreadableError(broken.signal.reason) : error;
     } finally {
@@ -171,18 +185,18 @@ export class S3Store implements ObjectStore {
     to: { Bucket: string; Key: string },
     { body, size, sha256 }: { body: Readable; size: number; sha256: string | undefined },
     stop: AbortSignal,
-  ): Promise<void> {
+  ): Promise<{ ETag?: string | undefined }> {
     const checksum =
       sha256 === undefined ? {} : { ChecksumSHA256: Buffer.from(sha256, 'hex').toString('base64') };
     const command = new PutObjectCommand({ ...to, ...checksum, Body: body, ContentLength: size });
-    await this.#client.send(command, { abortSignal: stop });
+    return this.#client.send(command, { abortSignal: stop });
   }
 
   async #writeInParts(
     to: { Bucket: string; Key: string },
     { body, size }: { body: Readable; size: number },
     stop: AbortSignal,
-  ): Promise<void> {
+  ): Promise<{ ETag?: string | undefined }> {
     const upload = new Upload({
       client: this.#client,
       params: { ...to, Body: body, ChecksumAlgorithm: 'SHA256' },
@@ -191,7 +205,7 @@ export class S3Store implements ObjectStore {
     });
     const onAbort = () => void upload.abort();
     stop.addEventListener('abort', onAbort);
-    await upload.done().finally(() => stop.removeEventListener('abort', onAbort));
+    return upload.done().finally(() => stop.removeEventListener('abort', onAbort));
   }
 
   async #send<T>(send: () => Promise<T>, signal: AbortSignal): Promise<T> {

@@ -47,7 +47,7 @@ export interface SharedStoreContext {
 }
 
 /** Until the first byte of an answer. */
-const FIRST_BYTE_MS = 1_000;
+export const FIRST_BYTE_MS = 1_000;
 /** What was wrong or broke off is not read from the store again for this long. */
 const DISTRUST_MS = 60_000;
 const DISTRUSTED = 10_000;
@@ -105,8 +105,7 @@ export class SharedStore {
     range: { from?: number; to?: number },
     signal: AbortSignal | undefined,
   ): Promise<ObjectBytes | undefined> {
-    const since = this.#distrusted.get(digest);
-    if (since !== undefined && Math.abs(this.#context.clock.now() - since) < DISTRUST_MS) return undefined;
+    if (!this.trusts(digest)) return undefined;
     const found = await this.#get(contentName(digest), range, signal);
     if (found === undefined) return undefined;
     const length = Math.min(range.to ?? found.size, found.size) - (range.from ?? 0);
@@ -122,6 +121,12 @@ export class SharedStore {
   /** The bytes of a digest broke off, or were not those of the digest. */
   distrust(digest: Digest): void {
     this.#distrusted.set(digest, this.#context.clock.now());
+  }
+
+  /** Whether the bytes of a digest may be read: not for a minute after they broke off, or were wrong. */
+  trusts(digest: Digest): boolean {
+    const since = this.#distrusted.get(digest);
+    return since === undefined || Math.abs(this.#context.clock.now() - since) >= DISTRUST_MS;
   }
 
   /** Whether what is there in place of a digest was found wrong. */

@@ -7,7 +7,13 @@ import { type Digest, digestAlgorithm, digestHex } from '../../oci/digest.ts';
 import { parseManifest } from '../../oci/manifest.ts';
 import type { Engine } from '../engines/engine.ts';
 import { type Leases, UPLOAD } from '../nodes/leases.ts';
-import type { ListedObject, ObjectContent, ObjectStore, PutOptions } from '../objects/object-store.ts';
+import type {
+  ListedObject,
+  ObjectContent,
+  ObjectStore,
+  PutOptions,
+  WrittenObject,
+} from '../objects/object-store.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import { writeRecord } from '../records/signed-record.ts';
 
@@ -40,7 +46,9 @@ export interface UploadContext {
   leases: Pick<Leases, 'claim' | 'use'> | undefined;
 }
 
-/** `busy`: another node is at it. `gone`: there is nothing to upload any more. */
+/**
+ * `note`: see {@link IndexStore.object}. `busy`: another node is at it. `gone`: there is nothing to upload any more.
+ */
 export type UploadResult = { note: string } | 'busy' | 'gone';
 
 const PIECE_BYTES = 1024 * 1024;
@@ -106,8 +114,13 @@ export class Upload {
       const sha256 = digestAlgorithm(digest) === 'sha256' ? { sha256: digestHex(digest) } : {};
       const open = () => Readable.from(this.#bytes(reader, signal), { objectMode: false });
       // What is there was written whole, and its digest had matched: it need not be sent again.
-      await this.#put(name, { size, ...sha256, open }, isWrong(digest) ? {} : { onlyIf: 'absent' }, signal);
-      return { note: '' };
+      const written = await this.#put(
+        name,
+        { size, ...sha256, open },
+        isWrong(digest) ? {} : { onlyIf: 'absent' },
+        signal,
+      );
+      return { note: written === 'present' ? '' : written.etag };
     } finally {
       await reader.close();
     }
@@ -139,10 +152,10 @@ export class Upload {
     content: ObjectContent,
     condition: Pick<PutOptions, 'onlyIf'>,
     closing: AbortSignal,
-  ): Promise<void> {
+  ): Promise<WrittenObject | 'present'> {
     const { objects, engine } = this.#context;
     const deadlineMs = ANSWER_MS + content.size / LEAST_BYTES_PER_MS;
-    await engine.ask('put', deadlineMs, (deadline) =>
+    return engine.ask('put', deadlineMs, (deadline) =>
       objects.put(name, content, { ...condition, signal: AbortSignal.any([deadline, closing]) }),
     );
   }

@@ -105,19 +105,20 @@ export class Uploads {
       });
   }
 
-  /** Notes that an object is in the store. */
-  found(name: string): void {
-    void this.#note(name, '').catch(() => undefined); // looked for again at the next start
+  /** Notes that an object is in the store. @param etag of a version that is known to be right */
+  found(name: string, etag = ''): void {
+    void this.#note(name, etag).catch(() => undefined); // looked for again at the next start
   }
 
-  /** Forgets that a digest is in the store. */
-  missing(digest: Digest): void {
+  /** Forgets that a digest is in the store. @param size its bytes, if it is here and is to be written once more */
+  missing(digest: Digest, size?: number): void {
     const name = contentName(digest);
     void this.#context.index
       .object(name)
       .then((noted) =>
         noted === undefined ? undefined : this.#context.index.write([{ delete: 'object', name }]),
       )
+      .then(() => (size === undefined ? undefined : this.#addContent(digest, size)))
       .catch(() => undefined); // as above
   }
 
@@ -246,8 +247,11 @@ export class Uploads {
     await clock.sleep(this.#pauseMs * (0.5 + random() / 2), this.#closing.signal).catch(() => undefined); // it closes
   }
 
-  #note(name: string, value: string): Promise<void> {
-    return this.#context.index.write([{ put: 'object', name, value }]);
+  async #note(name: string, value: string): Promise<void> {
+    const { index } = this.#context;
+    // Which version is right is more than that there is one.
+    if (value === '' && (await index.object(name)) !== undefined) return;
+    await index.write([{ put: 'object', name, value }]);
   }
 
   /** Looks for what this node has and has not noted. */
@@ -276,10 +280,10 @@ export class Uploads {
   /** Notes what the store has already. One request tells of a thousand objects. */
   async #learn(unknown: Map<Digest, number>): Promise<void> {
     for await (const page of this.#context.upload.list(CONTENT_PREFIX, this.#closing.signal)) {
-      for (const { name, size, etag } of page) {
+      for (const { name, size } of page) {
         const digest = contentDigest(name);
         if (digest === undefined || unknown.get(digest) !== size) continue;
-        await this.#note(name, etag);
+        await this.#note(name, ''); // nobody here has read it
         unknown.delete(digest);
       }
     }

@@ -1,17 +1,26 @@
 /** Answers requests for blobs. */
 import type { BlobMirror } from '../../mirror/blobs/blob-mirror.ts';
 import type { MirroredUpstream } from '../../mirror/mirrored-upstream.ts';
+import type { CacheOutcome } from '../../mirror/outcome.ts';
+import type { Digest } from '../../oci/digest.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import { matchesIfNoneMatch, matchesIfRange } from '../server/conditional.ts';
 import type { ContentSender } from '../server/content-sender.ts';
 import { type ByteRange, formatContentRange, parseRange } from '../server/range.ts';
-import { blobHeaders, setHeaders } from './headers.ts';
+import { blobHeaders, redirectHeaders, setHeaders } from './headers.ts';
 import type { PullReply } from './pull-state.ts';
 import type { BlobRequest } from './routes.ts';
 
 export interface BlobContext {
   blobs: Pick<BlobMirror, 'open' | 'stat'>;
   sender: ContentSender;
+  /**
+   * Gives a URL of a stored blob by which this client can have it in place of from here. It must get into no log. Undefined:
+   * the blob is to be sent from here.
+   *
+   * @param size bytes @param client its address, where it is known
+   */
+  elsewhere?: (digest: Digest, size: number, client: string | undefined) => Promise<string | undefined>;
   /** Where a front server finds the content store, so that it can send warm blobs itself. */
   accelRedirect?: string;
 }
@@ -20,7 +29,7 @@ export async function answerBlob(
   ctx: PullReply,
   { repository, digest }: Readonly<BlobRequest>,
   { client, segments }: MirroredUpstream,
-  { blobs, sender, accelRedirect }: BlobContext,
+  { blobs, sender, accelRedirect, elsewhere }: BlobContext,
 ): Promise<void> {
   const { req, res, state } = ctx;
   const request = { context: state.context, upstream: client, segments, repository, digest };
@@ -45,6 +54,15 @@ export async function answerBlob(
         message: `the blob has ${size} bytes`,
         headers: { 'Content-Range': `bytes */${size}` },
       });
+    }
+    // The other place has an ETag of its own, which no If-Range fits.
+    const isRedirectable = isStored(outcome) && req.headers['if-range'] === undefined;
+    const url = isRedirectable ? await elsewhere?.(digest, size, state.context.client.address) : undefined;
+    if (url !== undefined) {
+      setHeaders(ctx, redirectHeaders(ctx, digest, url));
+      ctx.status = 307;
+      ctx.body = '';
+      return;
     }
     const span: ByteRange = range === 'whole' ? { start: 0, end: size } : range;
     setHeaders(ctx, blobHeaders(ctx, digest));
@@ -71,6 +89,11 @@ export async function answerBlob(
   } finally {
     await content.close();
   }
+}
+
+/** A cold blob comes in anyway, so that this node has the work of it already. */
+function isStored(outcome: CacheOutcome): boolean {
+  return outcome === 'hit' || outcome === 'revalidated';
 }
 
 /**

@@ -55,6 +55,15 @@ export function blobHeaders(ctx: PullReply, digest: string): Headers {
   return headers;
 }
 
+/** Of a redirect to another place that has the blob. Its URL is for this client, and for some minutes. */
+export function redirectHeaders(ctx: PullReply, digest: string, url: string): Headers {
+  const headers = commonHeaders(ctx);
+  // The last one of a name counts.
+  headers.push('Cache-Status', 'millpond; hit; detail=redirect', 'Docker-Content-Digest', digest);
+  headers.push('Location', url, 'Cache-Control', 'no-store');
+  return headers;
+}
+
 export interface ListReply {
   mediaType: string;
   body: Buffer;
