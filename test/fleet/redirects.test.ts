@@ -133,6 +133,7 @@ test('a node that has not uploaded a blob reads it whole from the store before i
   assert.equal((await b.get('/v2/org/app/manifests/1')).status, 200);
   assert.ok((await b.get(path)).body.equals(large));
   await b.uploaded();
+  assert.equal(await b.metric('millpond_fleet_redirects_total'), 0, 'a cold blob is not looked at');
   const reads = wholeReads(fleet, large);
   const first = await b.get(path);
   assert.ok(first.status === 200 && first.body.equals(large));
@@ -319,18 +320,25 @@ test('a redirect counts as a use: what was used before it is evicted before the 
   assert.doesNotMatch(String(await get(largeOf(other, 'org/other'))), /hit/);
 });
 
-test('a node that is stopped while it reads a blob from the store ends at once', async (t) => {
-  const { fleet, large, path } = await redirecting(t);
+test('a node reads one blob at a time from the store, and ends at once when it is stopped meanwhile', async (t) => {
+  const { fleet, node, large, path } = await redirecting(t);
+  const other = noise(LARGE, 'other');
+  fleet.upstream.addContent(other);
+  await node.get(pathOf(other));
+  await node.uploaded();
   const b = await fleet.node(settings(fleet));
-  await b.get(path);
+  for (const one of [path, pathOf(other)]) await b.get(one);
   await b.uploaded();
-  const reads = wholeReads(fleet, large);
-  fleet.bucket.script(({ name, range }, reply) => {
-    if (name === objectName(large) && range === undefined) reply.stallsAfter = 1000;
+  const reads = [large, other].map((blob) => wholeReads(fleet, blob));
+  fleet.bucket.script(({ range }, reply) => {
+    if (range === undefined) reply.stallsAfter = 1000;
   });
   assert.equal((await b.get(path)).status, 200);
-  while (wholeReads(fleet, large) === reads) await setImmediate();
+  while (wholeReads(fleet, large) === reads[0]) await setImmediate();
+  assert.equal((await b.get(pathOf(other))).status, 200);
+  assert.equal(await b.metric('millpond_fleet_redirects_total', { result: 'unverified' }), 2);
   await b.app.close();
+  assert.equal(wholeReads(fleet, other), reads[1]);
 });
 
 test('a redirect is signed by the clock of the store, so that it works where the clock of a node is wrong', async (t) => {

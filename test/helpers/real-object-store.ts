@@ -10,6 +10,8 @@ export const STORE_ENVIRONMENT = { FLEET_KEY_ID: 'test', FLEET_KEY: 'testtest' }
 
 export interface RealObjectStore {
   url: string;
+  /** Holds a folder for each bucket. */
+  directory: string;
   process: RunningProcess;
   /** Part of the configuration of a node. */
   config(secretFile: string): Record<string, unknown>;
@@ -26,7 +28,7 @@ export async function startObjectStore(t: TestContext): Promise<RealObjectStore>
   const url = `http://127.0.0.1:${port}`;
   await until('versitygw', server, async () => (await fetch(url)).status > 0);
   return {
-    url,
+    ...{ url, directory },
     process: server,
     config: (file) => ({
       objects: {

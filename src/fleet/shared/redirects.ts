@@ -5,7 +5,6 @@
  * uploaded, or has read whole and found right, and that was still there at most a minute ago.
  */
 import { createHash } from 'node:crypto';
-import { addAbortSignal } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import type { IndexStore } from '../../cache/index/index-store.ts';
 import { StorageError } from '../../cache/store/errors.ts';
@@ -47,6 +46,7 @@ interface Seen {
 const SEEN_LASTS_MS = 60_000;
 const REMEMBERED = 10_000;
 const URL_LASTS_MS = 15 * 60_000;
+const NOT_REDIRECTED = ['absent', 'unverified', 'unavailable'] as const;
 
 export class Redirects {
   readonly #context: RedirectsContext;
@@ -58,6 +58,7 @@ export class Redirects {
 
   constructor(context: RedirectsContext) {
     this.#context = context;
+    for (const result of ['redirected', ...NOT_REDIRECTED]) context.metrics.fleetRedirects.inc({ result }, 0);
   }
 
   /**
@@ -78,7 +79,7 @@ export class Redirects {
     await this.#verifying;
   }
 
-  async #find(digest: Digest, size: number): Promise<Seen | 'absent' | 'unverified' | 'unavailable'> {
+  async #find(digest: Digest, size: number): Promise<Seen | (typeof NOT_REDIRECTED)[number]> {
     const { noted, store } = this.#context;
     try {
       const etag = await noted(contentName(digest));
@@ -88,7 +89,7 @@ export class Redirects {
         this.#lately(digest) ?? (await this.#looks.run(digest, () => this.#look(digest, size)).result);
       if (seen === undefined) return 'absent';
       if (etag !== '' && seen.etag === etag) return seen;
-      this.#verify(digest, size);
+      if (seen.etag !== '') this.#verify(digest, size);
       return 'unverified';
     } catch (error) {
       if (error instanceof EngineError || error instanceof StorageError) return 'unavailable';
@@ -136,20 +137,13 @@ export class Redirects {
   }
 
   async #readWhole(digest: Digest, size: number): Promise<void> {
-    const { store, logger, metrics, noted, onRight, onLost } = this.#context;
-    const { signal } = this.#closing;
-    const name = contentName(digest);
-    const found = await store.open(digest, {}, signal);
-    if (found === undefined || found.etag === '') return;
-    const body = addAbortSignal(signal, found.body);
+    const { store, logger, metrics, onRight, onLost } = this.#context;
+    const found = await store.open(digest, {}, this.#closing.signal);
+    if (found === undefined) return;
     this.#seen.delete(digest); // it may be of an older version
-    if (found.etag === (await noted(name))) {
-      body.on('error', () => undefined).destroy();
-      return;
-    }
     const hash = createHash(digestAlgorithm(digest));
-    for await (const chunk of body as AsyncIterable<Buffer>) hash.update(chunk);
-    if (hash.digest('hex') === digestHex(digest)) return onRight(name, found.etag);
+    for await (const chunk of found.body as AsyncIterable<Buffer>) hash.update(chunk);
+    if (hash.digest('hex') === digestHex(digest)) return onRight(contentName(digest), found.etag);
     logger.error({ digest }, 'an object in the store has not the bytes of its digest, and is replaced');
     metrics.contentRejected.inc({ upstream: 'fleet store', reason: 'digest-mismatch' });
     store.distrust(digest);
