@@ -4,6 +4,7 @@ import { isFromAnotherSite } from '../access/network/web-page.ts';
 import type { RepositoryKey } from '../cache/index/index-store.ts';
 import type { FileSystem } from '../cache/store/file-system.ts';
 import type { Clock } from '../clock.ts';
+import { imagePattern } from '../config/fields/images.ts';
 import type { Config } from '../config/schema.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
@@ -111,6 +112,11 @@ export async function openOperationsSide(
       upstreamOf,
       clientTimeoutMs: config.server.clientTimeout,
     },
+    pins: {
+      ...{ pins: storage.pins, maxBytes: storage.space.maxBytes, logger },
+      problemOf: (pattern) => imagePattern().safeParse(pattern).error?.issues[0]?.message,
+      clientTimeoutMs: config.server.clientTimeout,
+    },
     notReadyReason,
     scrapeFacts: async () => ({
       ...{ sealed: seal.isApplied, upstreams: upstreams.conditions(), warm: schedule.status },
@@ -125,6 +131,7 @@ export async function openOperationsSide(
       }),
     reload: async () => reloader()?.reload(),
     images: new Images(shared),
+    isPinned: (image) => storage.pins.has(image),
     upstreamOf,
     scrub: (signal) => scrubber.begin(signal),
     setSealed: async (sealed) => {

@@ -4,6 +4,7 @@ import { ContentCache } from '../cache/catalog/content-cache.ts';
 import { Evictor } from '../cache/catalog/evictor.ts';
 import { Inventory } from '../cache/catalog/inventory.ts';
 import { LocalCatalog } from '../cache/catalog/local-catalog.ts';
+import { Pins } from '../cache/catalog/pins.ts';
 import { openCacheDirectory } from '../cache/catalog/recovery.ts';
 import { Scrubber } from '../cache/catalog/scrub.ts';
 import { Space } from '../cache/catalog/space.ts';
@@ -16,7 +17,6 @@ import { FsStore } from '../cache/store/fs-store.ts';
 import { StorageFaults } from '../cache/store/storage-faults.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
-import { imagePattern } from '../oci/reference.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 
@@ -45,6 +45,7 @@ export interface Storage extends AsyncDisposable {
   cache: ContentCache;
   index: IndexStore;
   space: Space;
+  pins: Pins;
   spool: Spool;
   faults: StorageFaults;
   scrubber: Scrubber;
@@ -81,9 +82,10 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   metrics.storeCapacity.set(maxBytes);
   metrics.diskKeepFree.set(keepFree);
   const disk = new DiskBudget({ directory, keepFree }, { fileSystem, faults });
+  const pins = await Pins.open(directory, pin, { catalog, index: opened.index, fileSystem });
   const evictor = new Evictor(
-    { pin: pin.map(imagePattern), evictImported: imported === 'evict', evicts: () => !sealed() },
-    { catalog, index, metrics, clock },
+    { evictImported: imported === 'evict', evicts: () => !sealed() },
+    { catalog, pins, metrics, clock },
   );
   const space = new Space({ maxBytes, lowWatermark }, { catalog, disk, evictor, spool, faults, logger });
   stack.defer(() => space.close());
@@ -94,7 +96,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
 
   const open = stack.move();
   return {
-    ...{ catalog, cache, index, space, spool, faults, scrubber, manifestsWithoutOwner },
+    ...{ catalog, cache, index, space, pins, spool, faults, scrubber, manifestsWithoutOwner },
     [Symbol.asyncDispose]: () => open.disposeAsync(),
   };
 }

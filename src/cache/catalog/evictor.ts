@@ -2,14 +2,13 @@
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
-import type { ContentRecord, IndexStore } from '../index/index-store.ts';
+import type { ContentRecord } from '../index/index-store.ts';
 import type { LocalCatalog } from './local-catalog.ts';
+import type { Pins } from './pins.ts';
 
 const VICTIMS_AT_A_TIME = 256;
 
 export interface EvictorSettings {
-  /** Images by name, `upstream/repository:tag`, that are never evicted. */
-  pin: readonly RegExp[];
   /** Evicts imported and pushed content, too. Perhaps no upstream has it. */
   evictImported: boolean;
   /** False while the mirror is sealed: it could not fetch evicted content again. */
@@ -18,7 +17,7 @@ export interface EvictorSettings {
 
 export interface EvictorContext {
   catalog: LocalCatalog;
-  index: IndexStore;
+  pins: Pick<Pins, 'content'>;
   metrics: Metrics;
   clock: Clock;
 }
@@ -49,9 +48,9 @@ export class Evictor {
    * @throws {StorageError}
    */
   async evict(excess: () => number): Promise<Evicted> {
-    const { catalog, metrics, clock } = this.#context;
+    const { catalog, pins, metrics, clock } = this.#context;
     const total: Evicted = { objects: 0, bytes: 0 };
-    const pinned = await this.#pinned();
+    const pinned = await pins.content();
     for (let left = excess(); left > 0; left = excess()) {
       const victims = this.#victims(left, pinned);
       if (victims.length === 0) break;
@@ -81,18 +80,5 @@ export class Evictor {
 
   #isKept({ origin }: ContentRecord): boolean {
     return origin !== undefined && !this.#settings.evictImported;
-  }
-
-  /** The content of the pinned images. Looked up each time, because tags move. */
-  async #pinned(): Promise<ReadonlySet<Digest>> {
-    const { catalog, index } = this.#context;
-    const pinned = new Set<Digest>();
-    if (this.#settings.pin.length === 0) return pinned;
-    for await (const [{ upstream, repository, tag }, { digest }] of index.tags()) {
-      const name = `${upstream}/${repository}:${tag}`;
-      if (!this.#settings.pin.some((pattern) => pattern.test(name))) continue;
-      for (const needed of await catalog.closure(digest)) pinned.add(needed);
-    }
-    return pinned;
   }
 }

@@ -7,7 +7,7 @@ import type { FileSystem } from './file-system.ts';
 const MARKS = ['format', join('index', 'CURRENT')];
 
 /** What may be there without a mark: a backup of the content alone, a first start that was killed, the root of a volume. */
-const HARMLESS = new Set(['blobs', 'ingest', 'index', 'index.damaged', 'pid', 'lost+found']);
+const HARMLESS = new Set(['blobs', 'ingest', 'index', 'index.damaged', 'pid', 'pins.json', 'lost+found']);
 
 const MOST_NAMED = 3;
 

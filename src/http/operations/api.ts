@@ -23,6 +23,7 @@ export interface ApiContext {
   logger: Logger;
   status: () => Promise<Status>;
   images: Images;
+  isPinned: (image: string) => boolean;
   /** Finds the name of the configured upstream that a host in an image name means. */
   upstreamOf: (host: string) => string | undefined;
   /** @returns undefined if there is no configuration file */
@@ -55,7 +56,11 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
     );
     for await (const [position, image] of listed) {
       if (!mayList(image) || (isIncomplete && image.state === 'complete')) continue;
-      images.push({ ...image, usedAt: new Date(image.usedAt).toISOString() });
+      images.push({
+        ...image,
+        pinned: api.isPinned(image.name),
+        usedAt: new Date(image.usedAt).toISOString(),
+      });
       if (images.length < IMAGES_A_PAGE) continue;
       next = position;
       break;

@@ -5,6 +5,7 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 import { type ApiContext, apiRoutes } from './api.ts';
 import { answerErrors } from './errors.ts';
 import { type Admit, findPermit, type OperationsState } from './permit.ts';
+import { type PinsApiContext, pinRoutes } from './pins-api.ts';
 import { type PolicyApiContext, policyRoutes } from './policy-api.ts';
 import { answerScrapes, type ScrapeFacts } from './scrape.ts';
 import { type TransferContext, transferRoutes } from './transfer-api.ts';
@@ -14,6 +15,7 @@ export interface OperationsContext extends ApiContext {
   metrics: Metrics;
   transfer: TransferContext;
   policy: PolicyApiContext;
+  pins: PinsApiContext;
   scrapeFacts: () => Promise<ScrapeFacts>;
   /** @returns why no traffic should come here now; undefined if it may */
   notReadyReason: () => Promise<string | undefined>;
@@ -27,6 +29,7 @@ export function createOperationsApp({
   metrics,
   transfer,
   policy,
+  pins,
   scrapeFacts,
   notReadyReason,
   admit,
@@ -56,6 +59,7 @@ export function createOperationsApp({
   app.use(apiRoutes(api).routes());
   app.use(transferRoutes(transfer).routes());
   app.use(policyRoutes(policy).routes());
+  app.use(pinRoutes(pins).routes());
   app.use(router.allowedMethods());
   return app;
 }

@@ -53,8 +53,8 @@ async function setUp(t: TestContext, options: Options = {}) {
   const store = new MemoryStore();
   const catalog = new CountingCatalog({ store, index, inventory: new Inventory(metrics), faults, clock });
   const evictor = new Evictor(
-    { pin: [], evictImported: false, evicts: () => true, ...options },
-    { catalog, index, metrics, clock },
+    { evictImported: false, evicts: () => true, ...options },
+    { catalog, pins: { content: async () => new Set() }, metrics, clock },
   );
   const roomy = async () => ({ bavail: 2 ** 30, bsize: BLOCK });
   const fileSystem: FileSystem = { ...nodeFileSystem, statfs: (options.statfs ?? roomy) as never };
