@@ -91,6 +91,8 @@ export async function openOperationsSide(
     const isWritable = (await faults.tolerate(() => spool.probe())) ?? false;
     return isWritable ? undefined : 'the cache directory cannot be written';
   };
+  /** Counts nothing: whoever looks must not change what is seen. */
+  const isReady = () => !draining() && spool.probe().catch(() => false);
   const { listen, tls, hosts } = config.operations;
   const certificate = await openCertificate('operations', tls, context);
   if (certificate !== undefined) stack.use(certificate);
@@ -120,7 +122,7 @@ export async function openOperationsSide(
     notReadyReason,
     scrapeFacts: async () => ({
       ...{ sealed: seal.isApplied, upstreams: upstreams.conditions(), warm: schedule.status },
-      ...{ ready: (await notReadyReason()) === undefined, freeBytes: await freeBytes() },
+      ...{ ready: await isReady(), freeBytes: await freeBytes() },
     }),
     status: async () =>
       readStatus(metrics, {

@@ -55,7 +55,8 @@ test('a blob and a manifest are flushed to the disk, each before its record is w
   assert.deepEqual(disk.flushed, ['new-1'], image.top.digest);
   await mirror.get(path);
   await mirror.idle();
-  assert.match(disk.flushed.join(' '), /^new-1 sha256-[0-9a-f]{64}\.[0-9a-f]{16}$/);
+  const content = disk.flushed.filter((name) => !/^new-[2-9]/.test(name)); // a scrape looks whether it can write
+  assert.match(content.join(' '), /^new-1 sha256-[0-9a-f]{64}\.[0-9a-f]{16}$/);
 });
 
 test('a disk that is full from the start: fwd=bypass', async (t) => {

@@ -80,7 +80,7 @@ test('the list shows what was pulled, by tag and by digest, with platforms, size
     [...new Set([image.top, ...image.manifests])].reduce((sum, { bytes }) => sum + bytes.length, 0) +
     image.blobs.reduce((sum, blob) => sum + blob.length, 0);
   const at = (ms: number) => new Date(mirror.clock.now() + ms).toISOString();
-  const common = { upstream: 'registry.test' };
+  const common = { upstream: 'registry.test', pinned: false };
   assert.deepEqual(json, {
     images: [
       {

@@ -48,6 +48,7 @@ suite('the variable of a key', () => {
           'access.rules',
           'access.noChallenge',
           'cache.pin',
+          'fleet.objects.redirectFor',
           'upstreams',
           'policies',
           'warm',
