@@ -22,6 +22,8 @@ const MIB = 1024 * 1024;
 interface Used {
   descriptors: number;
   residentBytes: number;
+  /** The most that it ever was. */
+  peakBytes: number;
 }
 
 /**
@@ -130,18 +132,24 @@ async function settled({ process: { pid } }: RealMirror, most: number): Promise<
   for (;;) {
     const descriptors = readdirSync(`/proc/${pid}/fd`).length;
     if (descriptors === before && descriptors <= most)
-      return { descriptors, residentBytes: residentBytes(pid) };
+      return {
+        descriptors,
+        residentBytes: bytesIn(pid, 'VmRSS'),
+        peakBytes: bytesIn(pid, 'VmHWM'),
+      };
     before = descriptors;
     await setTimeout(2_000); // connections to upstream are kept for some seconds
   }
 }
 
-function residentBytes(pid: number): number {
-  const [, kiB] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+function bytesIn(pid: number, field: 'VmRSS' | 'VmHWM'): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const [, kiB] = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status) ?? [];
   return Number(kiB) * 1024;
 }
 
 /** For the report of a run. */
-export function inMiB({ residentBytes: bytes, descriptors }: Used): string {
-  return `${Math.round(bytes / MIB)} MiB, ${descriptors} descriptors`;
+export function inMiB({ residentBytes, peakBytes, descriptors }: Used): string {
+  const [resident, peak] = [residentBytes, peakBytes].map((bytes) => Math.round(bytes / MIB));
+  return `${resident} MiB (at most ${peak}), ${descriptors} descriptors`;
 }

@@ -11,7 +11,16 @@ export interface KeySchema {
   anyOf?: KeySchema[];
 }
 
-/** Takes some 25 ms for the whole configuration: only for what is not part of every start. */
+const known = new WeakMap<z.ZodType, KeySchema>();
+
+/**
+ * The first call for the whole configuration takes some 25 ms and 3 MB: only for what is not part of every start. Keeps
+ * the result, because each reload may ask again.
+ */
 export function keySchemaOf(schema: z.ZodType): KeySchema {
-  return z.toJSONSchema(schema, { io: 'input' }) as KeySchema;
+  const before = known.get(schema);
+  if (before !== undefined) return before;
+  const made = z.toJSONSchema(schema, { io: 'input' }) as KeySchema;
+  known.set(schema, made);
+  return made;
 }

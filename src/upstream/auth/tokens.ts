@@ -19,6 +19,9 @@ import {
 /** Renew a token this long before it expires, so that none expires while its request is under way. */
 const RENEW_EARLY_MS = 5_000;
 
+/** At most so many of each. Not by `max`, for which lru-cache takes all the memory at once: 0.4 MB for each upstream. */
+const REMEMBERED = { maxSize: 10_000, sizeCalculation: () => 1 };
+
 export interface TokenSettings extends TokenClientSettings {
   credentials: CredentialProvider;
 }
@@ -36,8 +39,8 @@ export class Tokens {
   readonly #onRefused: () => void;
   readonly #client: TokenClient;
   /** What the registry last demanded for a repository. With it, the next request does not need a 401 first. */
-  readonly #demandByRepository = new LRUCache<Repository, TokenDemand | 'basic'>({ max: 10_000 });
-  readonly #tokenByKey = new LRUCache<string, Token>({ max: 10_000 });
+  readonly #demandByRepository = new LRUCache<Repository, TokenDemand | 'basic'>(REMEMBERED);
+  readonly #tokenByKey = new LRUCache<string, Token>(REMEMBERED);
   readonly #fetches = new SingleFlight<Token>();
 
   constructor(settings: TokenSettings, transport: Transport, { clock, onRefused }: TokensContext) {

@@ -381,6 +381,20 @@ export const upstream: readonly Mutation[] = [
   // Tokens.
   {
     file: `${AUTH}/tokens.ts`,
+    replace: 'maxSize: 10_000, sizeCalculation: () => 1',
+    by: 'max: 10_000',
+    promise: 'a client that has not been used yet takes little memory',
+    tests: [`${UNIT}/client-memory.test.ts`],
+  },
+  {
+    file: `${AUTH}/tokens.ts`,
+    replace: 'maxSize: 10_000',
+    by: 'maxSize: 20_000',
+    promise: 'what a registry demands is remembered for a limited number of repositories',
+    tests: [`${UNIT}/tokens.test.ts`],
+  },
+  {
+    file: `${AUTH}/tokens.ts`,
     replace: 'token.expiresAt - RENEW_EARLY_MS',
     by: 'token.expiresAt',
     promise: 'a token is renewed before it expires',

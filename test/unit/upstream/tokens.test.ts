@@ -32,7 +32,7 @@ async function setUp(
     return tokens.answer(CONTEXT, reply as unknown as Reply, REPOSITORY, rejected);
   };
   const known = () => tokens.known(CONTEXT, REPOSITORY);
-  return { server, clock, answer, known };
+  return { server, clock, tokens, answer, known };
 }
 
 suite('a token is kept until five seconds before it expires', () => {
@@ -141,4 +141,20 @@ suite('credentials', () => {
     assert.equal(await answer(undefined, 'Basic realm="x"'), basic);
     assert.equal(await answer(basic, 'Basic realm="x"'), undefined);
   });
+});
+
+test('what a registry demands is remembered for the last 10 000 repositories', async (t) => {
+  const { tokens } = await setUp(t, {}, async () => ({ username: 'me', password: 'secret' }));
+  const reply = { url: new URL(REGISTRY), headers: { 'www-authenticate': 'Basic realm="x"' } };
+  const repositories = Array.from(
+    { length: 10_001 },
+    (_, at) => parseRepository(`org/${at}`) ?? assert.fail(),
+  );
+  for (const repository of repositories)
+    await tokens.answer(CONTEXT, reply as unknown as Reply, repository, undefined);
+  const known = await Promise.all(repositories.map((repository) => tokens.known(CONTEXT, repository)));
+  assert.deepEqual(
+    known.flatMap((authorization, at) => (authorization === undefined ? [at] : [])),
+    [0],
+  );
 });
