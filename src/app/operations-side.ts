@@ -128,7 +128,7 @@ export async function openOperationsSide(
       readStatus(metrics, {
         ...{ version, sealed: seal.isApplied, upstreams: upstreams.conditions() },
         ...{ startedAt, directory, warm: schedule.status, freeBytes: await freeBytes() },
-        fleet: context.fleet?.condition,
+        fleet: await context.fleet?.condition(),
         configuration: reloader()?.status ?? { file: null, lastReload: null, waitsForRestart: [] },
       }),
     reload: async () => reloader()?.reload(),

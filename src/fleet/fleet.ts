@@ -11,7 +11,7 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { Engine, type EngineContext } from './engines/engine.ts';
 import { EngineError } from './engines/errors.ts';
 import { joinFleet } from './fleet-file.ts';
-import type { Nodes } from './nodes/nodes.ts';
+import type { Nodes, NodesCondition } from './nodes/nodes.ts';
 import type { SharedRepository } from './objects/names.ts';
 import type { ObjectStore } from './objects/object-store.ts';
 import type { FleetSecret } from './records/fleet-secret.ts';
@@ -38,7 +38,8 @@ export interface FleetContext extends EngineContext {
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
 }
 
-export interface FleetCondition {
+/** Without a coordinator there is nothing of nodes in it. */
+export interface FleetCondition extends Partial<NodesCondition> {
   objects: {
     up: boolean;
     /** Why the object store is not used now; null while it is. */
@@ -46,10 +47,6 @@ export interface FleetCondition {
     /** Objects that wait to be uploaded. */
     waiting: number;
   };
-  /** Absent: there is no coordinator. */
-  coordinator?: { up: boolean; trouble: string | null };
-  /** The nodes that were there at the last look. */
-  members?: { id: string; address: string; version: string; isOwn: boolean }[];
 }
 
 const JOIN_MS = 5_000;
@@ -77,11 +74,12 @@ export class Fleet {
     });
   }
 
-  /** For operators. */
-  get condition(): FleetCondition {
+  /** For operators. Never rejects. */
+  async condition(): Promise<FleetCondition> {
+    const nodes = await this.#context.nodes?.condition();
     const { trouble = null } = this.#engine;
     const waiting = this.#uploads?.waiting ?? 0;
-    return { objects: { up: trouble === null, trouble, waiting }, ...this.#context.nodes?.condition };
+    return { objects: { up: trouble === null, trouble, waiting }, ...nodes };
   }
 
   /** Lets this node's index know what the fleet knows. */

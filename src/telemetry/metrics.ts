@@ -163,6 +163,11 @@ export class Metrics extends MetricRegistry {
     'Nodes of the fleet that were there at the last look, this one too.',
     ['engine'],
   );
+  readonly fleetMemberReachable = this.gauge(
+    'millpond_fleet_member_reachable',
+    'Whether the member that this node calls back answers at the address that it advertises. Each node calls one.',
+    ['address'],
+  );
   readonly fleetClockOffset = this.gauge(
     'millpond_fleet_clock_offset_seconds',
     "How far the fleet's clock is ahead of this machine's.",

@@ -10,7 +10,26 @@ import { missingPrograms } from '../helpers/real-processes.ts';
 import { runMillpond } from '../helpers/run-millpond.ts';
 
 const skip = missingPrograms('redis-server');
+const BEAT_MS = 5_000;
+/** Until a node has answered a call. */
+const CALL_MS = 1_500;
 const BLOB = noise(600_000, 'blob');
+
+/** Lets a heartbeat pass, and the call to the next member that may follow it. */
+async function heartbeat({ clock, metric }: FleetNode): Promise<void> {
+  const labels = { engine: 'coordinator', operation: 'beat' };
+  const beats = () => metric('millpond_fleet_request_duration_seconds_count', labels);
+  const before = await beats();
+  clock.advance(BEAT_MS);
+  while ((await beats()) === before);
+  while (clock.nextWakeMs <= CALL_MS) await setImmediate();
+}
+
+/** What `millpond status` says of each node. */
+function memberRows(status: string): string[] {
+  const [, rows = ''] = status.split('\nNODE\tVERSION\tLAST SEEN\tREACHABLE\tFETCHES\n');
+  return rows.split('\n').filter((row) => row.startsWith('http'));
+}
 
 async function nodesOf(t: TestContext, count: number, url?: string) {
   const fleet = await TestFleet.start(t);
@@ -109,15 +128,69 @@ test('nodes that were told a tag at the same time ask upstream once', { skip }, 
   assert.ok(fleet.upstream.count('manifest') <= 1);
 });
 
-test('status names the nodes, and says why an engine is not used', { skip }, async (t) => {
-  const { a, b } = await nodesOf(t, 2);
-  b.clock.advance(5_000);
-  a.clock.advance(5_000);
-  while ((await a.metric('millpond_fleet_members')) < 2);
+test('status shows the members with version, address, last seen, reachable or not, and what each fetches', {
+  skip,
+}, async (t) => {
+  const { fleet, a, b, digest } = await nodesOf(t, 2);
+  const rest = Promise.withResolvers<void>();
+  fleet.upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
+    reply.stall = { after: 300_000, until: rest.promise };
+  });
+  const pulling = b.get(`/v2/org/app/blobs/${digest}`);
+  await fleet.upstream.waitForBytes(300_000);
+  for (const node of [a, b, a, b]) await heartbeat(node); // each calls the other one, and then says so
   const { stdout } = await runMillpond(a, ['status']);
+  const status = memberRows(stdout);
   assert.match(stdout, /^fleet {6}0 objects wait to be uploaded$/m);
-  assert.equal(stdout.match(/^node {7}http:\/\/127\.0\.0\.1:\d+, Millpond test/gm)?.length, 2);
-  assert.equal(stdout.match(/, this one$/gm)?.length, 1);
+  const [own, other] = [
+    status.find((row) => row.includes(', this node')),
+    status.find((row) => !row.includes(', this node')),
+  ];
+  assert.match(own ?? '', /^http:\/\/127\.0\.0\.1:\d+\ttest\t.+ ago, this node\tyes\t-$/);
+  assert.match(other ?? '', /^http:\/\/127\.0\.0\.1:\d+\ttest\t.+ ago\tyes\tsha256:[0-9a-f]{64}$/);
+  assert.ok(other?.endsWith(digest));
+  const { stdout: json } = await runMillpond(a, ['status', '--json']);
+  const { members } = (JSON.parse(json) as { fleet: { members: Record<string, unknown>[] } }).fleet;
+  assert.deepEqual(
+    members
+      .map(({ isOwn, reachable, trouble, fetches }) => ({ isOwn, reachable, trouble, fetches }))
+      .toSorted((one) => (one.isOwn === true ? -1 : 1)),
+    [
+      { isOwn: true, reachable: true, trouble: null, fetches: 0 },
+      { isOwn: false, reachable: true, trouble: null, fetches: 1 },
+    ],
+  );
+  for (const { lastSeen } of members) {
+    const age = a.clock.now() - Date.parse(String(lastSeen));
+    assert.ok(age >= 0 && age < 60_000, `${age} ms`);
+  }
+  rest.resolve();
+  await pulling;
+});
+
+test('a node whose advertise leads nowhere is named by status, a metric and the log of another one, and pulls go on', {
+  skip,
+}, async (t) => {
+  const fleet = await TestFleet.start(t);
+  const coordinator = { url: (await startCoordinator(t)).url };
+  const more = { coordinator, listen: '127.0.0.1:0' };
+  const a = await fleet.node({ moreOfFleet: more });
+  const lost = await fleet.node({ moreOfFleet: { ...more, advertise: 'http://127.0.0.1:9' } });
+  const labels = { address: 'http://127.0.0.1:9' };
+  for (const node of [a, lost, a]) await heartbeat(node);
+  const said = a.log.find(({ msg }) => String(msg).startsWith('a node of the fleet cannot be reached'));
+  assert.equal(said?.['address'], 'http://127.0.0.1:9');
+  assert.equal(await a.metric('millpond_fleet_member_reachable', labels), 0);
+  const { stdout } = await runMillpond(lost, ['status']);
+  const reachable = memberRows(stdout).map((row) => row.split('\t')[3]);
+  assert.deepEqual(reachable.toSorted(), ['no', 'yes']);
+  assert.match(
+    stdout,
+    /^fleet: http:\/\/127\.0\.0\.1:9 cannot be reached by another node: no connection to a node of the fleet \(ECONNREFUSED\)$/m,
+  );
+  const digest = fleet.upstream.addContent(BLOB);
+  const pulls = [lost, a].map((node) => node.get(`/v2/org/app/blobs/${digest}`));
+  for (const reply of await Promise.all(pulls)) assert.ok(reply.body.equals(BLOB));
 });
 
 test('without a coordinator that answers, each node fetches for itself, and says so', async (t) => {
@@ -130,4 +203,5 @@ test('without a coordinator that answers, each node fetches for itself, and says
   assert.equal(await a.metric('millpond_fleet_up', { engine: 'coordinator' }), 0);
   const { stdout } = await runMillpond(a, ['status']);
   assert.match(stdout, /^fleet: the coordinator is not used: /m);
+  assert.match(stdout, /^NODE\tVERSION/m);
 });

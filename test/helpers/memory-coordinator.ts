@@ -13,7 +13,8 @@ export class MemoryCoordinator implements Coordinator {
   /** All that was asked, in turn. */
   readonly commands: string[] = [];
   now = 0;
-  readonly #members = new Map<string, string>();
+  /** What members have said, by id. */
+  readonly said = new Map<string, { card: string; state: string; at: number }>();
 
   readonly leases: CoordinatedLeases = {
     claim: async (name, holder, { instead, also }) => {
@@ -48,10 +49,14 @@ export class MemoryCoordinator implements Coordinator {
   };
 
   readonly members: CoordinatedMembers = {
-    beat: async (id, member) => {
+    beat: async (id, said) => {
       this.commands.push('beat');
-      this.#members.set(id, member);
-      return { members: [...this.#members.values()], now: this.now };
+      this.said.set(id, { ...said, at: this.now });
+      return { cards: [...this.said.values()].map(({ card }) => card), now: this.now };
+    },
+    all: async () => {
+      this.commands.push('all');
+      return [...this.said.values()].map(({ at, ...said }) => ({ ...said, ageMs: this.now - at }));
     },
   };
 

@@ -4,9 +4,11 @@ import { type ServerOptions, withServerOptions } from '../io/options.ts';
 import { humanSize, isTerminal } from '../io/output.ts';
 import { operationsClient } from '../io/server-address.ts';
 import type { Surroundings } from '../io/surroundings.ts';
-import { ago, humanDuration, writeTable } from '../io/tables.ts';
+import { ago, type Cell, humanDuration, writeTable } from '../io/tables.ts';
 
 const LOOK_AGAIN_MS = 2_000;
+/** People tell digests apart by less than their whole length. */
+const DIGEST_SHOWN = 'sha256:'.length + 12;
 const CLEAR_SCREEN = '\x1b[H\x1b[2J';
 
 /** The part of the API's answer that is shown. Times are in ISO 8601. */
@@ -40,8 +42,23 @@ interface Status {
   fleet?: {
     objects: { trouble: string | null; waiting: number };
     coordinator?: { trouble: string | null };
-    members?: { address: string; version: string; isOwn: boolean }[];
+    members?: Member[];
   };
+}
+
+/** A node of the fleet. */
+interface Member {
+  address: string;
+  version: string;
+  isOwn: boolean;
+  /** Null: the coordinator does not answer. */
+  lastSeen: string | null;
+  /** Null: no other node has called it back yet. */
+  reachable: boolean | null;
+  trouble: string | null;
+  /** The first of the digests that it fetches, and how many there are. */
+  fetching: string[];
+  fetches: number;
 }
 
 interface StatusOptions extends ServerOptions {
@@ -80,8 +97,27 @@ function writeStatus(status: Status, { stdout, clock }: Surroundings): void {
     resetsAt === null ? '-' : `in ${humanDuration(Date.parse(resetsAt) - now)}`,
   ]);
   writeTable(stdout, ['UPSTREAM', 'STATE', 'REQUESTS', 'RATE LIMIT', 'WINDOW ENDS'], rows);
+  if (status.fleet?.members !== undefined) {
+    stdout.write('\n');
+    const nodes = status.fleet.members.map((member) => memberRow(member, now));
+    writeTable(stdout, ['NODE', 'VERSION', 'LAST SEEN', 'REACHABLE', 'FETCHES'], nodes);
+  }
   for (const [at, line] of [...troubles(status, now)].entries())
     stdout.write(`${at === 0 ? '\n' : ''}${line}\n`);
+}
+
+function memberRow(member: Member, now: number): Cell[] {
+  const { address, version, isOwn, lastSeen, reachable, fetching, fetches } = member;
+  const seen = lastSeen === null ? '-' : ago(now - Date.parse(lastSeen));
+  const [first] = fetching;
+  const more = fetches > 1 ? ` and ${fetches - 1} more` : '';
+  return [
+    address,
+    version,
+    isOwn ? `${seen}, this node` : seen,
+    reachable === null ? '-' : reachable ? 'yes' : 'no',
+    first === undefined ? '-' : { value: `${first}${more}`, text: `${first.slice(0, DIGEST_SHOWN)}${more}` },
+  ];
 }
 
 function* summary(status: Status, now: number): Generator<string> {
@@ -94,8 +130,6 @@ function* summary(status: Status, now: number): Generator<string> {
   yield `directory  ${store.directory}${free}`;
   yield `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`;
   if (fleet !== undefined) yield `fleet      ${fleet.objects.waiting} objects wait to be uploaded`;
-  for (const { address, version: its, isOwn } of fleet?.members ?? [])
-    yield `node       ${address}, Millpond ${its}${isOwn ? ', this one' : ''}`;
   yield `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, byte hit rate ${percent(requests.byteHitRate)}`;
 }
 
@@ -105,6 +139,8 @@ function* troubles({ upstreams, warm, configuration, fleet }: Status, now: numbe
     yield `fleet: the object store is not used: ${fleet.objects.trouble}`;
   if (fleet?.coordinator !== undefined && fleet.coordinator.trouble !== null)
     yield `fleet: the coordinator is not used: ${fleet.coordinator.trouble}`;
+  for (const { address, trouble } of fleet?.members ?? [])
+    if (trouble !== null) yield `fleet: ${address} cannot be reached by another node: ${trouble}`;
   for (const { name, outage, pausedUntil } of upstreams) {
     if (outage !== null)
       yield `${name}: down for ${humanDuration(now - Date.parse(outage.since))}, asked again ${moment(outage.retryAt, now)}: ${outage.reason}`;

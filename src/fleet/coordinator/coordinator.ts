@@ -51,11 +51,26 @@ export interface CoordinatedNotes {
 /** Who is there. All methods throw {EngineError}. */
 export interface CoordinatedMembers {
   /**
-   * Says that a node is there.
+   * Says that a node is there, and what it is at. Both replace what it said before.
    *
-   * @param member replaces what was said of `id` before
-   * @returns what all nodes say that have said something within `forMs`, and the coordinator's time; milliseconds since
+   * @param card what others know it by
+   * @param state changes all the time
+   * @returns the cards of all nodes that have said something within `forMs`, and the coordinator's time; milliseconds since
    *   the epoch
    */
-  beat(id: string, member: string, forMs: number): Promise<{ members: string[]; now: number }>;
+  beat(
+    id: string,
+    said: { card: string; state: string },
+    forMs: number,
+  ): Promise<{ cards: string[]; now: number }>;
+  /** All that nodes have said, for whoever asks how they are. */
+  all(): Promise<SaidByMember[]>;
+}
+
+export interface SaidByMember {
+  card: string;
+  /** Empty: it has said nothing of that. */
+  state: string;
+  /** Milliseconds since then, by the coordinator's own clock. */
+  ageMs: number;
 }

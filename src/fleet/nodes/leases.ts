@@ -94,6 +94,14 @@ export class Leases {
     }
   }
 
+  /** What this node fetches now, for itself and for others. */
+  get fetching(): Digest[] {
+    const fetches = [...this.#held].filter(
+      ([name, { digest, uses }]) => uses > 0 && name !== leaseName(UPLOAD, digest),
+    );
+    return [...new Set(fetches.map(([, { digest }]) => digest))];
+  }
+
   /** Says that something under a lease is under way. @returns to be called when it has ended; idempotent */
   use(what: string, digest: Digest): () => void {
     const held = this.#held.get(leaseName(what, digest));

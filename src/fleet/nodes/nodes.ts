@@ -5,8 +5,10 @@ import type { Digest } from '../../oci/digest.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
+import type { MemberState } from '../records/signed-record.ts';
+import { CallBacks } from './call-backs.ts';
 import { Leases } from './leases.ts';
-import { type Member, Members } from './members.ts';
+import { type Member, type MemberCondition, Members } from './members.ts';
 import { answerPeers } from './peer-route.ts';
 import { PeerSignatures } from './peer-signatures.ts';
 import { Peers } from './peers.ts';
@@ -20,6 +22,15 @@ export interface NodesContext extends EngineContext {
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
 }
 
+export interface NodesCondition {
+  coordinator: { up: boolean; trouble: string | null };
+  members: MemberCondition[];
+}
+
+const BEAT_MS = 5_000;
+/** A node says of no more blobs that it fetches them: what it says stays small. */
+const FETCHES_TOLD = 10;
+
 export class Nodes {
   readonly leases: Leases;
   readonly fetches: SharedFetches;
@@ -27,6 +38,8 @@ export class Nodes {
   readonly #coordinator: Coordinator;
   readonly #engine: Engine;
   readonly #members: Members;
+  readonly #callBacks: CallBacks;
+  readonly #timer: Disposable;
   readonly #peers: Peers;
   readonly #signatures: PeerSignatures;
   #isWaiting: (digest: Digest) => boolean = () => false;
@@ -35,19 +48,21 @@ export class Nodes {
     this.#coordinator = context.coordinator;
     this.#engine = new Engine('coordinator', context);
     const shared = { ...context, engine: this.#engine };
-    const members = new Members(shared);
+    const members = new Members({ ...shared, state: () => this.#state() });
     this.#members = members;
     this.#signatures = new PeerSignatures(context.secret, () => members.now());
     this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
     this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
     this.notes = new SharedNotes({ ...shared, leases: this.leases });
     this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
+    this.#callBacks = new CallBacks({ ...shared, members, peers: this.#peers });
+    this.#timer = context.clock.every(BEAT_MS, () => void this.#beat());
   }
 
-  get condition() {
+  /** Never rejects. */
+  async condition(): Promise<NodesCondition> {
+    const members = await this.#members.conditions();
     const { trouble = null } = this.#engine;
-    const { id: ownId } = this.#members.own;
-    const members = this.#members.all.map((member) => ({ ...member, isOwn: member.id === ownId }));
     return { coordinator: { up: trouble === null, trouble }, members };
   }
 
@@ -55,18 +70,33 @@ export class Nodes {
   async start(isWaiting: (digest: Digest) => boolean): Promise<void> {
     this.#isWaiting = isWaiting;
     await this.#members.beat();
+    void this.#callBacks.look();
   }
 
   route(
     openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
   ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
-    return answerPeers({ signatures: this.#signatures, openHere });
+    return answerPeers({ ownId: this.#members.own.id, signatures: this.#signatures, openHere });
   }
 
   async close(): Promise<void> {
-    this.#members[Symbol.dispose]();
+    this.#timer[Symbol.dispose]();
     await this.leases.close();
     await this.#peers.close();
     await this.#coordinator.close();
+  }
+
+  async #beat(): Promise<void> {
+    await this.#members.beat();
+    await this.#callBacks.look();
+  }
+
+  #state(): MemberState {
+    const { fetching } = this.leases;
+    const { last } = this.#callBacks;
+    return {
+      ...{ fetching: fetching.slice(0, FETCHES_TOLD), fetches: fetching.length },
+      ...(last === undefined ? {} : { called: last }),
+    };
   }
 }

@@ -18,6 +18,11 @@ export function peerPath(upstream: string, digest: Digest): string {
   return `/fleet/${upstream}/${digest}`;
 }
 
+/** Where a member is called back. It answers without a byte. */
+export function callPath(id: string): string {
+  return `/fleet/members/${id}`;
+}
+
 /** @returns undefined if it is no path of {@link peerPath} */
 export function parsePeerPath(path: string): { upstream: string; digest: Digest } | undefined {
   const [, upstream = '', text = ''] = /^\/fleet\/([0-9a-f]{32})\/([a-z0-9:]+)$/.exec(path) ?? [];

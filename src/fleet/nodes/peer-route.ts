@@ -4,10 +4,12 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Digest } from '../../oci/digest.ts';
-import { HEADERS, parsePeerPath, readHeaders } from './peer-requests.ts';
+import { callPath, HEADERS, parsePeerPath, readHeaders } from './peer-requests.ts';
 import type { PeerSignatures } from './peer-signatures.ts';
 
 export interface PeerRouteContext {
+  /** The id of this node. */
+  ownId: string;
   signatures: PeerSignatures;
   /**
    * Opens what is here, stored or coming in. Begins nothing, and gives nothing that itself comes from another node: no
@@ -20,24 +22,30 @@ export interface PeerRouteContext {
 
 const PIECE_BYTES = 256 * 1024;
 
-export function answerPeers({ signatures, openHere }: PeerRouteContext) {
+export function answerPeers({ ownId, signatures, openHere }: PeerRouteContext) {
   return async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const path = request.url ?? '';
-    const asked = parsePeerPath(path);
+    const isCall = path === callPath(ownId);
+    const asked = isCall ? undefined : parsePeerPath(path);
     const read = readHeaders(path, request.headers);
-    if (asked === undefined || read === undefined || request.method !== 'GET')
+    if (!(isCall || asked !== undefined) || read === undefined || request.method !== 'GET')
       return void response.writeHead(404).end();
     if (!(await signatures.isFromMember(read.request, read.signature)))
       return void response.writeHead(401).end('this is for nodes of the same fleet only\n');
+    const { from, to, nonce } = read.request;
+    const head = async (size: number) => ({
+      [HEADERS.size]: String(size),
+      [HEADERS.signature]: await signatures.signAnswer(nonce, size),
+    });
+    if (asked === undefined)
+      return void response.writeHead(200, { ...(await head(0)), 'content-length': '0' }).end();
     // A fetch that fails rejects here, too. The other node then asks upstream itself, and is told why.
     const reader = await openHere(asked.upstream, asked.digest).catch(() => undefined);
     if (reader === undefined) return void response.writeHead(404).end();
-    const { from, to = reader.size, nonce } = read.request;
-    const end = Math.min(to, reader.size);
+    const end = Math.min(to ?? reader.size, reader.size);
     try {
       response.writeHead(200, {
-        [HEADERS.size]: String(reader.size),
-        [HEADERS.signature]: await signatures.signAnswer(nonce, reader.size),
+        ...(await head(reader.size)),
         'content-length': String(Math.max(0, end - from)),
       });
       response.flushHeaders(); // the first byte may still be on its way

@@ -7,7 +7,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { EngineError } from '../engines/errors.ts';
 import { wholeBody } from '../engines/whole-body.ts';
 import type { Member, Members } from './members.ts';
-import { HEADERS, headersOf, peerPath } from './peer-requests.ts';
+import { callPath, HEADERS, headersOf, peerPath } from './peer-requests.ts';
 import type { PeerSignatures } from './peer-signatures.ts';
 
 export interface PeersContext {
@@ -21,6 +21,12 @@ const CONNECT_MS = 500;
 const ANSWER_MS = 1_500;
 const CONNECTIONS = 64;
 
+/** Positions of the first byte, and of the end, exclusive. */
+interface PeerRange {
+  from?: number | undefined;
+  to?: number | undefined;
+}
+
 /** How a node answers. */
 export type PeerAnswer =
   | { kind: 'bytes'; size: number; body: Readable }
@@ -28,8 +34,8 @@ export type PeerAnswer =
   | { kind: 'waiting' }
   /** It lives, and has not got this digest, nor gets it from upstream. */
   | { kind: 'absent' }
-  /** It cannot be reached, or is no node of this fleet. */
-  | { kind: 'dead' };
+  /** It cannot be reached, or is no node of this fleet. The code is that of the failed connection, such as ECONNREFUSED. */
+  | { kind: 'dead'; code?: string };
 
 export class Peers {
   readonly #context: PeersContext;
@@ -44,11 +50,41 @@ export class Peers {
     { address }: Member,
     upstream: string,
     digest: Digest,
-    { from = 0, to }: { from?: number; to?: number },
+    { from = 0, to }: PeerRange,
+    signal: AbortSignal | undefined,
+  ): Promise<PeerAnswer> {
+    const answer = await this.#ask(address, peerPath(upstream, digest), { from, to }, signal);
+    if (answer.kind !== 'bytes') return { kind: answer.kind };
+    const { size } = answer;
+    const length = Math.min(to ?? size, size) - from;
+    const bytes = wholeBody('the other node', answer.body, length, this.#context.clock);
+    return { kind: 'bytes', size, body: Readable.from(bytes, { objectMode: false }) };
+  }
+
+  /** Calls a member at the address that it advertises. Never rejects. @returns why it cannot be reached, if it cannot */
+  async call({ id, address }: Member): Promise<string | undefined> {
+    const answer = await this.#ask(address, callPath(id), {}, undefined);
+    switch (answer.kind) {
+      case 'bytes':
+        answer.body.on('error', () => undefined).resume(); // there is none
+        return undefined;
+      case 'waiting':
+        return 'it does not answer in time';
+      case 'absent':
+        return 'what answers there is not this node, or does not know the secret of the fleet';
+      case 'dead':
+        return `no connection to a node of the fleet${answer.code === undefined ? '' : ` (${answer.code})`}`;
+    }
+  }
+
+  /** Sends one signed request. */
+  async #ask(
+    address: string,
+    path: string,
+    { from = 0, to }: PeerRange,
     signal: AbortSignal | undefined,
   ): Promise<PeerAnswer> {
     const { members, signatures, clock } = this.#context;
-    const path = peerPath(upstream, digest);
     const nonce = randomUUID();
     const asked = { path, from, to, node: members.own.id, time: Math.round(members.now()), nonce };
     const deadline = new AbortController();
@@ -72,13 +108,13 @@ export class Peers {
         reply.body.on('error', () => undefined).destroy();
         return { kind: 'dead' };
       }
-      const length = Math.min(to ?? Number(size), Number(size)) - from;
-      const body = Readable.from(wholeBody('the other node', reply.body, length, clock), {
-        objectMode: false,
-      });
-      return { kind: 'bytes', size: Number(size), body };
-    } catch {
-      return { kind: deadline.signal.aborted ? 'waiting' : 'dead' };
+      return { kind: 'bytes', size: Number(size), body: reply.body };
+    } catch (error) {
+      if (deadline.signal.aborted) return { kind: 'waiting' };
+      return {
+        kind: 'dead',
+        ...(error instanceof Error && 'code' in error ? { code: String(error.code) } : {}),
+      };
     } finally {
       answered.abort();
     }

@@ -31,10 +31,20 @@ export const manifestRecord = z.object({
 /** A digest that a repository may serve. */
 export const allowedRecord = z.object({ size });
 
+/** What a member is at. */
+export const memberStateRecord = z.object({
+  /** Some of what it fetches, and how many there are in all. */
+  fetching: z.array(digest),
+  fetches: size,
+  /** The member that it calls back, and why that one cannot be reached; null: it can. */
+  called: z.object({ id: z.string(), trouble: z.string().nullable() }).optional(),
+});
+
 /** What wrote below the prefix. */
 export const fleetRecord = z.object({ format: z.int(), readableBy: z.int(), id: z.string() });
 
 export type SharedTag = z.output<typeof tagRecord>;
+export type MemberState = z.output<typeof memberStateRecord>;
 export type SharedManifest = z.output<typeof manifestRecord>;
 
 export async function writeRecord(secret: FleetSecret, name: string, value: object): Promise<Buffer> {
