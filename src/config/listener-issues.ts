@@ -42,7 +42,7 @@ function overlapIssues({ server, operations }: Config, isWritten: (path: Issue['
 function fleetIssues({ fleet, server, operations }: Config): Issue[] {
   if (fleet === undefined) return [];
   const issues: Issue[] = [];
-  const { listen, advertise, objects } = fleet;
+  const { listen, advertise, tls, objects } = fleet;
   if (objects.redirectFor.length > 0 && objects.redirectAbove === null) {
     const message = 'needs redirectAbove: add it, such as 16MiB, or leave this out';
     issues.push({ path: ['fleet', 'objects', 'redirectFor'], part: 'key', message });
@@ -52,6 +52,13 @@ function fleetIssues({ fleet, server, operations }: Config): Issue[] {
     const message =
       'needs advertise: the URL by which the other nodes reach this one, such as http://10.0.0.3:5002';
     issues.push({ path: ['fleet', 'coordinator'], part: 'key', message });
+  }
+  const isSecure = advertise?.startsWith('https:') ?? tls !== undefined;
+  if (isSecure !== (tls !== undefined)) {
+    const message = isSecure
+      ? 'is an https:// URL, and fleet.listen has no certificate: add fleet.tls, or write http://'
+      : 'is an http:// URL, and fleet.tls is there: write https://, or remove fleet.tls';
+    issues.push({ path: ['fleet', 'advertise'], part: 'value', message });
   }
   for (const [name, other] of Object.entries({ server: server.listen, operations: operations.listen })) {
     if ('socket' in other || !overlap(listen, other)) continue;

@@ -42,6 +42,8 @@ async function warnings(text: string, environment: Record<string, string> = {}):
 const upstream = (line: string) => `upstreams:\n  docker.io:\n    ${line}\n`;
 const D = 'upstreams.docker.io';
 const PASSWORD = 'credentials: { username: bob, password: { file: closed.txt } }';
+const FLEET =
+  'secret: { file: closed.txt }\n  objects: { bucket: millpond }\n  coordinator: { url: valkey://10.0.0.9:6379 }';
 const RULES = 'rules: [{ who: user:a, pull: docker.io/* }], users: { htpasswd: closed.txt }';
 
 await folder.write('closed.txt', 'swordfish\n');
@@ -64,6 +66,16 @@ suite('config check warns of', () => {
       'server: { listen: 10.0.0.1:5000 }\noperations: { listen: "unix:/run/m.sock" }',
     ],
     ['… and not with access control', `server: { listen: 0.0.0.0:5000 }\naccess: { ${RULES} }`],
+    [
+      'nodes of a fleet that listen on all addresses without TLS',
+      `fleet:\n  listen: 0.0.0.0:5002\n  advertise: http://10.0.0.3:5002\n  ${FLEET}\n`,
+      'm.yaml:2:11: fleet.listen [fleet-without-tls]',
+    ],
+    ['… and not on one address', `fleet:\n  listen: 10.0.0.3:5002\n  ${FLEET}\n`],
+    [
+      '… and not with TLS',
+      `fleet:\n  advertise: https://10.0.0.3:5002\n  tls: { certificate: closed.txt, key: closed.txt }\n  ${FLEET}\n`,
+    ],
     [
       'a wait for policies that containerd does not wait for',
       'policyWait: 26s',

@@ -16,9 +16,10 @@ const CALL_MS = 1_500;
 const BLOB = noise(600_000, 'blob');
 
 /** Lets a heartbeat pass, and the call to the next member that may follow it. */
-async function heartbeat({ clock, metric }: FleetNode): Promise<void> {
+async function heartbeat(node: FleetNode): Promise<void> {
+  const { clock } = node;
   const labels = { engine: 'coordinator', operation: 'beat' };
-  const beats = () => metric('millpond_fleet_request_duration_seconds_count', labels);
+  const beats = () => node.metric('millpond_fleet_request_duration_seconds_count', labels);
   const before = await beats();
   clock.advance(BEAT_MS);
   while ((await beats()) === before);

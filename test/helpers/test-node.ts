@@ -6,6 +6,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { buildConnector } from 'undici';
 import type { ContentReader } from '../../src/cache/store/content-store.ts';
 import type { Coordinator } from '../../src/fleet/coordinator/coordinator.ts';
 import { Engine } from '../../src/fleet/engines/engine.ts';
@@ -77,7 +78,7 @@ export async function testNode(
   const members: Members = new Members({ ...context, engine, own, state });
   const waiting = new Set<Digest>();
   const leases = new Leases({ ...context, engine, members, isWaiting: (digest) => waiting.has(digest) });
-  const peers = new Peers({ members, signatures: signaturesOf(), clock });
+  const peers = new Peers({ members, signatures: signaturesOf(), connect: buildConnector({}), clock });
   const callBacks = new CallBacks({ ...context, members, peers });
   cleanUp(t, async () => {
     await leases.close();

@@ -7,12 +7,14 @@ import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
 import { type Environment, Secret } from '../../config/secrets.ts';
+import { connectNodes } from '../../fleet/connect-nodes.ts';
 import { valkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
 import { Fleet } from '../../fleet/fleet.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
 import { FleetSecret } from '../../fleet/records/fleet-secret.ts';
 import type { BlobContext } from '../../http/registry/blobs.ts';
+import { ServerCertificate } from '../../http/server/certificate.ts';
 import { Listener } from '../../http/server/listener.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/log.ts';
@@ -80,6 +82,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
       if (isClosed) return;
       isClosed = true;
       await fleet.close(timeoutMs);
+      opened?.files[Symbol.dispose]();
       await opened?.listener.drain(0);
     },
   };
@@ -117,14 +120,25 @@ function elsewhere(
 
 /** Undefined: there is no coordinator. */
 async function openNodes(
-  { coordinator, listen, advertise, objects }: FleetConfig,
-  context: FleetSurroundings & Omit<ConstructorParameters<typeof Nodes>[0], 'coordinator' | 'own'>,
+  { coordinator, listen, advertise, objects, tls }: FleetConfig,
+  context: FleetSurroundings &
+    Omit<ConstructorParameters<typeof Nodes>[0], 'coordinator' | 'own' | 'connect'>,
   answer: Answer,
-): Promise<{ nodes: Nodes; listener: Listener } | undefined> {
+): Promise<{ nodes: Nodes; listener: Listener; files: Disposable } | undefined> {
   if (coordinator === undefined) return undefined;
   const { url, username, password, ca } = coordinator;
   const secret = password && new Secret(password, context.environment);
-  const listener = await Listener.open(listen, answer, { key: 'fleet.listen' });
+  const connect = await connectNodes(tls?.ca, context);
+  using files = new DisposableStack();
+  // Who asks is known by the signature of the request, and not by a certificate.
+  const certificate =
+    tls && (await ServerCertificate.open({ ...tls, clientCertificate: 'optional' }, context));
+  if (certificate !== undefined) files.use(certificate);
+  const listener = await Listener.open(listen, answer, {
+    key: 'fleet.listen',
+    ...(certificate === undefined ? {} : { tls: certificate.tls }),
+  });
+  certificate?.watch((changed) => listener.setSecureContext(changed));
   const valkey = valkeyCoordinator({
     ...{ url, username, prefix: objects.prefix },
     password: secret && (() => secret.read()),
@@ -132,10 +146,14 @@ async function openNodes(
   });
   const own = {
     id: randomUUID(),
-    address: advertise ?? `http://${listener.address}`,
+    address: advertise ?? `${tls === undefined ? 'http' : 'https'}://${listener.address}`,
     version: context.version,
   };
-  return { nodes: new Nodes({ ...context, coordinator: valkey, own }), listener };
+  return {
+    nodes: new Nodes({ ...context, coordinator: valkey, own, connect }),
+    listener,
+    files: files.move(),
+  };
 }
 
 /** The usual ones, and those of a file. Undefined: the usual ones. */

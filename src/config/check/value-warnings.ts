@@ -1,6 +1,6 @@
 /** Warnings that the values of the configuration are enough for. Pure. */
 import { isAbsolute } from 'node:path';
-import { formatListen } from '../fields/addresses.ts';
+import { formatListen, type ListenAddress } from '../fields/addresses.ts';
 import type { Config } from '../schema.ts';
 import { covers } from './patterns.ts';
 import { type Warning, warning } from './warning.ts';
@@ -12,6 +12,7 @@ const LONGEST_WAIT_MS = 25_000;
 export function valueWarnings(config: Config, directory: string | undefined): Warning[] {
   return [
     ...exposedListeners(config),
+    ...fleetInTheClear(config),
     ...relativeDirectory(directory),
     ...pinsOfEverything(config),
     ...longPolicyWait(config),
@@ -25,10 +26,20 @@ function exposedListeners({ access, server, operations }: Config): Warning[] {
     { side: 'operations', listen: operations.listen, may: 'see and remove everything in the cache' },
   ];
   return sides.flatMap(({ side, listen, may }) => {
-    if ('socket' in listen || !/^(?:0\.0\.0\.0|[:0]+)$/.test(listen.host)) return [];
+    if ('socket' in listen || !isEveryAddress(listen)) return [];
     const what = `${formatListen(listen)} is every address of this machine, and there is no access control: everybody who reaches it may ${may}`;
     return [warning('no-access-control', [side, 'listen'], `${what}; add access, or listen on one address`)];
   });
+}
+
+function fleetInTheClear({ fleet }: Config): Warning[] {
+  if (fleet?.coordinator === undefined || fleet.tls !== undefined || !isEveryAddress(fleet.listen)) return [];
+  const what = `${formatListen(fleet.listen)} is every address of this machine, and nodes send each other layers in the clear; add fleet.tls, or listen on an address of a private network`;
+  return [warning('fleet-without-tls', ['fleet', 'listen'], what)];
+}
+
+function isEveryAddress({ host }: ListenAddress): boolean {
+  return /^(?:0\.0\.0\.0|[:0]+)$/.test(host);
 }
 
 function relativeDirectory(directory: string | undefined): Warning[] {

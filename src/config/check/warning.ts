@@ -7,6 +7,7 @@ export const WARNING_NAMES = [
   'credentials-without-tls',
   'doubtful-rule',
   'exposed-secret',
+  'fleet-without-tls',
   'long-policy-wait',
   'max-size-above-file-system',
   'no-access-control',

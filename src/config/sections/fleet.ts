@@ -50,6 +50,16 @@ const coordinatorSchema = section({
     .describe('PEM bundle of certificate authorities to trust in addition to the usual ones, for it.'),
 });
 
+const tlsSchema = section({
+  certificate: path().describe('PEM file of the certificate chain; read again when it changes.'),
+  key: path().describe('PEM file of the private key; read again when it changes.'),
+  ca: path()
+    .optional()
+    .describe(
+      'PEM bundle of certificate authorities to trust in addition to the usual ones, for the other nodes; read again when it changes.',
+    ),
+});
+
 export const fleetSchema = section({
   objects: objectsSchema.describe('The object store that all nodes share.'),
   coordinator: coordinatorSchema
@@ -59,6 +69,11 @@ export const fleetSchema = section({
   listen: listenAddress()
     .prefault('0.0.0.0:5002')
     .describe('Where this node answers the others; only with a coordinator.'),
+  tls: tlsSchema
+    .optional()
+    .describe(
+      'Certificate of fleet.listen. Without it, layers cross the network between nodes in the clear.',
+    ),
   secret: section({ file: path().describe('Its path. Read again when it changes.') }).describe(
     'File with the secret of the fleet: a line, or the new one and below it the old one. From openssl rand -hex 32.',
   ),

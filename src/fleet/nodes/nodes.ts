@@ -11,7 +11,7 @@ import { Leases } from './leases.ts';
 import { type Member, type MemberCondition, Members } from './members.ts';
 import { answerPeers } from './peer-route.ts';
 import { PeerSignatures } from './peer-signatures.ts';
-import { Peers } from './peers.ts';
+import { Peers, type PeersContext } from './peers.ts';
 import { SharedFetches } from './shared-fetches.ts';
 import { SharedNotes } from './shared-notes.ts';
 
@@ -19,6 +19,8 @@ export interface NodesContext extends EngineContext {
   coordinator: Coordinator;
   own: Member;
   secret: FleetSecret;
+  /** Connects to other nodes. */
+  connect: PeersContext['connect'];
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
 }
 

@@ -1,7 +1,7 @@
 /** Reads blobs from other nodes of the fleet, while they still come in there. */
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { Agent, request } from 'undici';
+import { Agent, type buildConnector, request } from 'undici';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { EngineError } from '../engines/errors.ts';
@@ -13,10 +13,10 @@ import type { PeerSignatures } from './peer-signatures.ts';
 export interface PeersContext {
   members: Members;
   signatures: PeerSignatures;
+  connect: buildConnector.connector;
   clock: Clock;
 }
 
-const CONNECT_MS = 500;
 /** Until an answer begins. The other node may still wait for its upstream. */
 const ANSWER_MS = 1_500;
 const CONNECTIONS = 64;
@@ -39,10 +39,11 @@ export type PeerAnswer =
 
 export class Peers {
   readonly #context: PeersContext;
-  readonly #agent = new Agent({ connect: { timeout: CONNECT_MS }, connections: CONNECTIONS, bodyTimeout: 0 });
+  readonly #agent: Agent;
 
   constructor(context: PeersContext) {
     this.#context = context;
+    this.#agent = new Agent({ connect: context.connect, connections: CONNECTIONS, bodyTimeout: 0 });
   }
 
   /** @param upstream as all nodes call it. Never rejects */

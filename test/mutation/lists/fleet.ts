@@ -534,4 +534,25 @@ export const fleet: readonly Mutation[] = [
     promise: 'what is uploaded is not called a fetch',
     tests: ['test/unit/fleet/call-backs.test.ts'],
   },
+  {
+    file: 'src/fleet/connect-nodes.ts',
+    replace: 'return (options, callback) => {',
+    by: 'return await connectors.current();\n  return (options, callback) => {',
+    promise: 'the authorities of other nodes are read again when they change',
+    tests: ['test/fleet/tls.test.ts'],
+  },
+  {
+    file: 'src/app/fleet/open-fleet.ts',
+    replace: 'certificate?.watch((changed) => listener.setSecureContext(changed));',
+    by: '',
+    promise: 'the certificate of a node is read again when it changes',
+    tests: ['test/fleet/tls.test.ts'],
+  },
+  {
+    file: 'src/fleet/connect-nodes.ts',
+    replace: "if (!text.includes('-----BEGIN')) throw new Error('it is not in PEM format');",
+    by: '',
+    promise: 'a file without authorities is refused at the start',
+    tests: ['test/fleet/tls.test.ts'],
+  },
 ];

@@ -41,3 +41,17 @@ test('a password is not written into the URL of the coordinator', async () => {
   assert.match(problem, /^fleet\.coordinator\.url: must be a URL such as/);
   assert.ok(!problem.includes('hunter2'), problem);
 });
+
+test('nodes reach each other by TLS if and only if fleet.listen has a certificate', async () => {
+  const tls = 'tls: { certificate: /node.pem, key: /node-key.pem }';
+  const problems = (more: string) =>
+    messages(`fleet: { ${FLEET}, coordinator: { url: valkey://valkey:6379 }, ${more} }`);
+  assert.deepEqual(await problems('advertise: https://10.0.0.3:5002'), [
+    'fleet.advertise: is an https:// URL, and fleet.listen has no certificate: add fleet.tls, or write http://',
+  ]);
+  assert.deepEqual(await problems(`${tls}, advertise: http://10.0.0.3:5002`), [
+    'fleet.advertise: is an http:// URL, and fleet.tls is there: write https://, or remove fleet.tls',
+  ]);
+  for (const more of [`${tls}, advertise: https://10.0.0.3:5002`, `${tls}, listen: 10.0.0.3:5002`])
+    assert.deepEqual(await problems(more), []);
+});
