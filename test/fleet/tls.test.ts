@@ -89,6 +89,7 @@ test('nodes with fleet.tls follow each other by TLS, and go on when their certif
   for (const one of both) await one.write(t, before);
   const { a, b, start, follow } = await nodesWith(t, both);
   assert.equal(await follow(b, a), FOLLOWED);
+  assert.ok((await a.metric('millpond_certificate_expiry_timestamp_seconds', { certificate: 'fleet' })) > 0);
   const address = String(a.log.find(({ listener }) => listener === 'fleet')?.['address']);
   await assert.rejects(fetch(`https://${address}`), ({ cause }: Error) => /certificate/.test(String(cause)));
   for (const one of [third, ...both]) await one.write(t, after);

@@ -17,19 +17,26 @@ import { tempDir } from './temp-dir.ts';
 export const missingForFleet = () => missingPrograms('redis-server') || missingEngines('versitygw');
 const MIB = 1024 * 1024;
 
-/** @param settings of the upstream */
-export async function fleetOf(t: TestContext, count: number, settings: Record<string, unknown> = {}) {
+/** @param settings of the upstream @param objects more of `fleet.objects` */
+export async function fleetOf(
+  t: TestContext,
+  count: number,
+  settings: Record<string, unknown> = {},
+  objects: Record<string, unknown> = {},
+) {
   const [upstream, store, coordinator] = [
     await ScriptedUpstream.start(t),
     await startObjectStore(t),
     await startCoordinator(t),
   ];
-  const start = async () => {
+  const start = async (environment: Record<string, string> = {}) => {
     const directory = await tempDir(t);
     const secretFile = join(directory, 'secret');
     await writeFile(secretFile, 'a secret that all the nodes of this fleet share\n', { mode: 0o600 });
+    const shared = store.config(secretFile);
     const fleet = {
-      ...store.config(secretFile),
+      ...shared,
+      objects: { ...(shared['objects'] as object), ...objects },
       coordinator: { url: coordinator.url },
       listen: '127.0.0.1:0',
     };
@@ -37,10 +44,10 @@ export async function fleetOf(t: TestContext, count: number, settings: Record<st
       t,
       directory,
       { upstreams: { 'docker.io': { url: upstream.url, ...settings } }, fleet },
-      STORE_ENVIRONMENT,
+      { ...STORE_ENVIRONMENT, ...environment },
     );
   };
-  const nodes = await Promise.all(Array.from({ length: count }, start));
+  const nodes = await Promise.all(Array.from({ length: count }, () => start()));
   return { upstream, store, coordinator, nodes, start };
 }
 

@@ -36,13 +36,14 @@ interface Stored {
 }
 
 const BUCKET = 'millpond';
+const OLDEST_MS = 15 * 60_000;
 
 export class ScriptedBucket {
   readonly url: string;
   /** By name, with the fleet's prefix. */
   readonly objects = new Map<string, Stored>();
   readonly requests: BucketRequest[] = [];
-  /** How far its clock is ahead of this machine's. */
+  /** How far its clock is ahead of this machine's. It refuses what is signed with a time that is too far off. */
   clockAheadMs = 0;
   #script: (request: BucketRequest, reply: BucketReply) => void = () => undefined;
 
@@ -88,12 +89,15 @@ export class ScriptedBucket {
       ...(range === undefined ? {} : { range }),
       ...(url.searchParams.has('X-Amz-Signature') ? { presigned: true } : {}),
     };
-    response.setHeader('date', new Date(Date.now() + this.clockAheadMs).toUTCString());
+    const now = Date.now() + this.clockAheadMs;
+    response.setHeader('date', new Date(now).toUTCString());
     this.requests.push(asked);
     const body = await buffer(request);
     const reply: BucketReply = {};
     this.#script(asked, reply);
     if (reply.hangs === true) return;
+    if (asked.presigned !== true && Math.abs(now - signedAt(request)) > OLDEST_MS)
+      return sendError(response, 403, 'RequestTimeTooSkewed');
     if (reply.fails !== undefined) return sendError(response, reply.fails.status, reply.fails.code);
     switch (operation) {
       case 'get':
@@ -153,6 +157,13 @@ const CREDENTIALS = {
 
 /** The environment of a node. */
 export const BUCKET_ENVIRONMENT = { FLEET_KEY_ID: 'test', FLEET_KEY: 'a secret of the object store' };
+
+/** Milliseconds since the epoch. */
+function signedAt({ headers }: IncomingMessage): number {
+  const [, ...parts] = /^(....)(..)(..)T(..)(..)(..)Z$/.exec(String(headers['x-amz-date'])) ?? [];
+  const [year = 0, month = 0, ...rest] = parts.map(Number);
+  return Date.UTC(year, month - 1, ...rest);
+}
 
 function operationOf(method: string | undefined, { searchParams }: URL): BucketOperation {
   if (method === 'PUT') return 'put';

@@ -131,8 +131,10 @@ async function openNodes(
   const connect = await connectNodes(tls?.ca, context);
   using files = new DisposableStack();
   // Who asks is known by the signature of the request, and not by a certificate.
+  const onExpiry = (at: number) => context.metrics.certificateExpiry.set({ certificate: 'fleet' }, at / 1000);
   const certificate =
-    tls && (await ServerCertificate.open({ ...tls, clientCertificate: 'optional' }, context));
+    tls &&
+    (await ServerCertificate.open({ ...tls, clientCertificate: 'optional' }, { ...context, onExpiry }));
   if (certificate !== undefined) files.use(certificate);
   const listener = await Listener.open(listen, answer, {
     key: 'fleet.listen',

@@ -48,6 +48,8 @@ const PARTS_AT_A_TIME = 2;
 /** "409 Conflict … retry" (S3 User Guide, conditional writes): another writer was at it in the same moment. */
 const CONFLICT_TRIES = 3;
 
+const WRONG_TIME = 'RequestTimeTooSkewed';
+
 /** The SDK would write to the console otherwise. What it has to say is in its errors. */
 const SILENT = {
   debug: () => undefined,
@@ -94,7 +96,7 @@ export class S3Store implements ObjectStore {
       ...(range === undefined ? {} : { Range: range }),
     });
     try {
-      const reply = await this.#client.send(command, { abortSignal: signal });
+      const reply = await atRightTime(() => this.#client.send(command, { abortSignal: signal }));
       const { ETag: etag = '', LastModified: writtenAt } = reply;
       const size = Number(/\/(\d+)$/.exec(reply.ContentRange ?? '')?.[1] ?? reply.ContentLength);
       const body = reply.Body as Readable | undefined;
@@ -121,7 +123,8 @@ export class S3Store implements ObjectStore {
     const condition = onlyIf === undefined ? {} : { IfNoneMatch: '*' };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return { etag: await this.#write({ ...this.#at(name), ...condition }, content, signal) };
+        const write = () => this.#write({ ...this.#at(name), ...condition }, content, signal);
+        return { etag: await atRightTime(write) };
       } catch (error) {
         if (hasStatus(error, 412)) return 'present';
         if (hasStatus(error, 409) && attempt < CONFLICT_TRIES) continue;
@@ -210,7 +213,7 @@ export class S3Store implements ObjectStore {
 
   async #send<T>(send: () => Promise<T>, signal: AbortSignal): Promise<T> {
     try {
-      return await send();
+      return await atRightTime(send);
     } catch (error) {
       throw engineError(error, signal);
     }
@@ -227,6 +230,19 @@ class ContentUnreadableError extends Error {
 
   constructor(cause: unknown) {
     super('what was to be written could not be read', { cause });
+  }
+}
+
+/**
+ * Sends a request once more that was signed with a wrong time: by then the SDK knows that of the store, from its answer, and
+ * signs with it from now on.
+ */
+async function atRightTime<T>(send: () => Promise<T>): Promise<T> {
+  try {
+    return await send();
+  } catch (error) {
+    if (!(error instanceof S3ServiceException) || error.name !== WRONG_TIME) throw error;
+    return send();
   }
 }
 
@@ -276,6 +292,8 @@ function wordsFor(status: number, name: string): string {
   if (name === 'NoSuchBucket') return 'the bucket does not exist: make it, or change fleet.objects.bucket';
   if (name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed' || status === 301)
     return 'the bucket is in another region: change fleet.objects.region';
+  if (name === WRONG_TIME)
+    return "this machine's clock differs too much from that of the object store: set one of them, by NTP for example";
   if (status === 401 || status === 403)
     return `the object store refuses us (${name}): check fleet.objects.credentials and the policy of the bucket`;
   return `the object store answered ${status} (${name})`;

@@ -555,4 +555,25 @@ export const fleet: readonly Mutation[] = [
     promise: 'a file without authorities is refused at the start',
     tests: ['test/fleet/tls.test.ts'],
   },
+  {
+    file: 'src/fleet/objects/s3-store.ts',
+    replace: 'if (!(error instanceof S3ServiceException) || error.name !== WRONG_TIME) throw error;',
+    by: 'throw error;',
+    promise: 'a node whose clock is wrong can use the store',
+    tests: ['test/fleet/s3-store.test.ts'],
+  },
+  {
+    file: 'src/fleet/nodes/members.ts',
+    replace: 'const isFar = Math.abs(ms) > WARN_OFFSET_MS;',
+    by: 'const isFar = ms > WARN_OFFSET_MS;',
+    promise: 'a clock that is wrong is told of',
+    tests: ['test/unit/fleet/members.test.ts'],
+  },
+  {
+    file: 'src/fleet/nodes/members.ts',
+    replace: 'this.#toldOffset = isFar;',
+    by: '',
+    promise: 'a clock that is wrong is told of once',
+    tests: ['test/unit/fleet/members.test.ts'],
+  },
 ];
