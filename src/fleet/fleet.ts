@@ -196,6 +196,21 @@ export class Fleet {
     }
     this.#rejoin?.[Symbol.dispose]();
     this.#uploads?.start();
+    void this.#warnIfVersioned();
     return true;
+  }
+
+  async #warnIfVersioned(): Promise<void> {
+    const { objects, logger } = this.#context;
+    try {
+      const ask = (signal: AbortSignal) => objects.isVersioned(signal);
+      if (await this.#engine.ask('versioning', JOIN_MS, ask))
+        logger.warn(
+          {},
+          'the bucket keeps old versions, so that what is replaced or deleted still takes space: turn versioning off, or let a lifecycle rule expire noncurrent versions',
+        );
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error; // it need not say
+    }
   }
 }

@@ -60,5 +60,9 @@ export class MemoryCoordinator implements Coordinator {
     },
   };
 
+  async advice(): Promise<string[]> {
+    return [];
+  }
+
   async close(): Promise<void> {}
 }

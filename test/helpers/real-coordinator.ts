@@ -13,13 +13,23 @@ export interface RealCoordinator {
   commands(): Promise<Map<string, number>>;
 }
 
-export async function startCoordinator(t: TestContext): Promise<RealCoordinator> {
+/** @param set options of redis-server, such as `['--maxmemory-policy', 'allkeys-lru']`, and the password that it wants */
+export async function startCoordinator(
+  t: TestContext,
+  { set = [], password }: { set?: string[]; password?: string } = {},
+): Promise<RealCoordinator> {
   const port = await freePort();
   const directory = await tempDir(t);
   const options = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory];
-  const server = startProcess(t, 'redis-server', [...options, '--pidfile', join(directory, 'pid')]);
+  const wanted = password === undefined ? [] : ['--requirepass', password];
+  const server = startProcess(t, 'redis-server', [
+    ...options,
+    ...wanted,
+    ...set,
+    ...['--pidfile', join(directory, 'pid')],
+  ]);
   const url = `redis://127.0.0.1:${port}`;
-  const client = createClient({ url });
+  const client = createClient({ url, ...(password === undefined ? {} : { password }) });
   client.on('error', () => undefined);
   await until('redis-server', server, async () => {
     if (!client.isOpen) await client.connect();

@@ -8,7 +8,7 @@ import type { TestContext } from 'node:test';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 
-export type BucketOperation = 'get' | 'put' | 'list';
+export type BucketOperation = 'get' | 'put' | 'list' | 'versioning';
 
 export interface BucketRequest {
   operation: BucketOperation;
@@ -45,6 +45,9 @@ export class ScriptedBucket {
   readonly requests: BucketRequest[] = [];
   /** How far its clock is ahead of this machine's. It refuses what is signed with a time that is too far off. */
   clockAheadMs = 0;
+  isVersioned = false;
+  /** Writes over what is there, whatever it is asked. */
+  ignoresConditions = false;
   #script: (request: BucketRequest, reply: BucketReply) => void = () => undefined;
 
   private constructor(url: string) {
@@ -106,6 +109,8 @@ export class ScriptedBucket {
         return this.#put(name, body, request, response);
       case 'list':
         return this.#list(asked.name, response);
+      case 'versioning':
+        return this.#versioning(response);
     }
   }
 
@@ -130,13 +135,18 @@ export class ScriptedBucket {
   }
 
   #put(name: string, bytes: Buffer, { headers }: IncomingMessage, response: ServerResponse): void {
-    if (headers['if-none-match'] === '*' && this.objects.has(name))
+    if (headers['if-none-match'] === '*' && this.objects.has(name) && !this.ignoresConditions)
       return sendError(response, 412, 'PreconditionFailed');
     const checksum = headers['x-amz-checksum-sha256'];
     if (checksum !== undefined && checksum !== createHash('sha256').update(bytes).digest('base64'))
       return sendError(response, 400, 'BadDigest');
     this.objects.set(name, { bytes, writtenAt: new Date(FakeClock.START) });
     response.writeHead(200, { etag: etagOf(bytes) }).end();
+  }
+
+  #versioning(response: ServerResponse): void {
+    const status = this.isVersioned ? '<Status>Enabled</Status>' : '';
+    sendXml(response, 200, `<VersioningConfiguration>${status}</VersioningConfiguration>`);
   }
 
   #list(prefix: string, response: ServerResponse): void {
@@ -167,6 +177,7 @@ function signedAt({ headers }: IncomingMessage): number {
 
 function operationOf(method: string | undefined, { searchParams }: URL): BucketOperation {
   if (method === 'PUT') return 'put';
+  if (searchParams.has('versioning')) return 'versioning';
   return searchParams.has('list-type') ? 'list' : 'get';
 }
 

@@ -8,6 +8,8 @@ export interface Coordinator {
   readonly leases: CoordinatedLeases;
   readonly notes: CoordinatedNotes;
   readonly members: CoordinatedMembers;
+  /** What an operator should change in how it is set up. @throws {EngineError} it does not say */
+  advice(): Promise<string[]>;
   /** Idempotent. */
   close(): Promise<void>;
 }

@@ -22,6 +22,8 @@ export class ValkeyConnection {
   /** Begins every key. */
   readonly prefix: string;
   readonly #client: ReturnType<typeof createClient>;
+  /** Why there is no connection; undefined while there is one. */
+  #trouble: unknown;
 
   /** Connects in the background, again and again. */
   constructor({ url, username, password, ca, prefix }: ValkeySettings) {
@@ -48,7 +50,12 @@ export class ValkeyConnection {
         ...(isSecure ? { tls: true as const, ...(ca === undefined ? {} : { ca }) } : {}),
       },
     });
-    this.#client.on('error', () => undefined); // whoever asks is told
+    this.#client.on('error', (error: unknown) => {
+      this.#trouble = error; // whoever asks is told
+    });
+    this.#client.on('ready', () => {
+      this.#trouble = undefined;
+    });
     void this.#client.connect().catch(() => undefined);
   }
 
@@ -57,13 +64,29 @@ export class ValkeyConnection {
     try {
       return await this.#client.eval(script, { keys, arguments: args });
     } catch (error) {
-      throw engineError(error);
+      throw this.#engineError(error);
+    }
+  }
+
+  /** What it says of itself. @throws {EngineError} */
+  async info(): Promise<string> {
+    try {
+      return await this.#client.info();
+    } catch (error) {
+      throw this.#engineError(error);
     }
   }
 
   /** Idempotent. */
   async close(): Promise<void> {
     if (this.#client.isOpen) this.#client.destroy();
+  }
+
+  /** Without a connection nothing is refused: it does not answer, whatever the reason. */
+  #engineError(error: unknown): EngineError {
+    if (this.#trouble === undefined) return engineError(error);
+    const { message } = engineError(this.#trouble);
+    return new EngineError('unavailable', message, { cause: this.#trouble });
   }
 }
 

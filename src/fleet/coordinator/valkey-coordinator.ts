@@ -1,5 +1,6 @@
 /** Agrees by Valkey, or Redis from version 7 on. */
 import type { Coordinator } from './coordinator.ts';
+import { valkeyAdvice } from './valkey-advice.ts';
 import { ValkeyConnection, type ValkeySettings } from './valkey-connection.ts';
 import { ValkeyLeases } from './valkey-leases.ts';
 import { ValkeyMembers } from './valkey-members.ts';
@@ -12,6 +13,7 @@ export function valkeyCoordinator(settings: ValkeySettings): Coordinator {
     leases: new ValkeyLeases(connection),
     notes: new ValkeyNotes(connection),
     members: new ValkeyMembers(connection),
+    advice: async () => valkeyAdvice(await connection.info()),
     close: () => connection.close(),
   };
 }

@@ -55,7 +55,13 @@ export class Engine {
    */
   async ask<T>(operation: string, deadlineMs: number, send: (signal: AbortSignal) => Promise<T>): Promise<T> {
     this.#requireUp();
-    return this.#send(operation, deadlineMs, send);
+    try {
+      return await this.#send(operation, deadlineMs, send);
+    } catch (error) {
+      if (error instanceof EngineError && (error.code === 'denied' || error.code === 'misconfigured'))
+        this.#complain(error, 'an engine of the fleet refuses what it is asked');
+      throw error;
+    }
   }
 
   /**
@@ -139,7 +145,7 @@ export class Engine {
   }
 
   #failed(error: EngineError): void {
-    const { clock, logger, random } = this.#context;
+    const { clock, random } = this.#context;
     const now = clock.now();
     this.#failures += 1;
     if (this.#failures >= THRESHOLD) {
@@ -148,12 +154,15 @@ export class Engine {
       this.#openUntil = now + this.#cooldownMs * (0.75 + random() / 4);
     }
     this.#publish();
+    this.#complain(error, 'an engine of the fleet fails: this node goes on without it');
+  }
+
+  #complain(error: EngineError, message: string): void {
+    const { clock, logger } = this.#context;
+    const now = clock.now();
     if (Math.abs(now - this.#complainedAt) < COMPLAIN_AGAIN_MS) return;
     this.#complainedAt = now;
-    logger.warn(
-      { err: error, engine: this.name },
-      'an engine of the fleet fails: this node goes on without it',
-    );
+    logger.warn({ err: error, engine: this.name }, message);
   }
 
   #publish(): void {

@@ -2,8 +2,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Digest } from '../../oci/digest.ts';
+import type { Logger } from '../../telemetry/log.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
+import { EngineError } from '../engines/errors.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import type { MemberState } from '../records/signed-record.ts';
 import { CallBacks } from './call-backs.ts';
@@ -30,6 +32,7 @@ export interface NodesCondition {
 }
 
 const BEAT_MS = 5_000;
+const ADVICE_MS = 250;
 /** A node says of no more blobs that it fetches them: what it says stays small. */
 const FETCHES_TOLD = 10;
 
@@ -44,10 +47,13 @@ export class Nodes {
   readonly #timer: Disposable;
   readonly #peers: Peers;
   readonly #signatures: PeerSignatures;
+  readonly #logger: Logger;
+  #isAdvised = false;
   #isWaiting: (digest: Digest) => boolean = () => false;
 
   constructor(context: NodesContext) {
     this.#coordinator = context.coordinator;
+    this.#logger = context.logger;
     this.#engine = new Engine('coordinator', context);
     const shared = { ...context, engine: this.#engine };
     const members = new Members({ ...shared, state: () => this.#state() });
@@ -73,6 +79,7 @@ export class Nodes {
     this.#isWaiting = isWaiting;
     await this.#members.beat();
     void this.#callBacks.look();
+    void this.#adviseOnce();
   }
 
   route(
@@ -90,7 +97,19 @@ export class Nodes {
 
   async #beat(): Promise<void> {
     await this.#members.beat();
-    await this.#callBacks.look();
+    await Promise.all([this.#callBacks.look(), this.#adviseOnce()]);
+  }
+
+  /** Tells an operator how the coordinator should be set up, once it answers. */
+  async #adviseOnce(): Promise<void> {
+    if (this.#isAdvised || this.#members.all.length === 0) return;
+    this.#isAdvised = true;
+    try {
+      const advice = await this.#engine.ask('info', ADVICE_MS, () => this.#coordinator.advice());
+      for (const what of advice) this.#logger.warn({ what }, 'the coordinator should be set up otherwise');
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error; // it need not say
+    }
   }
 
   #state(): MemberState {

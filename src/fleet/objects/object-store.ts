@@ -17,6 +17,8 @@ export interface ObjectStore {
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]>;
   /** Makes a URL that gives the object to everybody who knows it, for `forMs`. It must get into no log. */
   presign(name: string, options: { forMs: number; signal: AbortSignal }): Promise<string>;
+  /** Whether it keeps what is replaced or deleted. Undefined: it does not say. */
+  isVersioned(signal: AbortSignal): Promise<boolean | undefined>;
   /** Closes all connections. Idempotent. */
   close(): void;
 }

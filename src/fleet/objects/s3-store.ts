@@ -2,6 +2,7 @@
 import { Agent } from 'node:https';
 import type { Readable } from 'node:stream';
 import {
+  GetBucketVersioningCommand,
   GetObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -10,7 +11,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import type { Clock } from '../../clock.ts';
-import { EngineError, type EngineErrorCode } from '../engines/errors.ts';
+import { EngineError } from '../engines/errors.ts';
 import type {
   GetOptions,
   ListedObject,
@@ -20,6 +21,7 @@ import type {
   PutOptions,
   WrittenObject,
 } from './object-store.ts';
+import { atRightTime, engineError, hasStatus, isAboutBucket } from './s3-errors.ts';
 
 export interface S3Settings {
   bucket: string;
@@ -47,8 +49,6 @@ const PARTS_MAX = 10_000;
 const PARTS_AT_A_TIME = 2;
 /** "409 Conflict … retry" (S3 User Guide, conditional writes): another writer was at it in the same moment. */
 const CONFLICT_TRIES = 3;
-
-const WRONG_TIME = 'RequestTimeTooSkewed';
 
 /** The SDK would write to the console otherwise. What it has to say is in its errors. */
 const SILENT = {
@@ -158,6 +158,19 @@ export class S3Store implements ObjectStore {
     return this.#send(() => getSignedUrl(this.#client, command, options), signal);
   }
 
+  async isVersioned(signal: AbortSignal): Promise<boolean | undefined> {
+    const command = new GetBucketVersioningCommand({ Bucket: this.#bucket });
+    try {
+      const reply = await atRightTime(() => this.#client.send(command, { abortSignal: signal }));
+      return reply.Status === 'Enabled';
+    } catch (error) {
+      // Few need the permission to ask, and not every store knows the question.
+      if (error instanceof S3ServiceException && error.$metadata.httpStatusCode !== undefined)
+        return undefined;
+      throw engineError(error, signal);
+    }
+  }
+
   close(): void {
     this.#client.destroy();
   }
@@ -233,68 +246,7 @@ class ContentUnreadableError extends Error {
   }
 }
 
-/**
- * Sends a request once more that was signed with a wrong time: by then the SDK knows that of the store, from its answer, and
- * signs with it from now on.
- */
-async function atRightTime<T>(send: () => Promise<T>): Promise<T> {
-  try {
-    return await send();
-  } catch (error) {
-    if (!(error instanceof S3ServiceException) || error.name !== WRONG_TIME) throw error;
-    return send();
-  }
-}
-
 function rangeOf(from: number, to: number | undefined): string | undefined {
   if (to !== undefined) return `bytes=${from}-${to - 1}`;
   return from === 0 ? undefined : `bytes=${from}-`;
-}
-
-function hasStatus(error: unknown, status: number): boolean {
-  return error instanceof S3ServiceException && error.$metadata.httpStatusCode === status;
-}
-
-function isAboutBucket(error: unknown): boolean {
-  return error instanceof S3ServiceException && error.name === 'NoSuchBucket';
-}
-
-/** Maps an error of the SDK. Its message may hold a signed URL, so only what is known of it is passed on. */
-function engineError(error: unknown, signal: AbortSignal): EngineError {
-  if (error instanceof EngineError) return error;
-  if (signal.aborted && signal.reason instanceof EngineError) return signal.reason;
-  if (!(error instanceof S3ServiceException)) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-    const isCredential = error instanceof Error && error.name === 'CredentialsProviderError';
-    return isCredential
-      ? new EngineError('denied', 'no credentials for the object store were found', { cause: error })
-      : new EngineError(
-          'unavailable',
-          `the object store cannot be reached${code === '' ? '' : ` (${code})`}`,
-          {
-            cause: error,
-          },
-        );
-  }
-  const status = error.$metadata.httpStatusCode ?? 0;
-  return new EngineError(codeOf(status, error.name), wordsFor(status, error.name), { cause: error });
-}
-
-function codeOf(status: number, name: string): EngineErrorCode {
-  if (name === 'NoSuchBucket' || name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed')
-    return 'misconfigured';
-  if (status === 301) return 'misconfigured';
-  if (status === 401 || status === 403) return 'denied';
-  return status === 0 || status === 429 || status >= 500 ? 'unavailable' : 'invalid-response';
-}
-
-function wordsFor(status: number, name: string): string {
-  if (name === 'NoSuchBucket') return 'the bucket does not exist: make it, or change fleet.objects.bucket';
-  if (name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed' || status === 301)
-    return 'the bucket is in another region: change fleet.objects.region';
-  if (name === WRONG_TIME)
-    return "this machine's clock differs too much from that of the object store: set one of them, by NTP for example";
-  if (status === 401 || status === 403)
-    return `the object store refuses us (${name}): check fleet.objects.credentials and the policy of the bucket`;
-  return `the object store answered ${status} (${name})`;
 }

@@ -556,7 +556,7 @@ export const fleet: readonly Mutation[] = [
     tests: ['test/fleet/tls.test.ts'],
   },
   {
-    file: 'src/fleet/objects/s3-store.ts',
+    file: 'src/fleet/objects/s3-errors.ts',
     replace: 'if (!(error instanceof S3ServiceException) || error.name !== WRONG_TIME) throw error;',
     by: 'throw error;',
     promise: 'a node whose clock is wrong can use the store',
@@ -575,5 +575,48 @@ export const fleet: readonly Mutation[] = [
     by: '',
     promise: 'a clock that is wrong is told of once',
     tests: ['test/unit/fleet/members.test.ts'],
+  },
+  {
+    file: 'src/fleet/coordinator/valkey-connection.ts',
+    replace: 'if (this.#trouble === undefined) return engineError(error);',
+    by: 'return engineError(error);',
+    promise: 'a set-up mistake is named: the coordinator wants a password',
+    tests: ['test/fleet/bad-engines.test.ts'],
+  },
+  {
+    file: 'src/fleet/engines/engine.ts',
+    replace:
+      "if (error instanceof EngineError && (error.code === 'denied' || error.code === 'misconfigured'))",
+    by: 'if (Number(error) === 0)',
+    promise: 'a set-up mistake is named: the bucket is read-only',
+    tests: ['test/fleet/bad-engines.test.ts'],
+  },
+  {
+    file: 'src/fleet/objects/s3-store.ts',
+    replace: "return reply.Status === 'Enabled';",
+    by: 'return false;',
+    promise: 'a set-up mistake is named: the bucket keeps old versions',
+    tests: ['test/fleet/bad-engines.test.ts'],
+  },
+  {
+    file: 'src/fleet/objects/s3-store.ts',
+    replace: 'if (error instanceof S3ServiceException && error.$metadata.httpStatusCode !== undefined)',
+    by: 'if (Number(error) === 0)',
+    promise: 'a set-up mistake is named: nothing is said of a store that does not tell',
+    tests: ['test/fleet/bad-engines.test.ts'],
+  },
+  {
+    file: 'src/fleet/coordinator/valkey-advice.ts',
+    replace: "policy !== undefined && policy !== 'noeviction'",
+    by: "policy === 'none'",
+    promise: 'a set-up mistake is named: the coordinator may drop leases',
+    tests: ['test/fleet/bad-engines.test.ts'],
+  },
+  {
+    file: 'src/fleet/coordinator/valkey-advice.ts',
+    replace: 'Number.parseInt(version, 10) < OLDEST_REDIS',
+    by: 'version < String(OLDEST_REDIS)',
+    promise: 'a set-up mistake is named: Redis is too old',
+    tests: ['test/unit/fleet/valkey-advice.test.ts'],
   },
 ];
