@@ -107,7 +107,7 @@ export class Metrics extends MetricRegistry {
   readonly ready = this.gauge('millpond_ready', '1 while /readyz is 200.', []);
   readonly certificateExpiry = this.gauge(
     'millpond_certificate_expiry_timestamp_seconds',
-    'When a certificate that this mirror shows ends: server.tls, operations.tls.',
+    'When a certificate that this mirror shows ends: server.tls, operations.tls, fleet.tls.',
     ['certificate'],
   );
   readonly warmFailedImages = this.gauge(

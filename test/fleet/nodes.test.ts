@@ -43,19 +43,25 @@ async function nodesOf(t: TestContext, count: number, url?: string) {
   return { fleet, coordinator, a, b, start, digest: fleet.upstream.addContent(BLOB) };
 }
 
+/** Upstream sends 300 000 bytes of each blob, and the rest when it is told to. */
+function holdBack({ upstream }: TestFleet): () => void {
+  const rest = Promise.withResolvers<void>();
+  upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
+    reply.stall = { after: 300_000, until: rest.promise };
+  });
+  return rest.resolve;
+}
+
 test('a cold blob that two nodes are asked for is fetched once, and followed while it comes', {
   skip,
 }, async (t) => {
   const { fleet, a, b, digest } = await nodesOf(t, 2);
-  const rest = Promise.withResolvers<void>();
-  fleet.upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
-    reply.stall = { after: 300_000, until: rest.promise };
-  });
+  const release = holdBack(fleet);
   const first = a.get(`/v2/org/app/blobs/${digest}`);
   await fleet.upstream.waitForBytes(300_000);
   const second = b.get(`/v2/org/app/blobs/${digest}`);
   while ((await b.metric('millpond_fill_bytes_total', { source: 'node' })) === 0);
-  rest.resolve();
+  release();
   assert.ok((await first).body.equals(BLOB));
   const reply = await second;
   assert.ok(reply.body.equals(BLOB));
@@ -133,10 +139,7 @@ test('status shows the members with version, address, last seen, reachable or no
   skip,
 }, async (t) => {
   const { fleet, a, b, digest } = await nodesOf(t, 2);
-  const rest = Promise.withResolvers<void>();
-  fleet.upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
-    reply.stall = { after: 300_000, until: rest.promise };
-  });
+  const release = holdBack(fleet);
   const pulling = b.get(`/v2/org/app/blobs/${digest}`);
   await fleet.upstream.waitForBytes(300_000);
   for (const node of [a, b, a, b]) await heartbeat(node); // each calls the other one, and then says so
@@ -165,7 +168,7 @@ test('status shows the members with version, address, last seen, reachable or no
     const age = a.clock.now() - Date.parse(String(lastSeen));
     assert.ok(age >= 0 && age < 60_000, `${age} ms`);
   }
-  rest.resolve();
+  release();
   await pulling;
 });
 

@@ -128,6 +128,7 @@ async function openNodes(
   if (coordinator === undefined) return undefined;
   const { url, username, password, ca } = coordinator;
   const secret = password && new Secret(password, context.environment);
+  const trusted = await authorities(ca);
   const connect = await connectNodes(tls?.ca, context);
   using files = new DisposableStack();
   // Who asks is known by the signature of the request, and not by a certificate.
@@ -144,7 +145,7 @@ async function openNodes(
   const valkey = valkeyCoordinator({
     ...{ url, username, prefix: objects.prefix },
     password: secret && (() => secret.read()),
-    ca: await authorities(ca),
+    ca: trusted,
   });
   const own = {
     id: randomUUID(),

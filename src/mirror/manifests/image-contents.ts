@@ -48,8 +48,10 @@ export interface ImageContentsContext {
   manifests: ManifestStore;
 }
 
-/** Sizes in bytes, by digest: platforms may share layers. */
+/** By digest, because platforms may share layers. Sizes are in bytes. */
 interface Found {
+  /** Of the manifests that are here. */
+  states: Map<Digest, ContentState>;
   manifests: Map<Digest, number>;
   blobs: Map<Digest, number>;
   missing: Map<Digest, number>;
@@ -60,11 +62,11 @@ export async function describeContents(
   digest: Digest,
   context: ImageContentsContext,
 ): Promise<ImageContents> {
-  const found: Found = { manifests: new Map(), blobs: new Map(), missing: new Map() };
+  const found: Found = { states: new Map(), manifests: new Map(), blobs: new Map(), missing: new Map() };
   const parsed = await read(digest, context);
   const state = await look(digest, found, context);
   const isIndex = parsed !== undefined && parsed.manifests.length > 0;
-  const listed = isIndex ? await platformsOf(parsed, context) : undefined;
+  const listed = isIndex ? platformsOf(parsed, found) : undefined;
   const stored = sum(found.manifests) + sum(found.blobs);
   return {
     state,
@@ -79,17 +81,13 @@ export async function describeContents(
   };
 }
 
-async function platformsOf(
-  index: ParsedManifest,
-  context: ImageContentsContext,
-): Promise<PlatformContents[]> {
-  return Promise.all(
-    index.manifests.map(async ({ digest, platform }): Promise<PlatformContents> => {
-      const found: Found = { manifests: new Map(), blobs: new Map(), missing: new Map() };
-      const state = await look(digest, found, context);
-      return { ...(platform === undefined ? {} : { platform }), digest, state };
-    }),
-  );
+/** What the look at the whole has found of each. */
+function platformsOf(index: ParsedManifest, { states }: Found): PlatformContents[] {
+  return index.manifests.map(({ digest, platform }) => ({
+    ...(platform === undefined ? {} : { platform }),
+    digest,
+    state: states.get(digest) ?? 'list-only',
+  }));
 }
 
 /** Adds a manifest and all below it to `found`. */
@@ -98,6 +96,17 @@ async function look(
   found: Found,
   context: ImageContentsContext,
   depth = 0,
+): Promise<ContentState> {
+  const state = await lookBelow(digest, found, context, depth);
+  found.states.set(digest, state);
+  return state;
+}
+
+async function lookBelow(
+  digest: Digest,
+  found: Found,
+  context: ImageContentsContext,
+  depth: number,
 ): Promise<ContentState> {
   const { catalog } = context;
   const record = await catalog.get(digest);
