@@ -47,12 +47,8 @@ test('containerd 2: a token that expires in the middle of a pull is renewed, and
   const upstream = await ScriptedUpstream.start(t);
   const image = upstream.addImage('library/team', '1', { layers: [5000, 6000, 7000, 8000, 9000, 10_000] });
   const clock = new FakeClock();
-  let held = 0;
-  upstream.script({ kind: 'blob' }, () => {
-    held += 1;
-    // The first blob is on its way: whatever comes after it has a token that is too old.
-    if (held === 1) clock.advance(61 * MINUTE);
-  });
+  // The manifest is on its way: every blob comes after it, with a token that is too old.
+  upstream.script({ kind: 'manifest', method: 'GET' }, () => clock.advance(61 * MINUTE), { times: 1 });
   const directory = await tempDir(t);
   const mirror = await startMirror(t, {
     ...{ clock, directory, upstreams: { 'docker.io': upstream.url } },
