@@ -67,6 +67,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   const opened = await openFleet(config, {
     ...{ ...options, logger, metrics },
     upstreams: () => upstreams.configs,
+    isSealed: () => upstreams.seal.isApplied,
   });
   stack.defer(() => opened?.close(0)); // for a start that fails before the line below
   const fleet = opened?.fleet;

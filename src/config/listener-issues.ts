@@ -40,7 +40,13 @@ function overlapIssues({ server, operations }: Config, isWritten: (path: Issue['
 }
 
 function fleetIssues({ fleet, server, operations }: Config): Issue[] {
-  if (fleet?.coordinator === undefined) return [];
+  if (fleet === undefined) return [];
+  if (fleet.coordinator === undefined) {
+    if (fleet.objects.maxSize === null) return [];
+    const message =
+      'needs coordinator: the nodes tell each other there what they use. Add it, or leave this out and give the bucket a lifecycle rule';
+    return [{ path: ['fleet', 'objects', 'maxSize'], part: 'key', message }];
+  }
   const issues: Issue[] = [];
   const { listen, advertise } = fleet;
   if (advertise === undefined && ['0.0.0.0', '::'].includes(plainHost(listen.host))) {

@@ -50,7 +50,7 @@ export async function joinFleet(
     const what = `the object store is of format ${file.format}, which needs a newer Millpond; this version reads format ${FORMAT}`;
     throw new EngineError('misconfigured', what);
   }
-  return { id: file.id, ignoresConditions: second === 'written' };
+  return { id: file.id, ignoresConditions: second !== 'present' };
 }
 
 async function read(objects: ObjectStore, signal: AbortSignal): Promise<string | undefined> {

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
-import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
+import type { IndexChange, IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { ContentReader } from '../cache/store/content-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { BandwidthLimit } from '../upstream/limits/bandwidth.ts';
@@ -10,6 +10,9 @@ import { BandwidthShare } from '../upstream/limits/bandwidth-share.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { Engine, type EngineContext } from './engines/engine.ts';
 import { EngineError } from './engines/errors.ts';
+import { AbandonedWrites } from './eviction/abandoned-writes.ts';
+import { Eviction, type StoreCondition } from './eviction/eviction.ts';
+import { Uses } from './eviction/uses.ts';
 import { joinFleet } from './fleet-file.ts';
 import type { Nodes } from './nodes/nodes.ts';
 import type { SharedRepository } from './objects/names.ts';
@@ -18,12 +21,15 @@ import type { FleetSecret } from './records/fleet-secret.ts';
 import { SharedIndex } from './shared/shared-index.ts';
 import { SharedStore } from './shared/shared-store.ts';
 import { SharedUpstream } from './shared/shared-upstream.ts';
+import { forgetLost } from './uploads/lost.ts';
 import { Upload } from './uploads/upload.ts';
 import { Uploads } from './uploads/uploads.ts';
 
 export interface FleetSettings {
   /** Bytes a second that uploads may take; undefined: no limit. */
   maxUpload: number | undefined;
+  /** Bytes that the object store should hold at most; undefined: nothing is removed from it. Only with a coordinator. */
+  maxSize: number | undefined;
 }
 
 export interface FleetContext extends EngineContext {
@@ -33,6 +39,8 @@ export interface FleetContext extends EngineContext {
   nodes: Nodes | undefined;
   /** What all nodes with the same upstream call it. Undefined: it is not known who logs in there, so nothing is shared. */
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
+  /** Whether this node must not ask its upstreams. */
+  isSealed: () => boolean;
 }
 
 export interface FleetCondition {
@@ -42,6 +50,8 @@ export interface FleetCondition {
     trouble: string | null;
     /** Objects that wait to be uploaded. */
     waiting: number;
+    /** What the store holds; absent: it has no size to be kept within, or no node has looked yet. */
+    content?: StoreCondition;
   };
   /** Absent: there is no coordinator. */
   coordinator?: { up: boolean; trouble: string | null };
@@ -57,8 +67,12 @@ export class Fleet {
   readonly #settings: FleetSettings;
   readonly #engine: Engine;
   readonly #store: SharedStore;
+  readonly #uses: Uses | undefined;
+  readonly #eviction: Eviction | undefined;
+  readonly #abandonedWrites: AbandonedWrites;
   #index: IndexStore | undefined;
   #uploads: Uploads | undefined;
+  #node: { index: IndexStore; catalog: Catalog } | undefined;
   #rejoin: Disposable | undefined;
 
   constructor(settings: FleetSettings, context: FleetContext) {
@@ -70,14 +84,26 @@ export class Fleet {
       ...context,
       engine: this.#engine,
       sharedRepository: this.#sharedRepository,
+      onRead: (digest) => this.#uses?.read(digest),
     });
+    this.#abandonedWrites = new AbandonedWrites({ ...context, engine: this.#engine });
+    const { nodes } = context;
+    const { maxSize } = settings;
+    if (nodes === undefined || maxSize === undefined) return;
+    const { coordinator, engine } = nodes;
+    const onGone = (digests: readonly Digest[]) => void this.#restore(digests);
+    this.#uses = new Uses({ ...context, coordinator, engine, onGone });
+    const engines = { coordinator, coordinatorEngine: engine, storeEngine: this.#engine };
+    this.#eviction = new Eviction({ ...context, ...engines, maxBytes: maxSize });
   }
 
   /** For operators. */
   get condition(): FleetCondition {
     const { trouble = null } = this.#engine;
     const waiting = this.#uploads?.waiting ?? 0;
-    return { objects: { up: trouble === null, trouble, waiting }, ...this.#context.nodes?.condition };
+    const content = this.#eviction?.condition;
+    const objects = { up: trouble === null, trouble, waiting, ...(content && { content }) };
+    return { objects, ...this.#context.nodes?.condition };
   }
 
   /** Lets this node's index know what the fleet knows. */
@@ -86,7 +112,7 @@ export class Fleet {
       ...{ own, store: this.#store, clock: this.#context.clock },
       notes: this.#context.nodes?.notes,
       sharedRepository: this.#sharedRepository,
-      onWritten: (changes) => this.#uploads?.written(changes),
+      onWritten: (changes) => this.#written(changes),
     });
     return this.#index;
   }
@@ -115,8 +141,10 @@ export class Fleet {
       ...{ ...this.#context, ...node, engine: this.#engine, leases: nodes?.leases },
       mediaTypeOf: async (digest) => (await catalog.get(digest))?.mediaType,
       pace: async (wanted, signal) => (share.isFree ? wanted : share.take(wanted, signal)),
-      isWrong: (digest) => this.#store.isDistrusted(digest),
+      wrongVersion: (digest) => this.#store.wrongVersion(digest),
+      uses: this.#uses,
     });
+    this.#node = node;
     this.#uploads = new Uploads({
       ...{ ...this.#context, ...node, upload, sharedRepository: this.#sharedRepository },
       onUploaded: (digest) => nodes?.leases.releaseAll(digest),
@@ -146,7 +174,10 @@ export class Fleet {
   /** Goes on uploading for at most `timeoutMs`. Idempotent. */
   async close(timeoutMs: number): Promise<void> {
     this.#rejoin?.[Symbol.dispose]();
+    this.#abandonedWrites[Symbol.dispose]();
+    await this.#eviction?.close();
     await this.#uploads?.close(timeoutMs);
+    this.#uses?.[Symbol.dispose]();
     await this.#context.nodes?.close();
     this.#context.objects.close();
   }
@@ -158,6 +189,25 @@ export class Fleet {
     const key = await this.#context.upstreamKeyOf(upstream);
     return key === undefined ? undefined : { upstream: key, repository };
   };
+
+  /** Each use of content is written to the index, in batches. */
+  #written(changes: readonly IndexChange[]): void {
+    this.#uploads?.written(changes);
+    this.#uses?.note(changes.flatMap((one) => ('put' in one && one.put === 'content' ? [one.digest] : [])));
+  }
+
+  /** Brings back what was used here after it had left the store. Never rejects. */
+  async #restore(digests: readonly Digest[]): Promise<void> {
+    if (this.#node === undefined) return;
+    try {
+      for (const digest of digests) {
+        const context = { ...this.#node, sharedRepository: this.#sharedRepository };
+        this.#uploads?.written(await forgetLost(digest, context));
+      }
+    } catch (error) {
+      this.#context.logger.warn({ err: error }, 'what has left the object store waits for the next start');
+    }
+  }
 
   /** @returns whether it is a member now */
   async #join(): Promise<boolean> {
@@ -179,6 +229,8 @@ export class Fleet {
     }
     this.#rejoin?.[Symbol.dispose]();
     this.#uploads?.start();
+    this.#abandonedWrites.start();
+    this.#eviction?.start();
     return true;
   }
 }

@@ -133,6 +133,31 @@ export class Metrics {
     'Records that no node of this fleet has signed, or that are none.',
     ['engine'],
   );
+  readonly fleetObjectsBytes = this.#gauge(
+    'millpond_fleet_objects_bytes',
+    'Content in the object store of the fleet at the last look of any node; only with maxSize.',
+    ['engine'],
+  );
+  readonly fleetObjects = this.#gauge(
+    'millpond_fleet_objects',
+    'Objects of content in the object store of the fleet at the last look of any node; only with maxSize.',
+    ['engine'],
+  );
+  readonly fleetLeavingBytes = this.#gauge(
+    'millpond_fleet_leaving_bytes',
+    'Content that leaves the object store of the fleet unless it is used.',
+    ['engine'],
+  );
+  readonly fleetEvictions = this.#counter(
+    'millpond_fleet_evictions_total',
+    'Digests that this node has removed from the object store of the fleet to keep it within its size.',
+    ['engine'],
+  );
+  readonly fleetEvictedBytes = this.#counter(
+    'millpond_fleet_evicted_bytes_total',
+    'Bytes that this node has removed from the object store of the fleet to keep it within its size.',
+    ['engine'],
+  );
   readonly uploadQueueBytes = this.#gauge(
     'millpond_upload_queue_bytes',
     'Content that waits to be written to the object store of the fleet.',

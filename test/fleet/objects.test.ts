@@ -1,5 +1,6 @@
 /** Mirrors that share an object store: what one has fetched, all have. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -210,6 +211,42 @@ test('wrong bytes in the store reach nobody as a whole reply, and are replaced b
   assert.ok((await b.get(`/v2/org/app/blobs/${digestOf(blob)}`)).body.equals(blob));
   await b.uploaded();
   assert.ok(fleet.bucket.objects.get(blobName(blob))?.bytes.equals(blob));
+  const puts = fleet.bucket.requests.filter(
+    ({ operation, name }) => operation === 'put' && name === blobName(blob),
+  );
+  assert.equal(puts.at(-1)?.ifMatch, `"${createHash('md5').update(wrong).digest('hex')}"`);
+});
+
+test('wrong bytes that somebody else has replaced or removed meanwhile are not written over', async (t) => {
+  for (const isRemoved of [false, true]) {
+    const { fleet, image } = await withImage(t);
+    const blob = image.blobs.find(({ length }) => length === 300_000) ?? Buffer.alloc(0);
+    const right = fleet.bucket.objects.get(blobName(blob)) ?? { bytes: blob, writtenAt: new Date() };
+    fleet.bucket.objects.set(blobName(blob), { bytes: noise(blob.length, 'wrong'), writtenAt: new Date() });
+    const b = await fleet.node();
+    await assert.rejects(b.get(`/v2/org/app/blobs/${digestOf(blob)}`));
+    if (isRemoved) fleet.bucket.objects.delete(blobName(blob));
+    else fleet.bucket.objects.set(blobName(blob), right);
+    assert.ok((await b.get(`/v2/org/app/blobs/${digestOf(blob)}`)).body.equals(blob));
+    await b.uploaded();
+    const stored = fleet.bucket.objects.get(blobName(blob));
+    assert.ok(stored?.bytes.equals(blob));
+    assert.equal(stored === right, !isRemoved);
+  }
+});
+
+test('writes in parts that a dead node has left are given up after a day', async (t) => {
+  const fleet = await TestFleet.start(t);
+  const blob = noise(1000, 'blob');
+  const writes = [
+    [blobName(blob), new Date(0)],
+    [`${PREFIX}blobs/another`, new Date(0)],
+    [blobName(noise(1000, 'now')), new Date()],
+  ] as const;
+  for (const [name, begun] of writes) fleet.bucket.writes.set(name, begun);
+  await fleet.node();
+  while (fleet.bucket.writes.has(blobName(blob))) await setImmediate();
+  assert.equal(fleet.bucket.writes.size, 2);
 });
 
 test('wrong bytes in the store fail one pull that bypasses a full disk, and not the next', async (t) => {

@@ -3,13 +3,17 @@ import type {
   CoordinatedLeases,
   CoordinatedMembers,
   CoordinatedNotes,
+  CoordinatedUses,
   Coordinator,
 } from '../../src/fleet/coordinator/coordinator.ts';
+import { USE_TIMES } from '../../src/fleet/coordinator/coordinator.ts';
+import type { Digest } from '../../src/oci/digest.ts';
 
 export class MemoryCoordinator implements Coordinator {
   /** Holders of leases, by name. */
   readonly held = new Map<string, string>();
   readonly kept = new Map<string, { text: string; at: number }>();
+  readonly used = new Map<Digest, { usedAt: number; leavingSince?: number; removingSince?: number }>();
   /** All that was asked, in turn. */
   readonly commands: string[] = [];
   now = 0;
@@ -55,5 +59,63 @@ export class MemoryCoordinator implements Coordinator {
     },
   };
 
+  readonly uses: CoordinatedUses = {
+    use: async (digests) => {
+      this.commands.push('use');
+      const isLate = (digest: Digest) => this.used.get(digest)?.removingSince !== undefined;
+      for (const digest of digests) if (!isLate(digest)) this.used.set(digest, { usedAt: this.now });
+      return digests.filter(isLate);
+    },
+    revive: async (digest) => {
+      this.commands.push('revive');
+      if (this.#isBeingRemoved(digest)) return false;
+      this.used.set(digest, { usedAt: this.now });
+      return true;
+    },
+    look: async (digests) => {
+      this.commands.push('look');
+      for (const digest of digests) {
+        const { removingSince } = this.used.get(digest) ?? {};
+        const isKnown = this.used.has(digest) && removingSince === undefined;
+        if (!isKnown && !this.#isBeingRemoved(digest)) this.used.set(digest, { usedAt: this.now });
+      }
+      const uses = digests.map((digest) => {
+        const { usedAt = 0, leavingSince } = this.used.get(digest) ?? {};
+        return this.#isBeingRemoved(digest) ? undefined : { usedAt, leavingSince };
+      });
+      return { uses, now: this.now };
+    },
+    mark: async (victims) => {
+      this.commands.push('mark');
+      return victims.flatMap(({ digest, usedAt }) => {
+        const use = this.used.get(digest);
+        if (use?.usedAt !== usedAt || use.leavingSince !== undefined || use.removingSince !== undefined)
+          return [];
+        use.leavingSince = this.now;
+        return [digest];
+      });
+    },
+    take: async (digests) => {
+      this.commands.push('take');
+      return digests.filter((digest) => {
+        const { leavingSince } = this.used.get(digest) ?? {};
+        if (leavingSince === undefined || this.now - leavingSince < USE_TIMES.leavingMs) return false;
+        this.used.set(digest, { usedAt: 0, removingSince: this.now });
+        return true;
+      });
+    },
+    removed: async (digests) => {
+      this.commands.push('removed');
+      for (const digest of digests)
+        if (this.used.get(digest)?.removingSince !== undefined)
+          this.used.set(digest, { usedAt: 0, removingSince: Number.NEGATIVE_INFINITY });
+    },
+  };
+
   async close(): Promise<void> {}
+
+  #isBeingRemoved(digest: Digest): boolean {
+    const since = this.used.get(digest)?.removingSince;
+    return since !== undefined && this.now - since < USE_TIMES.removalMs;
+  }
 }

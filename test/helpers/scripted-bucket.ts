@@ -8,13 +8,15 @@ import type { TestContext } from 'node:test';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 
-export type BucketOperation = 'get' | 'put' | 'list';
+export type BucketOperation = 'get' | 'put' | 'delete' | 'list' | 'list writes' | 'abort write';
 
 export interface BucketRequest {
   operation: BucketOperation;
   /** Of the object, with the fleet's prefix; the prefix of a list. */
   name: string;
   range?: string;
+  /** Which version it must be. */
+  ifMatch?: string;
 }
 
 export interface BucketReply {
@@ -40,6 +42,10 @@ export class ScriptedBucket {
   /** By name, with the fleet's prefix. */
   readonly objects = new Map<string, Stored>();
   readonly requests: BucketRequest[] = [];
+  /** Writes in parts that have not ended, by name, and when they were begun. */
+  readonly writes = new Map<string, Date>();
+  /** Its clock: it refuses URLs whose time is over. Undefined: it takes them at any time. */
+  now: (() => number) | undefined;
   #script: (request: BucketRequest, reply: BucketReply) => void = () => undefined;
 
   private constructor(url: string) {
@@ -78,10 +84,11 @@ export class ScriptedBucket {
     const url = new URL(request.url ?? '', 'http://bucket');
     const name = decodeURIComponent(url.pathname).slice(`/${BUCKET}/`.length);
     const operation = operationOf(request.method, url);
-    const { range } = request.headers;
+    const { range, 'if-match': ifMatch } = request.headers;
     const asked: BucketRequest = {
-      ...{ operation, name: operation === 'list' ? (url.searchParams.get('prefix') ?? '') : name },
+      ...{ operation, name: operation.startsWith('list') ? (url.searchParams.get('prefix') ?? '') : name },
       ...(range === undefined ? {} : { range }),
+      ...(ifMatch === undefined ? {} : { ifMatch }),
     };
     this.requests.push(asked);
     const body = await buffer(request);
@@ -89,6 +96,7 @@ export class ScriptedBucket {
     this.#script(asked, reply);
     if (reply.hangs === true) return;
     if (reply.fails !== undefined) return sendError(response, reply.fails.status, reply.fails.code);
+    if (this.#isExpired(url)) return sendError(response, 403, 'AccessDenied');
     switch (operation) {
       case 'get':
         return this.#get(name, range, reply, response);
@@ -96,6 +104,13 @@ export class ScriptedBucket {
         return this.#put(name, body, request, response);
       case 'list':
         return this.#list(asked.name, response);
+      case 'delete':
+        return this.#delete(name, ifMatch, response);
+      case 'list writes':
+        return this.#listWrites(response);
+      case 'abort write':
+        this.writes.delete(name);
+        response.writeHead(204).end();
     }
   }
 
@@ -120,6 +135,10 @@ export class ScriptedBucket {
   }
 
   #put(name: string, bytes: Buffer, { headers }: IncomingMessage, response: ServerResponse): void {
+    const [ifMatch, before] = [headers['if-match'], this.objects.get(name)];
+    if (ifMatch !== undefined && before === undefined) return sendError(response, 404, 'NoSuchKey');
+    if (ifMatch !== undefined && before !== undefined && ifMatch !== etagOf(before.bytes))
+      return sendError(response, 412, 'PreconditionFailed');
     if (headers['if-none-match'] === '*' && this.objects.has(name))
       return sendError(response, 412, 'PreconditionFailed');
     const checksum = headers['x-amz-checksum-sha256'];
@@ -129,11 +148,34 @@ export class ScriptedBucket {
     response.writeHead(200, { etag: etagOf(bytes) }).end();
   }
 
+  #delete(name: string, ifMatch: string | undefined, response: ServerResponse): void {
+    const stored = this.objects.get(name);
+    if (ifMatch !== undefined && stored !== undefined && ifMatch !== etagOf(stored.bytes))
+      return sendError(response, 412, 'PreconditionFailed');
+    this.objects.delete(name);
+    response.writeHead(204).end();
+  }
+
+  #listWrites(response: ServerResponse): void {
+    const writes = [...this.writes].map(
+      ([name, begun]) =>
+        `<Upload><Key>${name}</Key><UploadId>1</UploadId><Initiated>${begun.toISOString()}</Initiated></Upload>`,
+    );
+    sendXml(response, 200, `<ListMultipartUploadsResult>${writes.join('')}</ListMultipartUploadsResult>`);
+  }
+
+  #isExpired({ searchParams }: URL): boolean {
+    const [signedAt, lastsSeconds] = [searchParams.get('X-Amz-Date'), searchParams.get('X-Amz-Expires')];
+    if (signedAt === null || this.now === undefined) return false;
+    const iso = signedAt.replace(/^(....)(..)(..T..)(..)(..Z)$/, '$1-$2-$3:$4:$5');
+    return this.now() > Date.parse(iso) + Number(lastsSeconds) * 1000;
+  }
+
   #list(prefix: string, response: ServerResponse): void {
     const entries = [...this.objects].filter(([name]) => name.startsWith(prefix));
     const contents = entries.map(
       ([name, { bytes, writtenAt }]) =>
-        `<Contents><Key>${name}</Key><Size>${bytes.length}</Size><LastModified>${writtenAt.toISOString()}</LastModified></Contents>`,
+        `<Contents><Key>${name}</Key><Size>${bytes.length}</Size><ETag>${etagOf(bytes)}</ETag><LastModified>${writtenAt.toISOString()}</LastModified></Contents>`,
     );
     sendXml(response, 200, `<ListBucketResult>${contents.join('')}</ListBucketResult>`);
   }
@@ -150,6 +192,8 @@ export const BUCKET_ENVIRONMENT = { FLEET_KEY_ID: 'test', FLEET_KEY: 'a secret o
 
 function operationOf(method: string | undefined, { searchParams }: URL): BucketOperation {
   if (method === 'PUT') return 'put';
+  if (method === 'DELETE') return searchParams.has('uploadId') ? 'abort write' : 'delete';
+  if (searchParams.has('uploads')) return 'list writes';
   return searchParams.has('list-type') ? 'list' : 'get';
 }
 

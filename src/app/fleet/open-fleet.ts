@@ -26,6 +26,8 @@ export interface FleetSurroundings {
   random: () => number;
   logger: Logger;
   metrics: Metrics;
+  /** Whether this node must not ask its upstreams. Not to be called before they are there. */
+  isSealed: () => boolean;
   /** Not to be called before the upstreams are there. */
   upstreams: () => UpstreamConfigs;
 }
@@ -54,7 +56,10 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   let answer: Answer = async (_, response) => void response.writeHead(503).end();
   const opened = await openNodes(config, context, (request, response) => answer(request, response));
   const fleet = new Fleet(
-    { maxUpload: config.objects.maxUpload ?? undefined },
+    {
+      maxUpload: config.objects.maxUpload ?? undefined,
+      maxSize: config.objects.maxSize ?? undefined,
+    },
     {
       ...context,
       nodes: opened?.nodes,
@@ -94,6 +99,7 @@ async function openObjects(
             expiration: new Date(clock.now() + CREDENTIALS_LAST_MS), // a changed file is read by then
           }),
     ca: await authorities(ca),
+    clock,
   });
 }
 

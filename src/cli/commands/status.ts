@@ -38,7 +38,11 @@ interface Status {
   }[];
   warm: { images: string[]; last: { at: string; images: number; failed: number } | null }[];
   fleet?: {
-    objects: { trouble: string | null; waiting: number };
+    objects: {
+      trouble: string | null;
+      waiting: number;
+      content?: { bytes: number; objects: number; leavingBytes: number; maxBytes: number };
+    };
     coordinator?: { trouble: string | null };
     members?: { address: string; version: string; isOwn: boolean }[];
   };
@@ -94,6 +98,9 @@ function* summary(status: Status, now: number): Generator<string> {
   yield `directory  ${store.directory}${free}`;
   yield `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`;
   if (fleet !== undefined) yield `fleet      ${fleet.objects.waiting} objects wait to be uploaded`;
+  const content = fleet?.objects.content;
+  if (content !== undefined)
+    yield `objects    ${humanSize(content.bytes)} of ${humanSize(content.maxBytes)} in the object store, ${content.objects} objects, ${humanSize(content.leavingBytes)} leaving`;
   for (const { address, version: its, isOwn } of fleet?.members ?? [])
     yield `node       ${address}, Millpond ${its}${isOwn ? ', this one' : ''}`;
   yield `requests   ${requests.total} since the start, hit rate ${percent(requests.hitRate)}, byte hit rate ${percent(requests.byteHitRate)}`;

@@ -55,8 +55,8 @@ export function sizeOrNone() {
 }
 
 /** A number of bytes above 0; `none` is `null`. */
-export function memory() {
-  const what = 'none, or a size such as 2GiB';
+export function sizeLimit(example: string) {
+  const what = `none, or a size such as ${example}`;
   const parse = (text: string) => (text === 'none' ? null : parseSize(text) || undefined);
   const format = (bytes: number | null) => (bytes === null ? 'none' : formatSize(bytes));
   return written(what, parse, format, z.number().nullable(), nearestSize);

@@ -2,7 +2,7 @@
 import { coordinatorUrl, listenAddress, registryUrl } from '../fields/addresses.ts';
 import { path, secretRef } from '../fields/paths.ts';
 import { section, text } from '../fields/plain.ts';
-import { bandwidth } from '../fields/quantities.ts';
+import { bandwidth, sizeLimit } from '../fields/quantities.ts';
 
 const objectsSchema = section({
   bucket: text('the name of a bucket, such as millpond', /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/).describe(
@@ -26,6 +26,11 @@ const objectsSchema = section({
   ca: path()
     .optional()
     .describe('PEM bundle of certificate authorities to trust in addition to the usual ones, for the store.'),
+  maxSize: sizeLimit('10TiB')
+    .prefault('none')
+    .describe(
+      'What the nodes put there at most, before they remove what none has used for longest; none is no limit.',
+    ),
   maxUpload: bandwidth()
     .prefault('50MiB')
     .describe('Bytes a second that uploads to the store may take; none is no limit.'),

@@ -3,7 +3,7 @@ import { listenAddress, registryUrl } from '../fields/addresses.ts';
 import { endOfDay } from '../fields/days.ts';
 import { path } from '../fields/paths.ts';
 import { count, flag, list, oneOf, section, text } from '../fields/plain.ts';
-import { memory, sizeOrNone, timeout } from '../fields/quantities.ts';
+import { sizeLimit, sizeOrNone, timeout } from '../fields/quantities.ts';
 
 const fallback = () => oneOf(['allow', 'deny']);
 
@@ -48,7 +48,7 @@ export const scanSchema = section({
     .prefault('4GiB')
     .describe("What the scanner's database and temporary files may take."),
   concurrency: count().prefault(2).describe('Scans at a time.'),
-  memory: memory()
+  memory: sizeLimit('2GiB')
     .prefault('none')
     .describe('How much memory a scan may take; none, or a size. Needs the program prlimit.'),
   listen: listenAddress()

@@ -4,6 +4,7 @@ import { ValkeyConnection, type ValkeySettings } from './valkey-connection.ts';
 import { ValkeyLeases } from './valkey-leases.ts';
 import { ValkeyMembers } from './valkey-members.ts';
 import { ValkeyNotes } from './valkey-notes.ts';
+import { ValkeyUses } from './valkey-uses.ts';
 
 /** Connects in the background, again and again. */
 export function valkeyCoordinator(settings: ValkeySettings): Coordinator {
@@ -12,6 +13,7 @@ export function valkeyCoordinator(settings: ValkeySettings): Coordinator {
     leases: new ValkeyLeases(connection),
     notes: new ValkeyNotes(connection),
     members: new ValkeyMembers(connection),
+    uses: new ValkeyUses(connection),
     close: () => connection.close(),
   };
 }

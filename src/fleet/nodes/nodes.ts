@@ -21,20 +21,21 @@ export interface NodesContext extends EngineContext {
 }
 
 export class Nodes {
+  readonly coordinator: Coordinator;
+  /** The coordinator's. */
+  readonly engine: Engine;
   readonly leases: Leases;
   readonly fetches: SharedFetches;
   readonly notes: SharedNotes;
-  readonly #coordinator: Coordinator;
-  readonly #engine: Engine;
   readonly #members: Members;
   readonly #peers: Peers;
   readonly #signatures: PeerSignatures;
   #isWaiting: (digest: Digest) => boolean = () => false;
 
   constructor(context: NodesContext) {
-    this.#coordinator = context.coordinator;
-    this.#engine = new Engine('coordinator', context);
-    const shared = { ...context, engine: this.#engine };
+    this.coordinator = context.coordinator;
+    this.engine = new Engine('coordinator', context);
+    const shared = { ...context, engine: this.engine };
     const members = new Members(shared);
     this.#members = members;
     this.#signatures = new PeerSignatures(context.secret, () => members.now());
@@ -45,7 +46,7 @@ export class Nodes {
   }
 
   get condition() {
-    const { trouble = null } = this.#engine;
+    const { trouble = null } = this.engine;
     const { id: ownId } = this.#members.own;
     const members = this.#members.all.map((member) => ({ ...member, isOwn: member.id === ownId }));
     return { coordinator: { up: trouble === null, trouble }, members };
@@ -67,6 +68,6 @@ export class Nodes {
     this.#members[Symbol.dispose]();
     await this.leases.close();
     await this.#peers.close();
-    await this.#coordinator.close();
+    await this.coordinator.close();
   }
 }

@@ -11,10 +11,11 @@
  */
 import { createHash } from 'node:crypto';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../oci/digest.ts';
-import type { Repository, Tag } from '../../oci/reference.ts';
+import { parseRepository, parseTag, type Repository, type Tag } from '../../oci/reference.ts';
 
 export const FLEET_FILE = 'fleet.json';
 export const CONTENT_PREFIX = 'blobs/';
+export const RECORDS_PREFIX = 'repositories/';
 
 /** A repository, as all nodes whose upstream is the same name it. */
 export interface SharedRepository {
@@ -41,6 +42,18 @@ export function manifestsPrefix({ upstream, repository }: SharedRepository): str
 
 export function manifestName(repository: SharedRepository, digest: Digest): string {
   return `${manifestsPrefix(repository)}${digest}`;
+}
+
+/** @returns what a record of this name is about; undefined: it is none of ours */
+export function parseRecordName(
+  name: string,
+): { kind: 'manifest'; digest: Digest } | { kind: 'tag' } | undefined {
+  const [, repository = '', kind, last = ''] =
+    /^repositories\/[0-9a-f]{32}\/(.+)\/_(manifests|tags)\/([^/]+)(?:\/[0-9a-f]{32})?$/.exec(name) ?? [];
+  if (parseRepository(repository) === undefined) return undefined;
+  if (kind === 'tags') return parseTag(last) === undefined ? undefined : { kind: 'tag' };
+  const digest = parseDigest(last);
+  return digest !== undefined && name.endsWith(digest) ? { kind: 'manifest', digest } : undefined;
 }
 
 /** @param accept the manifest types that a client insists on; empty: what upstream sends by default */

@@ -12,12 +12,40 @@ export interface ObjectStore {
    * @returns `present` if the condition does not hold, and nothing was written
    * @throws the error of the stream that `content` opens, as it is
    */
-  put(name: string, content: ObjectContent, options: PutOptions): Promise<'written' | 'present'>;
+  put(name: string, content: ObjectContent, options: PutOptions): Promise<WrittenObject | 'present'>;
+  /** Deletes an object. What is not there is gone already: that is no error. */
+  delete(name: string, signal: AbortSignal): Promise<void>;
   /** All objects whose names begin with `prefix`, page by page, each page one request. */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]>;
+  /**
+   * Prepares a removal before it is decided on. The store refuses it once `lastsMs` have passed, so that whoever is
+   * stopped between decision and removal removes nothing that has come into use meanwhile.
+   *
+   * @param options.ifMatch removes this version only, from a store that knows such conditions
+   */
+  prepareDelete(
+    name: string,
+    options: { ifMatch?: string; lastsMs: number; signal: AbortSignal },
+  ): Promise<Removal>;
+  /**
+   * Gives up writes in parts that nobody ends: their parts take space and are in no list.
+   *
+   * @param isOwn whether a name is one that this fleet writes
+   * @param olderThanMs how long ago they were begun, at least
+   * @returns how many there were
+   */
+  abortWrites(isOwn: (name: string) => boolean, olderThanMs: number, signal: AbortSignal): Promise<number>;
   /** Closes all connections. Idempotent. */
   close(): void;
 }
+
+/**
+ * Carries a prepared removal out.
+ *
+ * @returns `changed` if the object is another version than that of the condition, and stays
+ * @throws {EngineError} its time is over, or the store cannot do it now
+ */
+export type Removal = (signal: AbortSignal) => Promise<'removed' | 'changed'>;
 
 export interface GetOptions {
   /** Position of the first byte. */
@@ -56,8 +84,13 @@ export interface ObjectContent {
   open: () => Readable;
 }
 
+export interface WrittenObject {
+  /** Names this version of the object. Empty: the store does not say. */
+  etag: string;
+}
+
 export interface PutOptions {
-  /** Absent: it is written whatever is there. */
-  onlyIf?: 'absent';
+  /** An ETag: only that version is replaced, by a store that knows such conditions. Left out: it is written whatever is there. */
+  onlyIf?: 'absent' | { etag: string };
   signal: AbortSignal;
 }

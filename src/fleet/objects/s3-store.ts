@@ -1,7 +1,8 @@
 /** Objects in a bucket of an S3-compatible store. */
-import { Agent } from 'node:https';
+import { Agent as HttpsAgent } from 'node:https';
 import type { Readable } from 'node:stream';
 import {
+  DeleteObjectCommand,
   GetObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -9,7 +10,9 @@ import {
   S3ServiceException,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
-import { EngineError, type EngineErrorCode } from '../engines/errors.ts';
+import { Agent } from 'undici';
+import type { Clock } from '../../clock.ts';
+import { EngineError } from '../engines/errors.ts';
 import type {
   GetOptions,
   ListedObject,
@@ -17,7 +20,11 @@ import type {
   ObjectContent,
   ObjectStore,
   PutOptions,
+  Removal,
+  WrittenObject,
 } from './object-store.ts';
+import { engineError, hasStatus, isAboutBucket } from './s3-errors.ts';
+import { abortOldWrites, presignedRemoval } from './s3-removals.ts';
 
 export interface S3Settings {
   bucket: string;
@@ -32,6 +39,7 @@ export interface S3Settings {
     | undefined;
   /** PEM bundle to trust in addition to the usual authorities. */
   ca: string | undefined;
+  clock: Pick<Clock, 'now'>;
 }
 
 const CONNECT_TIMEOUT_MS = 500;
@@ -57,8 +65,14 @@ export class S3Store implements ObjectStore {
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  readonly #clock: Pick<Clock, 'now'>;
+  /** Sends what the SDK has signed and does not send itself. */
+  readonly #agent: Agent;
 
-  constructor({ bucket, endpoint, region, prefix, credentials, ca }: S3Settings) {
+  constructor({ bucket, endpoint, region, prefix, credentials, ca, clock }: S3Settings) {
+    this.#clock = clock;
+    const connect = { timeout: CONNECT_TIMEOUT_MS, ...(ca === undefined ? {} : { ca }) };
+    this.#agent = new Agent({ connect, connections: MAX_CONNECTIONS });
     this.#bucket = bucket;
     this.#prefix = prefix;
     this.#client = new S3Client({
@@ -73,7 +87,7 @@ export class S3Store implements ObjectStore {
       requestHandler: {
         connectionTimeout: CONNECT_TIMEOUT_MS,
         httpAgent: { maxSockets: MAX_CONNECTIONS, keepAlive: true },
-        httpsAgent: new Agent({
+        httpsAgent: new HttpsAgent({
           maxSockets: MAX_CONNECTIONS,
           keepAlive: true,
           ...(ca === undefined ? {} : { ca }),
@@ -112,18 +126,29 @@ export class S3Store implements ObjectStore {
     name: string,
     content: ObjectContent,
     { onlyIf, signal }: PutOptions,
-  ): Promise<'written' | 'present'> {
-    const condition = onlyIf === undefined ? {} : { IfNoneMatch: '*' };
+  ): Promise<WrittenObject | 'present'> {
+    let condition = conditionOf(onlyIf);
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#write({ ...this.#at(name), ...condition }, content, signal);
-        return 'written';
+        return { etag: await this.#write({ ...this.#at(name), ...condition }, content, signal) };
       } catch (error) {
         if (hasStatus(error, 412)) return 'present';
+        if (condition.IfMatch !== undefined) {
+          if (hasStatus(error, 404) && !isAboutBucket(error)) return 'present'; // nothing is there that could be replaced
+          if (hasStatus(error, 501)) {
+            condition = {}; // it does not know this condition
+            continue;
+          }
+        }
         if (hasStatus(error, 409) && attempt < CONFLICT_TRIES) continue;
         throw error instanceof ContentUnreadableError ? error.cause : engineError(error, signal);
       }
     }
+  }
+
+  async delete(name: string, signal: AbortSignal): Promise<void> {
+    const command = new DeleteObjectCommand(this.#at(name));
+    await this.#send(() => this.#client.send(command, { abortSignal: signal }), signal);
   }
 
   async *list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]> {
@@ -142,24 +167,40 @@ export class S3Store implements ObjectStore {
     } while (token !== undefined);
   }
 
+  prepareDelete(
+    name: string,
+    options: { ifMatch?: string; lastsMs: number; signal: AbortSignal },
+  ): Promise<Removal> {
+    const signedAt = new Date(this.#storeNow());
+    return presignedRemoval(this.#client, this.#at(name), { ...options, signedAt, agent: this.#agent });
+  }
+
+  abortWrites(isOwn: (name: string) => boolean, olderThanMs: number, signal: AbortSignal): Promise<number> {
+    const before = this.#storeNow() - olderThanMs;
+    const below = { Bucket: this.#bucket, Prefix: this.#prefix };
+    return abortOldWrites(this.#client, below, { isOwn, before, signal });
+  }
+
   close(): void {
     this.#client.destroy();
+    void this.#agent.destroy();
   }
 
   async #write(
-    to: { Bucket: string; Key: string; IfNoneMatch?: string },
+    to: { Bucket: string; Key: string },
     { size, sha256, open }: ObjectContent,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string> {
     const body = open();
     const broken = new AbortController();
     // Otherwise the error ends the process, and the request waits for the rest.
     body.on('error', (error) => broken.abort(error));
     const stop = AbortSignal.any([signal, broken.signal]);
     try {
-      await (size <= WHOLE_MAX_BYTES
+      const { ETag = '' } = await (size <= WHOLE_MAX_BYTES
         ? this.#writeWhole(to, { body, size, sha256 }, stop)
         : this.#writeInParts(to, { body, size }, stop));
+      return ETag;
     } catch (error) {
       throw broken.signal.aborted ? new ContentUnreadableError(broken.signal.reason) : error;
     } finally {
@@ -171,18 +212,18 @@ export class S3Store implements ObjectStore {
     to: { Bucket: string; Key: string },
     { body, size, sha256 }: { body: Readable; size: number; sha256: string | undefined },
     stop: AbortSignal,
-  ): Promise<void> {
+  ): Promise<{ ETag?: string | undefined }> {
     const checksum =
       sha256 === undefined ? {} : { ChecksumSHA256: Buffer.from(sha256, 'hex').toString('base64') };
     const command = new PutObjectCommand({ ...to, ...checksum, Body: body, ContentLength: size });
-    await this.#client.send(command, { abortSignal: stop });
+    return this.#client.send(command, { abortSignal: stop });
   }
 
   async #writeInParts(
     to: { Bucket: string; Key: string },
     { body, size }: { body: Readable; size: number },
     stop: AbortSignal,
-  ): Promise<void> {
+  ): Promise<{ ETag?: string | undefined }> {
     const upload = new Upload({
       client: this.#client,
       params: { ...to, Body: body, ChecksumAlgorithm: 'SHA256' },
@@ -191,7 +232,12 @@ export class S3Store implements ObjectStore {
     });
     const onAbort = () => void upload.abort();
     stop.addEventListener('abort', onAbort);
-    await upload.done().finally(() => stop.removeEventListener('abort', onAbort));
+    return upload.done().finally(() => stop.removeEventListener('abort', onAbort));
+  }
+
+  /** The SDK knows from the store's replies how far its clock is ahead of this machine's. */
+  #storeNow(): number {
+    return this.#clock.now() + this.#client.config.systemClockOffset;
   }
 
   async #send<T>(send: () => Promise<T>, signal: AbortSignal): Promise<T> {
@@ -216,53 +262,13 @@ class ContentUnreadableError extends Error {
   }
 }
 
+/** See {@link PutOptions.onlyIf}. */
+function conditionOf(onlyIf: PutOptions['onlyIf']): { IfMatch?: string; IfNoneMatch?: string } {
+  if (onlyIf === undefined) return {};
+  return onlyIf === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: onlyIf.etag };
+}
+
 function rangeOf(from: number, to: number | undefined): string | undefined {
   if (to !== undefined) return `bytes=${from}-${to - 1}`;
   return from === 0 ? undefined : `bytes=${from}-`;
-}
-
-function hasStatus(error: unknown, status: number): boolean {
-  return error instanceof S3ServiceException && error.$metadata.httpStatusCode === status;
-}
-
-function isAboutBucket(error: unknown): boolean {
-  return error instanceof S3ServiceException && error.name === 'NoSuchBucket';
-}
-
-/** Maps an error of the SDK. Its message may hold a signed URL, so only what is known of it is passed on. */
-function engineError(error: unknown, signal: AbortSignal): EngineError {
-  if (error instanceof EngineError) return error;
-  if (signal.aborted && signal.reason instanceof EngineError) return signal.reason;
-  if (!(error instanceof S3ServiceException)) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-    const isCredential = error instanceof Error && error.name === 'CredentialsProviderError';
-    return isCredential
-      ? new EngineError('denied', 'no credentials for the object store were found', { cause: error })
-      : new EngineError(
-          'unavailable',
-          `the object store cannot be reached${code === '' ? '' : ` (${code})`}`,
-          {
-            cause: error,
-          },
-        );
-  }
-  const status = error.$metadata.httpStatusCode ?? 0;
-  return new EngineError(codeOf(status, error.name), wordsFor(status, error.name), { cause: error });
-}
-
-function codeOf(status: number, name: string): EngineErrorCode {
-  if (name === 'NoSuchBucket' || name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed')
-    return 'misconfigured';
-  if (status === 301) return 'misconfigured';
-  if (status === 401 || status === 403) return 'denied';
-  return status === 0 || status === 429 || status >= 500 ? 'unavailable' : 'invalid-response';
-}
-
-function wordsFor(status: number, name: string): string {
-  if (name === 'NoSuchBucket') return 'the bucket does not exist: make it, or change fleet.objects.bucket';
-  if (name === 'PermanentRedirect' || name === 'AuthorizationHeaderMalformed' || status === 301)
-    return 'the bucket is in another region: change fleet.objects.region';
-  if (status === 401 || status === 403)
-    return `the object store refuses us (${name}): check fleet.objects.credentials and the policy of the bucket`;
-  return `the object store answered ${status} (${name})`;
 }

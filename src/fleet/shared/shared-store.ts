@@ -41,6 +41,8 @@ export interface SharedStoreContext {
   secret: FleetSecret;
   /** How a repository is called in the store. Undefined: its upstream is not shared. */
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
+  /** Called with a digest that is read. */
+  onRead: (digest: Digest) => void;
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
@@ -60,7 +62,7 @@ const LISTINGS = 1_000;
 
 export class SharedStore {
   readonly #context: SharedStoreContext;
-  readonly #distrusted = new LRUCache<Digest, number>({ max: DISTRUSTED });
+  readonly #distrusted = new LRUCache<Digest, { at: number; etag: string }>({ max: DISTRUSTED });
   readonly #listings = new LRUCache<string, { at: number; sizes: Promise<ReadonlyMap<Digest, number>> }>({
     max: LISTINGS,
   });
@@ -105,38 +107,47 @@ export class SharedStore {
     range: { from?: number; to?: number },
     signal: AbortSignal | undefined,
   ): Promise<ObjectBytes | undefined> {
-    const since = this.#distrusted.get(digest);
+    const since = this.#distrusted.get(digest)?.at;
     if (since !== undefined && Math.abs(this.#context.clock.now() - since) < DISTRUST_MS) return undefined;
     const found = await this.#get(contentName(digest), range, signal);
     if (found === undefined) return undefined;
+    this.#context.onRead(digest);
     const length = Math.min(range.to ?? found.size, found.size) - (range.from ?? 0);
-    return { ...found, body: Readable.from(this.#read(digest, found.body, length), { objectMode: false }) };
+    return { ...found, body: Readable.from(this.#read(digest, found, length), { objectMode: false }) };
   }
 
   /** The whole content of a manifest, not verified. */
-  async readManifest(digest: Digest, signal: AbortSignal | undefined): Promise<Buffer | undefined> {
+  async readManifest(
+    digest: Digest,
+    signal: AbortSignal | undefined,
+  ): Promise<{ bytes: Buffer; etag: string } | undefined> {
     const found = await this.open(digest, {}, signal);
-    return found && this.#whole(found, MANIFEST_MAX_BYTES);
+    const bytes = found && (await this.#whole(found, MANIFEST_MAX_BYTES));
+    return bytes && { bytes, etag: found?.etag ?? '' };
   }
 
-  /** The bytes of a digest broke off, or were not those of the digest. */
-  distrust(digest: Digest): void {
-    this.#distrusted.set(digest, this.#context.clock.now());
+  /** The bytes of a digest broke off, or were not those of the digest. @param etag names the version that was read */
+  distrust(digest: Digest, etag: string): void {
+    this.#distrusted.set(digest, { at: this.#context.clock.now(), etag });
   }
 
-  /** Whether what is there in place of a digest was found wrong. */
-  isDistrusted(digest: Digest): boolean {
-    return this.#distrusted.has(digest);
+  /** The version that is there in place of a digest and was found wrong. Undefined: none was. */
+  wrongVersion(digest: Digest): string | undefined {
+    return this.#distrusted.get(digest)?.etag;
   }
 
   /** What has come stays right when the rest does not: whoever reads goes on from another place. */
-  async *#read(digest: Digest, body: Readable, length: number): AsyncGenerator<Buffer, void, undefined> {
+  async *#read(
+    digest: Digest,
+    { body, etag }: ObjectBytes,
+    length: number,
+  ): AsyncGenerator<Buffer, void, undefined> {
     const { engine, clock } = this.#context;
     try {
       yield* wholeBody('the object store', body, length, clock);
     } catch (error) {
       if (error instanceof EngineError) {
-        this.distrust(digest);
+        this.distrust(digest, etag);
         engine.brokeOff(error);
       }
       throw error;

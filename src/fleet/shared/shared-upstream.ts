@@ -92,11 +92,11 @@ export class SharedUpstream implements Upstream {
     const { store, permission, onFound, onMissing } = this.#context;
     const known = await permission(this.#key(repository), digest);
     const found = await store.open(digest, options, context.signal);
-    const rejected = () => {
-      store.distrust(digest);
-      onMissing(digest);
-    };
-    const asFetched = ({ size, body }: ObjectBytes): FetchedBlob => {
+    const asFetched = ({ size, body, etag }: ObjectBytes): FetchedBlob => {
+      const rejected = () => {
+        store.distrust(digest, etag);
+        onMissing(digest);
+      };
       return { start: options.from ?? 0, ranged: true, size, body, source: { name: 'store', rejected } };
     };
     if (found === undefined) onMissing(digest);
@@ -171,10 +171,11 @@ export class SharedUpstream implements Upstream {
     const { store, sharedRepository, onFound } = this.#context;
     const key = this.#key(repository);
     const shared = await store.manifest(key, digest);
-    const bytes = shared && (await store.readManifest(digest, context.signal));
-    if (shared === undefined || bytes === undefined) return undefined;
+    const read = shared && (await store.readManifest(digest, context.signal));
+    if (shared === undefined || read === undefined) return undefined;
+    const { bytes, etag } = read;
     if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
-      store.distrust(digest);
+      store.distrust(digest, etag);
       return undefined;
     }
     onFound(contentName(digest));

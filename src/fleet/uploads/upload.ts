@@ -6,8 +6,15 @@ import type { ContentReader } from '../../cache/store/content-store.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../../oci/digest.ts';
 import { parseManifest } from '../../oci/manifest.ts';
 import type { Engine } from '../engines/engine.ts';
+import type { Uses } from '../eviction/uses.ts';
 import { type Leases, UPLOAD } from '../nodes/leases.ts';
-import type { ListedObject, ObjectContent, ObjectStore, PutOptions } from '../objects/object-store.ts';
+import type {
+  ListedObject,
+  ObjectContent,
+  ObjectStore,
+  PutOptions,
+  WrittenObject,
+} from '../objects/object-store.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import { writeRecord } from '../records/signed-record.ts';
 
@@ -34,10 +41,12 @@ export interface UploadContext {
   mediaTypeOf: (digest: Digest) => Promise<string | undefined>;
   /** Waits until some bytes may be sent. @returns how many, at most `wanted` */
   pace: (wanted: number, signal: AbortSignal) => Promise<number>;
-  /** Whether what is in the store in place of a digest was found wrong. */
-  isWrong: (digest: Digest) => boolean;
+  /** The version that is in the store in place of a digest and was found wrong. Undefined: none was. */
+  wrongVersion: (digest: Digest) => string | undefined;
   /** Undefined: nodes do not agree on who uploads what. */
   leases: Pick<Leases, 'claim' | 'use'> | undefined;
+  /** Undefined: nothing leaves the store. */
+  uses: Pick<Uses, 'note' | 'revive'> | undefined;
 }
 
 /** `busy`: another node is at it. `gone`: there is nothing to upload any more. */
@@ -76,12 +85,14 @@ export class Upload {
 
   /** Of nodes that have the same content, one uploads it, and the others see that it is there. */
   async #turn(name: string, digest: Digest, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
-    const { leases } = this.#context;
+    const { leases, uses } = this.#context;
     if (leases === undefined) return this.#content(name, digest, signal);
-    if (wasBusy && (await this.#isThere(name, signal))) return { note: '' };
+    const stays = async () => uses === undefined || uses.revive(digest);
+    if (wasBusy && (await this.#isThere(name, signal)) && (await stays())) return { note: '' };
     if ((await leases.claim(UPLOAD, digest)).kind === 'theirs') return 'busy';
     const over = leases.use(UPLOAD, digest);
     try {
+      if (!(await stays())) return 'busy';
       return await this.#content(name, digest, signal);
     } finally {
       over();
@@ -98,15 +109,21 @@ export class Upload {
   }
 
   async #content(name: string, digest: Digest, signal: AbortSignal): Promise<UploadResult> {
-    const { cache, isWrong } = this.#context;
+    const { cache } = this.#context;
     const reader = await cache.open(digest);
     if (reader === undefined) return 'gone'; // it was removed meanwhile
     try {
       const { size } = reader;
       const sha256 = digestAlgorithm(digest) === 'sha256' ? { sha256: digestHex(digest) } : {};
       const open = () => Readable.from(this.#bytes(reader, signal), { objectMode: false });
+      const content = { size, ...sha256, open };
+      const wrong = this.#context.wrongVersion(digest);
+      const isReplaced =
+        wrong !== undefined &&
+        (await this.#put(name, content, wrong === '' ? {} : { onlyIf: { etag: wrong } }, signal)) !==
+          'present';
       // What is there was written whole, and its digest had matched: it need not be sent again.
-      await this.#put(name, { size, ...sha256, open }, isWrong(digest) ? {} : { onlyIf: 'absent' }, signal);
+      if (!isReplaced) await this.#put(name, content, { onlyIf: 'absent' }, signal);
       return { note: '' };
     } finally {
       await reader.close();
@@ -119,9 +136,11 @@ export class Upload {
     const bytes = mediaType === undefined ? undefined : await cache.read(digest);
     const parsed = bytes && parseManifest(bytes, mediaType ?? '');
     if (bytes === undefined || parsed === undefined) return 'gone';
-    const lists = [...parsed.manifests, ...parsed.blobs].map((listed) => [listed.digest, listed.size]);
+    const listed = [...parsed.manifests, ...parsed.blobs];
+    const lists = listed.map((one) => [one.digest, one.size]);
     const record = await writeRecord(secret, name, { mediaType, size: bytes.length, lists });
     await this.#put(name, contentOf(record), {}, signal);
+    this.#context.uses?.note([digest, ...listed.map((one) => one.digest)]);
     return { note: '' };
   }
 
@@ -139,10 +158,10 @@ export class Upload {
     content: ObjectContent,
     condition: Pick<PutOptions, 'onlyIf'>,
     closing: AbortSignal,
-  ): Promise<void> {
+  ): Promise<WrittenObject | 'present'> {
     const { objects, engine } = this.#context;
     const deadlineMs = ANSWER_MS + content.size / LEAST_BYTES_PER_MS;
-    await engine.ask('put', deadlineMs, (deadline) =>
+    return engine.ask('put', deadlineMs, (deadline) =>
       objects.put(name, content, { ...condition, signal: AbortSignal.any([deadline, closing]) }),
     );
   }

@@ -29,6 +29,16 @@ test('with a coordinator, the other nodes must be able to reach this one', async
     assert.deepEqual(await messages(`fleet: { ${FLEET}, ${coordinator}, ${more} }`), []);
 });
 
+test('the size of the store needs a coordinator, because nobody else knows what is used', async () => {
+  const sized = FLEET.replace('bucket: millpond', 'bucket: millpond, maxSize: 10TiB');
+  const [problem = ''] = await messages(`fleet: { ${sized} }`);
+  assert.match(problem, /^fleet\.objects\.maxSize: needs coordinator: .*lifecycle rule/);
+  const more = 'coordinator: { url: valkey://valkey:6379 }, listen: 10.0.0.3:5002';
+  assert.deepEqual(await messages(`fleet: { ${sized}, ${more} }`), []);
+  const none = FLEET.replace('bucket: millpond', 'bucket: millpond, maxSize: none');
+  assert.deepEqual(await messages(`fleet: { ${none} }`), []);
+});
+
 test('the listener of the fleet cannot have the address of another one', async () => {
   const fleet = `${FLEET}, coordinator: { url: valkey://valkey:6379 }, listen: 127.0.0.1:5001`;
   const [problem = ''] = await messages(`fleet: { ${fleet} }`);
