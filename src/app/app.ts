@@ -80,7 +80,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   );
   logStart(logger, options, storage);
   stack.defer(() => opened?.close(config.server.drainTimeout));
-  await fleet?.start(storage);
+  await opened?.start(storage, seal);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
@@ -106,6 +106,7 @@ export async function startApp(options: AppOptions): Promise<App> {
     await openOperationsSide(config, {
       ...{ ...shared, storage, upstreams, seal, fleet, version, access, fileSystem: options.fileSystem },
       manifests: mirrors.manifestStore,
+      fleetOperations: opened?.operations,
       draining: () => draining,
       reloader: () => reloader,
     }),

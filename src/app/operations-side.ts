@@ -7,6 +7,7 @@ import type { Clock } from '../clock.ts';
 import { imagePattern } from '../config/fields/images.ts';
 import type { Config } from '../config/schema.ts';
 import type { Fleet } from '../fleet/fleet.ts';
+import type { FleetOperations } from '../http/operations/api.ts';
 import { createOperationsApp } from '../http/operations/operations.ts';
 import { type Admit, admitEverybody } from '../http/operations/permit.ts';
 import { readStatus } from '../http/operations/status.ts';
@@ -37,6 +38,7 @@ export interface OperationsSideContext {
   seal: Seal;
   /** Undefined: the mirror is alone. */
   fleet: Fleet | undefined;
+  fleetOperations: FleetOperations | undefined;
   /** Absent: everybody who reaches the listener may do everything. */
   access: AccessControl | undefined;
   version: string;
@@ -138,8 +140,10 @@ export async function openOperationsSide(
     scrub: (signal) => scrubber.begin(signal),
     setSealed: async (sealed) => {
       await (sealed ? seal.apply() : seal.lift());
-      logger.warn({ sealed }, sealed ? 'sealed: no upstream is asked' : 'unsealed');
+      logger.warn({ sealed }, seal.isApplied ? 'sealed: no upstream is asked' : 'unsealed');
+      return seal.isApplied;
     },
+    fleet: context.fleetOperations,
   });
   const listener = await Listener.open(addressOf(config.operations), app.callback(), {
     key: 'operations.listen',

@@ -178,6 +178,11 @@ export class Metrics extends MetricRegistry {
     'Records that no node of this fleet has signed, or that are none.',
     ['engine'],
   );
+  readonly fleetJournalApplied = this.gauge(
+    'millpond_fleet_journal_applied',
+    'The last removal or seal of the fleet that was applied here, by its number.',
+    [],
+  );
   readonly fleetRedirects = this.counter(
     'millpond_fleet_redirects_total',
     'Blobs that redirectAbove is about: redirected, or sent from here because the object is absent, unverified or unavailable.',

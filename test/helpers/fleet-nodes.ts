@@ -52,14 +52,16 @@ export class TestFleet {
     await writeFile(secretFile, `${secret}\n`, { mode: 0o600 });
     const clock = options.clock ?? new FakeClock();
     clock.impatient = false;
+    let passing: NodeJS.Timeout | undefined;
+    cleanUp(this.#t, () => clearInterval(passing));
     const mirror = await startMirror(this.#t, {
       upstreams: { 'docker.io': this.upstream.url },
       ...{ fleet: { ...this.bucket.config(secretFile), ...moreOfFleet }, environment: BUCKET_ENVIRONMENT },
       ...{ ...others, directory, clock },
     });
     cleanUp(this.#t, () => {
-      clock.impatient = true;
-      clock.advance(60_000); // for whatever still waits for an engine
+      // For whatever still waits for an engine while the node closes.
+      passing = setInterval(() => clock.advance(60_000), 10);
     });
     const waiting = async () => {
       const reply = await fetch(`${mirror.operationsUrl}/api/status`);

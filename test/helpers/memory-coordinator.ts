@@ -1,5 +1,6 @@
 /** A coordinator in memory, for tests of what nodes do with its answers. What the real one does, test/e2e shows. */
 import type {
+  CoordinatedJournal,
   CoordinatedLeases,
   CoordinatedMembers,
   CoordinatedNotes,
@@ -15,6 +16,9 @@ export class MemoryCoordinator implements Coordinator {
   now = 0;
   /** What members have said, by id. */
   readonly said = new Map<string, { card: string; state: string; at: number }>();
+  /** Of the journal, the oldest first. */
+  readonly entries: { text: string; at: number; position: number }[] = [];
+  #lastEntry = 0;
 
   readonly leases: CoordinatedLeases = {
     claim: async (name, holder, { instead, also }) => {
@@ -57,6 +61,22 @@ export class MemoryCoordinator implements Coordinator {
     all: async () => {
       this.commands.push('all');
       return [...this.said.values()].map(({ at, ...said }) => ({ ...said, ageMs: this.now - at }));
+    },
+  };
+
+  readonly journal: CoordinatedJournal = {
+    append: async (text) => {
+      this.commands.push('append');
+      this.#lastEntry += 1;
+      this.entries.push({ text, at: this.now, position: this.#lastEntry });
+    },
+    read: async (after) => {
+      this.commands.push('read');
+      const isWhole = after === '' || this.entries.some(({ position }) => String(position) === after);
+      const found = this.entries.filter(({ position }) => position > Number(after));
+      const last = found.at(-1)?.position ?? (isWhole ? after : '');
+      const entries = found.map(({ text, at }) => ({ text, ageMs: this.now - at }));
+      return { entries, position: String(last), isWhole };
     },
   };
 

@@ -63,6 +63,14 @@ export const OBJECT_STORE_RULES: Record<string, (store: ObjectStore) => Promise<
     assert.notEqual(await store.put('b/once', content(second), { signal }), 'present');
     assert.equal(await textOf(store, 'b/once'), 'second');
   },
+  'what is deleted is gone, and to delete it again is no error': async (store) => {
+    await store.put('e/deleted', content(Buffer.from('deleted')), { signal });
+    await store.put('e/deleted too', content(Buffer.from('stays')), { signal });
+    await store.delete('e/deleted', signal);
+    await store.delete('e/deleted', signal);
+    assert.equal(await store.get('e/deleted', { signal }), undefined);
+    assert.equal(await textOf(store, 'e/deleted too'), 'stays');
+  },
   'bytes that are not those of the digest are refused, and nothing is left': async (store) => {
     const wrong = content(Buffer.from('right'), createHash('sha256').update('wrong').digest('hex'));
     await assert.rejects(store.put('c/wrong', wrong, { signal }), { name: 'EngineError' });

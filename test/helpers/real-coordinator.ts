@@ -11,6 +11,8 @@ export interface RealCoordinator {
   process: RunningProcess;
   /** Commands that were carried out so far, by name in lower case. */
   commands(): Promise<Map<string, number>>;
+  /** Carries out a command, such as `FLUSHALL`. */
+  send(...command: string[]): Promise<unknown>;
 }
 
 /** @param set options of redis-server, such as `['--maxmemory-policy', 'allkeys-lru']`, and the password that it wants */
@@ -39,6 +41,7 @@ export async function startCoordinator(
   return {
     url: url.replace('redis:', 'valkey:'),
     process: server,
+    send: (...command) => client.sendCommand(command),
     commands: async () => {
       const stats = await client.info('commandstats');
       const found = stats.matchAll(/^cmdstat_([a-z|]+):calls=(\d+)/gm);

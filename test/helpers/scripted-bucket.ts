@@ -8,7 +8,7 @@ import type { TestContext } from 'node:test';
 import { cleanUp } from './cleanup.ts';
 import { FakeClock } from './fake-clock.ts';
 
-export type BucketOperation = 'get' | 'put' | 'list' | 'versioning';
+export type BucketOperation = 'get' | 'put' | 'list' | 'delete' | 'versioning';
 
 export interface BucketRequest {
   operation: BucketOperation;
@@ -109,6 +109,9 @@ export class ScriptedBucket {
         return this.#put(name, body, request, response);
       case 'list':
         return this.#list(asked.name, response);
+      case 'delete':
+        this.objects.delete(name);
+        return void response.writeHead(204).end();
       case 'versioning':
         return this.#versioning(response);
     }
@@ -177,6 +180,7 @@ function signedAt({ headers }: IncomingMessage): number {
 
 function operationOf(method: string | undefined, { searchParams }: URL): BucketOperation {
   if (method === 'PUT') return 'put';
+  if (method === 'DELETE') return 'delete';
   if (searchParams.has('versioning')) return 'versioning';
   return searchParams.has('list-type') ? 'list' : 'get';
 }

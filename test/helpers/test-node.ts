@@ -10,6 +10,7 @@ import { buildConnector } from 'undici';
 import type { ContentReader } from '../../src/cache/store/content-store.ts';
 import type { Coordinator } from '../../src/fleet/coordinator/coordinator.ts';
 import { Engine } from '../../src/fleet/engines/engine.ts';
+import { Removals } from '../../src/fleet/journal/removals.ts';
 import { CallBacks } from '../../src/fleet/nodes/call-backs.ts';
 import { Leases } from '../../src/fleet/nodes/leases.ts';
 import { Members } from '../../src/fleet/nodes/members.ts';
@@ -50,7 +51,8 @@ export async function testNode(
   const metrics = new Metrics({ version: 'test', processMetrics: false });
   const secret = await FleetSecret.open(file, { clock, logger });
   const coordinator = options.coordinator ?? new MemoryCoordinator();
-  const context = { clock, logger, metrics, secret, coordinator, random: () => 0.5 };
+  const removals = new Removals();
+  const context = { removals, clock, logger, metrics, secret, coordinator, random: () => 0.5 };
   const engine = new Engine('coordinator', context);
   const signaturesOf = () => new PeerSignatures(secret, () => members.now());
   const route = answerPeers({

@@ -10,15 +10,20 @@ import { type Environment, Secret } from '../../config/secrets.ts';
 import { connectNodes } from '../../fleet/connect-nodes.ts';
 import { valkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
 import { Fleet } from '../../fleet/fleet.ts';
+import { Removals } from '../../fleet/journal/removals.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
 import { FleetSecret } from '../../fleet/records/fleet-secret.ts';
+import type { FleetOperations } from '../../http/operations/api.ts';
 import type { BlobContext } from '../../http/registry/blobs.ts';
 import { ServerCertificate } from '../../http/server/certificate.ts';
 import { Listener } from '../../http/server/listener.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
+import type { Seal } from '../../upstream/client/seal.ts';
+import { fleetNode, type SharedStorage } from './fleet-node.ts';
+import { fleetOperations } from './fleet-operations.ts';
 import { type UpstreamConfigs, upstreamKeys } from './upstream-keys.ts';
 
 type FleetConfig = NonNullable<Config['fleet']>;
@@ -38,6 +43,9 @@ export interface OpenFleet {
   fleet: Fleet;
   /** See {@link BlobContext.elsewhere}. Absent: everything is sent from here. */
   elsewhere?: NonNullable<BlobContext['elsewhere']>;
+  /** Joins the fleet with this node's storage, whose index is shared. @throws {StorageError} */
+  start: (storage: SharedStorage, seal: Seal) => Promise<void>;
+  operations: FleetOperations;
   /** Begins to answer other nodes. @param openHere opens what this node has of a blob of an upstream, or gets now */
   answerNodes: (openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>) => void;
   /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. Idempotent. */
@@ -56,7 +64,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   const { logger } = surroundings;
   const secret = await FleetSecret.open(config.secret.file, surroundings);
   const upstreamKeyOf = upstreamKeys(secret, surroundings);
-  const context = { ...surroundings, secret, upstreamKeyOf };
+  const context = { ...surroundings, secret, upstreamKeyOf, removals: new Removals() };
   let answer: Answer = async (_, response) => void response.writeHead(503).end();
   const opened = await openNodes(config, context, (request, response) => answer(request, response));
   const fleet = new Fleet(
@@ -67,6 +75,7 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
     {
       ...context,
       nodes: opened?.nodes,
+      upstreamNames: () => surroundings.upstreams().names(),
       objects: await openObjects(config.objects, surroundings),
     },
   );
@@ -75,8 +84,10 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   return {
     fleet,
     ...(config.objects.redirectAbove === null ? {} : { elsewhere: elsewhere(fleet, config.objects) }),
+    start: (storage, seal) => fleet.start(fleetNode(fleet, storage, seal, logger)),
+    operations: fleetOperations(fleet),
     answerNodes: (openHere) => {
-      answer = fleet.peerRoute(openHere, () => surroundings.upstreams().names()) ?? answer;
+      answer = fleet.peerRoute(openHere) ?? answer;
     },
     close: async (timeoutMs) => {
       if (isClosed) return;

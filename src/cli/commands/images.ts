@@ -27,6 +27,8 @@ interface Page {
 interface Removal {
   objects: number;
   bytes: number;
+  /** Absent: the mirror is alone, or only this node was asked. */
+  fleet?: { nodes: number | null; withinSeconds: number };
 }
 
 /** A narrower terminal has no room for digests beside names. */
@@ -42,6 +44,11 @@ interface ListOptions extends ServerOptions {
   sort?: keyof typeof ORDERS;
   incomplete?: true;
   json?: true;
+}
+
+interface RemoveOptions extends ServerOptions {
+  yes?: true;
+  thisNode?: true;
 }
 
 export function addImageCommands(program: Command, surroundings: Surroundings): void {
@@ -85,18 +92,22 @@ export function addImageCommands(program: Command, surroundings: Surroundings): 
       '<image...>',
       'name of an image with its tag or digest, such as docker.io/library/alpine:3.20, or with --yes a pattern',
     )
+    .option(
+      '--this-node',
+      'remove from this node of a fleet only; without it, from all nodes and from their store',
+    )
     .option('--yes', 'remove all images that match a pattern; * matches any text')
-    .action(async (given: string[], options: ServerOptions & { yes?: true }) => {
+    .action(async (given: string[], options: RemoveOptions) => {
       const client = await operationsClient(options, surroundings);
       const names = await namesOf(given, client, options.yes === true);
       const failed: string[] = [];
       for (const name of names) {
         try {
-          const { objects, bytes } = (await client.json(
-            'DELETE',
-            `/images/${name.split('/').map(encodeURIComponent).join('/')}`,
-          )) as Removal;
-          stdout.write(`${name}: removed, ${objects} objects and ${humanSize(bytes)} freed\n`);
+          const path = `/images/${name.split('/').map(encodeURIComponent).join('/')}`;
+          const scope = options.thisNode === true ? '?scope=node' : '';
+          const { objects, bytes, fleet } = (await client.json('DELETE', `${path}${scope}`)) as Removal;
+          const freed = `${objects} objects and ${humanSize(bytes)} freed`;
+          stdout.write(`${name}: removed, ${freed}${fleet === undefined ? '' : ` here${othersOf(fleet)}`}\n`);
         } catch (error) {
           failed.push(name);
           stderr.write(`${name}: ${error instanceof Error ? error.message : String(error)}\n`);
@@ -104,6 +115,18 @@ export function addImageCommands(program: Command, surroundings: Surroundings): 
       }
       if (failed.length > 0) throw new Error(`not removed: ${failed.join(', ')}`);
     });
+}
+
+/** What is said of the other nodes. One that is away follows when it is back. */
+function othersOf({ nodes, withinSeconds }: NonNullable<Removal['fleet']>): string {
+  if (nodes === 1) return '; no other node is there';
+  const others =
+    nodes === null
+      ? 'the other nodes follow'
+      : nodes === 2
+        ? '1 other node follows'
+        : `${nodes - 1} other nodes follow`;
+  return `; ${others} within ${withinSeconds} s`;
 }
 
 /**

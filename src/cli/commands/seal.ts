@@ -12,9 +12,20 @@ export function addSealCommands(program: Command, surroundings: Surroundings): v
   ] as const) {
     withServerOptions(program.command(name))
       .description(`${description}; the next start goes by the configuration again`)
-      .action(async (options: ServerOptions) => {
-        await (await operationsClient(options, surroundings)).json('POST', `/${name}`);
-        stdout.write(`${state} until the next start\n`);
+      .option('--fleet', `${name} all nodes of the fleet, until somebody changes it again`)
+      .action(async (options: ServerOptions & { fleet?: true }) => {
+        const client = await operationsClient(options, surroundings);
+        if (options.fleet === true) {
+          await client.json('POST', `/${name}?scope=fleet`);
+          stdout.write(`the fleet is ${state}\n`);
+          return;
+        }
+        const { sealed } = (await client.json('POST', `/${name}`)) as { sealed: boolean };
+        stdout.write(
+          sealed && name === 'unseal'
+            ? 'still sealed, by the fleet: millpond unseal --fleet unseals all nodes\n'
+            : `${state} until the next start\n`,
+        );
       });
   }
 }

@@ -41,6 +41,7 @@ interface Status {
   warm: { images: string[]; last: { at: string; images: number; failed: number } | null }[];
   fleet?: {
     objects: { trouble: string | null; waiting: number };
+    sealed: boolean;
     coordinator?: { trouble: string | null };
     members?: Member[];
   };
@@ -125,7 +126,8 @@ function* summary(status: Status, now: number): Generator<string> {
   const share = store.capacityBytes === 0 ? 0 : store.bytes / store.capacityBytes;
   const free = store.freeBytes === null ? '' : `, ${humanSize(store.freeBytes)} free on its file system`;
   const up = humanDuration(now - Date.parse(startedAt));
-  yield `Millpond ${version}, up for ${up}${sealed ? ', sealed: it sends no requests to upstreams' : ''}`;
+  const by = fleet?.sealed === true ? ' by the fleet' : '';
+  yield `Millpond ${version}, up for ${up}${sealed ? `, sealed${by}: it sends no requests to upstreams` : ''}`;
   yield `config     ${configuration.file ?? 'none, built-in defaults'}`;
   yield `directory  ${store.directory}${free}`;
   yield `store      ${humanSize(store.bytes)} of ${humanSize(store.capacityBytes)} (${percent(share)}), ${store.objects} objects, ${store.evictions} evicted`;

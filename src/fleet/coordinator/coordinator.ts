@@ -8,6 +8,7 @@ export interface Coordinator {
   readonly leases: CoordinatedLeases;
   readonly notes: CoordinatedNotes;
   readonly members: CoordinatedMembers;
+  readonly journal: CoordinatedJournal;
   /** What an operator should change in how it is set up. @throws {EngineError} it does not say */
   advice(): Promise<string[]>;
   /** Idempotent. */
@@ -75,4 +76,21 @@ export interface SaidByMember {
   state: string;
   /** Milliseconds since then, by the coordinator's own clock. */
   ageMs: number;
+}
+
+/** What happened, in turn. All methods throw {EngineError}. */
+export interface CoordinatedJournal {
+  /** Adds a text behind all others. The journal is lost when nobody adds anything for `forMs`. */
+  append(text: string, forMs: number): Promise<void>;
+  /** @param after the position up to which the caller has read; empty: it has read nothing */
+  read(after: string): Promise<JournalPart>;
+}
+
+export interface JournalPart {
+  /** Those behind the position, the oldest first: as many as come at once. */
+  entries: { text: string; ageMs: number }[];
+  /** The position behind these. */
+  position: string;
+  /** False: of what stood behind the caller's position, some may be lost. */
+  isWhole: boolean;
 }

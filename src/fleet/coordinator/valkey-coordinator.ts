@@ -2,6 +2,7 @@
 import type { Coordinator } from './coordinator.ts';
 import { valkeyAdvice } from './valkey-advice.ts';
 import { ValkeyConnection, type ValkeySettings } from './valkey-connection.ts';
+import { ValkeyJournal } from './valkey-journal.ts';
 import { ValkeyLeases } from './valkey-leases.ts';
 import { ValkeyMembers } from './valkey-members.ts';
 import { ValkeyNotes } from './valkey-notes.ts';
@@ -13,6 +14,7 @@ export function valkeyCoordinator(settings: ValkeySettings): Coordinator {
     leases: new ValkeyLeases(connection),
     notes: new ValkeyNotes(connection),
     members: new ValkeyMembers(connection),
+    journal: new ValkeyJournal(connection),
     advice: async () => valkeyAdvice(await connection.info()),
     close: () => connection.close(),
   };

@@ -6,6 +6,8 @@ import type { Logger } from '../../telemetry/log.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
 import { EngineError } from '../engines/errors.ts';
+import type { ToldJournal } from '../journal/journal.ts';
+import type { Removals } from '../journal/removals.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import type { MemberState } from '../records/signed-record.ts';
 import { CallBacks } from './call-backs.ts';
@@ -23,6 +25,7 @@ export interface NodesContext extends EngineContext {
   secret: FleetSecret;
   /** Connects to other nodes. */
   connect: PeersContext['connect'];
+  removals: Removals;
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
 }
 
@@ -35,11 +38,14 @@ const BEAT_MS = 5_000;
 const ADVICE_MS = 250;
 /** A node says of no more blobs that it fetches them: what it says stays small. */
 const FETCHES_TOLD = 10;
+const COMMAND_MS = 250;
+const JOURNAL_LASTS_MS = 30 * 24 * 3_600_000;
 
 export class Nodes {
   readonly leases: Leases;
   readonly fetches: SharedFetches;
   readonly notes: SharedNotes;
+  readonly journal: ToldJournal;
   readonly #coordinator: Coordinator;
   readonly #engine: Engine;
   readonly #members: Members;
@@ -50,6 +56,7 @@ export class Nodes {
   readonly #logger: Logger;
   #isAdvised = false;
   #isWaiting: (digest: Digest) => boolean = () => false;
+  #mayJoin: () => Promise<boolean> = async () => true;
 
   constructor(context: NodesContext) {
     this.#coordinator = context.coordinator;
@@ -62,6 +69,13 @@ export class Nodes {
     this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
     this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
     this.notes = new SharedNotes({ ...shared, leases: this.leases });
+    const { journal } = context.coordinator;
+    const engine = this.#engine;
+    this.journal = {
+      append: (text) => engine.ask('tell', COMMAND_MS, () => journal.append(text, JOURNAL_LASTS_MS)),
+      read: (after) => engine.ask('poll', COMMAND_MS, () => journal.read(after)),
+      now: () => members.now(),
+    };
     this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
     this.#callBacks = new CallBacks({ ...shared, members, peers: this.#peers });
     this.#timer = context.clock.every(BEAT_MS, () => void this.#beat());
@@ -74,10 +88,14 @@ export class Nodes {
     return { coordinator: { up: trouble === null, trouble }, members };
   }
 
-  /** @param isWaiting whether a digest waits to be uploaded: its lease lasts as long */
-  async start(isWaiting: (digest: Digest) => boolean): Promise<void> {
+  /**
+   * @param isWaiting whether a digest waits to be uploaded: its lease lasts as long
+   * @param mayJoin whether this node may count as a member now
+   */
+  async start(isWaiting: (digest: Digest) => boolean, mayJoin: () => Promise<boolean>): Promise<void> {
     this.#isWaiting = isWaiting;
-    await this.#members.beat();
+    this.#mayJoin = mayJoin;
+    if (await mayJoin()) await this.#members.beat();
     void this.#callBacks.look();
     void this.#adviseOnce();
   }
@@ -96,7 +114,7 @@ export class Nodes {
   }
 
   async #beat(): Promise<void> {
-    await this.#members.beat();
+    if (await this.#mayJoin()) await this.#members.beat();
     await Promise.all([this.#callBacks.look(), this.#adviseOnce()]);
   }
 

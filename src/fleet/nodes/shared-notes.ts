@@ -10,6 +10,7 @@ import type { Tag } from '../../oci/reference.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import type { Engine } from '../engines/engine.ts';
 import { EngineError } from '../engines/errors.ts';
+import type { Removals } from '../journal/removals.ts';
 import { manifestsPrefix, type SharedRepository, tagName } from '../objects/names.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import {
@@ -26,6 +27,7 @@ export interface SharedNotesContext {
   engine: Engine;
   leases: Leases;
   secret: FleetSecret;
+  removals: Removals;
   clock: Clock;
 }
 
@@ -50,11 +52,12 @@ export class SharedNotes {
 
   /** Tells that a repository may serve these digests. Never rejects, and never takes long. */
   async allow(repository: SharedRepository, sizes: ReadonlyMap<Digest, number>): Promise<void> {
-    const { secret } = this.#context;
+    const { secret, removals } = this.#context;
+    const { applied: journal } = removals;
     const group = manifestsPrefix(repository);
     const entries = await Promise.all(
       [...sizes].map(async ([digest, size]): Promise<[string, string]> => {
-        const record = await writeRecord(secret, `${group}${digest}`, { size });
+        const record = await writeRecord(secret, `${group}${digest}`, { size, journal });
         return [digest, record.toString()];
       }),
     );
@@ -64,17 +67,18 @@ export class SharedNotes {
   /** Bytes of a digest that a repository may serve. Undefined: nobody has told. */
   async allowed(repository: SharedRepository, digest: Digest): Promise<number | undefined> {
     const group = manifestsPrefix(repository);
+    const name = `${group}${digest}`;
     const noted = await this.#noted(group, digest);
-    return (
-      noted && (await readRecord(this.#context.secret, `${group}${digest}`, noted.text, allowedRecord))?.size
-    );
+    const record = noted && (await readRecord(this.#context.secret, name, noted.text, allowedRecord));
+    return record && !this.#context.removals.hides(name, record) ? record.size : undefined;
   }
 
   /** Tells what upstream has just said of a tag. Never rejects, and never takes long. */
   async tell(repository: SharedRepository, tag: Tag, accept: string, meaning: SharedTag): Promise<void> {
     const name = tagName(repository, tag, accept);
     const { digest, mediaType, size } = meaning;
-    const record = await writeRecord(this.#context.secret, name, { digest, mediaType, size });
+    const { secret, removals } = this.#context;
+    const record = await writeRecord(secret, name, { digest, mediaType, size, journal: removals.applied });
     await this.#tell(name, new Map([['', record.toString()]]));
   }
 
@@ -83,7 +87,10 @@ export class SharedNotes {
     const name = tagName(repository, tag, accept);
     const noted = await this.#noted(name, '');
     const meaning = noted && (await readRecord(this.#context.secret, name, noted.text, tagRecord));
-    return noted && meaning && { ...meaning, ageMs: noted.ageMs };
+    if (noted === undefined || meaning === undefined) return undefined;
+    if (this.#context.removals.hides(name, meaning)) return undefined;
+    const { digest, mediaType, size } = meaning;
+    return { digest, mediaType, size, ageMs: noted.ageMs };
   }
 
   /**

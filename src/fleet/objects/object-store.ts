@@ -13,6 +13,8 @@ export interface ObjectStore {
    * @throws the error of the stream that `content` opens, as it is
    */
   put(name: string, content: ObjectContent, options: PutOptions): Promise<WrittenObject | 'present'>;
+  /** Deletes an object. What is not there is gone already: that is no error. */
+  delete(name: string, signal: AbortSignal): Promise<void>;
   /** All objects whose names begin with `prefix`, page by page, each page one request. */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]>;
   /** Makes a URL that gives the object to everybody who knows it, for `forMs`. It must get into no log. */

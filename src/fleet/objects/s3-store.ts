@@ -2,6 +2,7 @@
 import { Agent } from 'node:https';
 import type { Readable } from 'node:stream';
 import {
+  DeleteObjectCommand,
   GetBucketVersioningCommand,
   GetObjectCommand,
   ListObjectsV2Command,
@@ -131,6 +132,11 @@ export class S3Store implements ObjectStore {
         throw error instanceof ContentUnreadableError ? error.cause : engineError(error, signal);
       }
     }
+  }
+
+  async delete(name: string, signal: AbortSignal): Promise<void> {
+    const command = new DeleteObjectCommand(this.#at(name));
+    await this.#send(() => this.#client.send(command, { abortSignal: signal }), signal);
   }
 
   async *list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]> {

@@ -10,32 +10,40 @@ import type { FleetSecret } from './fleet-secret.ts';
 /** A record is some hundred bytes; that of an index which lists hundreds of manifests, some ten thousand. */
 export const RECORD_MAX_BYTES = 4 * 1024 * 1024;
 
-const digest = z.string().transform((text, context) => {
+export const digestField = z.string().transform((text, context) => {
   const parsed = parseDigest(text);
   if (parsed !== undefined) return parsed;
   context.issues.push({ code: 'custom', input: text, message: 'not a digest' });
   return z.NEVER;
 });
-const size = z.int().min(0);
+export const sizeField = z.int().min(0);
+/** Up to which number its writer had applied the journal. Versions before the journal did not say. */
+const journal = z.int().min(0).default(0);
 
 /** What a tag meant when it last moved. */
-export const tagRecord = z.object({ digest, mediaType: z.string(), size });
+export const tagRecord = z.object({
+  digest: digestField,
+  mediaType: z.string(),
+  size: sizeField,
+  journal,
+});
 
 /** A manifest that a repository may serve, and so what it lists. */
 export const manifestRecord = z.object({
   mediaType: z.string(),
-  size,
-  lists: z.array(z.tuple([digest, size])),
+  size: sizeField,
+  lists: z.array(z.tuple([digestField, sizeField])),
+  journal,
 });
 
 /** A digest that a repository may serve. */
-export const allowedRecord = z.object({ size });
+export const allowedRecord = z.object({ size: sizeField, journal });
 
 /** What a member is at. */
 export const memberStateRecord = z.object({
   /** Some of what it fetches, and how many there are in all. */
-  fetching: z.array(digest),
-  fetches: size,
+  fetching: z.array(digestField),
+  fetches: sizeField,
   /** The member that it calls back, and why that one cannot be reached; null: it can. */
   called: z.object({ id: z.string(), trouble: z.string().nullable() }).optional(),
 });
@@ -43,7 +51,7 @@ export const memberStateRecord = z.object({
 /** What wrote below the prefix. */
 export const fleetRecord = z.object({ format: z.int(), readableBy: z.int(), id: z.string() });
 
-export type SharedTag = z.output<typeof tagRecord>;
+export type SharedTag = Omit<z.output<typeof tagRecord>, 'journal'>;
 export type MemberState = z.output<typeof memberStateRecord>;
 export type SharedManifest = z.output<typeof manifestRecord>;
 

@@ -17,6 +17,7 @@ import type {
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { SingleFlight } from '../../single-flight.ts';
+import type { Removals } from '../journal/removals.ts';
 import type { SharedNotes } from '../nodes/shared-notes.ts';
 import { contentName, type SharedRepository, tagName } from '../objects/names.ts';
 import type { SharedStore } from './shared-store.ts';
@@ -27,10 +28,13 @@ export interface SharedIndexContext {
   store: SharedStore;
   /** Undefined: there is no coordinator. */
   notes: SharedNotes | undefined;
+  removals: Removals;
   /** How a repository is called by all nodes. Undefined: its upstream is not shared. */
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   /** Called with what has been written by this node, and not with what it found with others. */
   onWritten: (changes: readonly IndexChange[]) => void;
+  /** Called with a tag that means something else than this node knew, when upstream has said so. */
+  onMoved: (key: TagKey, meaning: TagRecord) => void;
   clock: Clock;
 }
 
@@ -41,6 +45,22 @@ export class SharedIndex implements IndexStore {
 
   constructor(context: SharedIndexContext) {
     this.#context = context;
+  }
+
+  /** This node's own index. Nobody else is asked or told. */
+  get own(): IndexStore {
+    return this.#context.own;
+  }
+
+  /** What this node knows itself. Nobody else is asked, and what is written is told as usual. */
+  get ownRecords(): Pick<IndexStore, 'tags' | 'permission' | 'permissions' | 'write'> {
+    const { own } = this.#context;
+    return {
+      tags: (within, after) => own.tags(within, after),
+      permission: (key, digest) => own.permission(key, digest),
+      permissions: (digest) => own.permissions(digest),
+      write: (changes) => this.write(changes),
+    };
   }
 
   async tag(key: TagKey): Promise<TagRecord | undefined> {
@@ -91,14 +111,33 @@ export class SharedIndex implements IndexStore {
         ? [{ delete: 'object', name: contentName(change.digest) }]
         : [],
     );
-    const { own, onWritten } = this.#context;
+    const { own, onWritten, onMoved } = this.#context;
+    const moved = await this.#moved(changes);
     await own.write(notes.length === 0 ? changes : [...changes, ...notes]);
     onWritten(changes);
+    for (const { key, value } of moved) onMoved(key, value);
     await this.#tell(changes);
   }
 
   close(): Promise<void> {
     return this.#context.own.close();
+  }
+
+  async #moved(changes: readonly IndexChange[]): Promise<{ key: TagKey; value: TagRecord }[]> {
+    const moved: { key: TagKey; value: TagRecord }[] = [];
+    for (const change of changes) {
+      if ('delete' in change || change.put !== 'tag') continue;
+      const known = await this.#context.own.tag(change.key);
+      if (known !== undefined && known.digest !== change.value.digest) moved.push(change);
+    }
+    return moved;
+  }
+
+  /** Keeps what was found with others, unless something was removed meanwhile: then it may be that. */
+  async #keep(found: readonly IndexChange[], since: number): Promise<boolean> {
+    if (this.#context.removals.version !== since) return false;
+    await this.#context.own.write(found);
+    return true;
   }
 
   /** Tells the other nodes what a manifest allows, before its first byte goes to a client, and what a tag means. */
@@ -124,7 +163,8 @@ export class SharedIndex implements IndexStore {
   }
 
   async #sharedTag(key: TagKey): Promise<TagRecord | undefined> {
-    const told = await this.#notedTag(key);
+    const since = this.#context.removals.version;
+    const told = await this.#notedTag(key, since);
     if (told !== undefined) return told;
     const shared = await this.#context.store.tag(key, key.tag, key.accept);
     if (shared === undefined) return undefined;
@@ -133,27 +173,25 @@ export class SharedIndex implements IndexStore {
     const value = { digest, mediaType, size, confirmedAt: writtenAt, isUnconfirmed: true as const };
     const repository = await this.#context.sharedRepository(key);
     const noted = repository && tagName(repository, key.tag, key.accept);
-    await this.#context.own.write([
-      { put: 'tag', key, value },
-      ...(noted === undefined ? [] : [{ put: 'object', name: noted, value: digest } as const]),
-    ]);
-    return value;
+    const found: IndexChange[] = [{ put: 'tag', key, value }];
+    if (noted !== undefined) found.push({ put: 'object', name: noted, value: digest });
+    return (await this.#keep(found, since)) ? value : undefined;
   }
 
   /** What another node has told of a tag is as fresh as when upstream said so. */
-  async #notedTag(key: TagKey): Promise<TagRecord | undefined> {
-    const { notes, own, sharedRepository, clock } = this.#context;
+  async #notedTag(key: TagKey, since: number): Promise<TagRecord | undefined> {
+    const { notes, sharedRepository, clock } = this.#context;
     const repository = notes && (await sharedRepository(key));
     const noted = repository && (await notes?.tag(repository, key.tag, key.accept));
     if (noted === undefined) return undefined;
     const { digest, mediaType, size, ageMs } = noted;
     const value = { digest, mediaType, size, confirmedAt: clock.now() - ageMs };
-    await own.write([{ put: 'tag', key, value }]);
-    return value;
+    return (await this.#keep([{ put: 'tag', key, value }], since)) ? value : undefined;
   }
 
   async #sharedPermission(key: RepositoryKey, digest: Digest): Promise<PermissionRecord | undefined> {
-    const { own, store, notes, sharedRepository } = this.#context;
+    const { store, notes, removals, sharedRepository } = this.#context;
+    const { version: since } = removals;
     const repository = notes && (await sharedRepository(key));
     const size =
       (repository && (await notes?.allowed(repository, digest))) ??
@@ -161,7 +199,6 @@ export class SharedIndex implements IndexStore {
       (await store.listedSize(key, digest));
     if (size === undefined) return undefined;
     const value = { size };
-    await own.write([{ put: 'permission', key, digest, value }]);
-    return value;
+    return (await this.#keep([{ put: 'permission', key, digest, value }], since)) ? value : undefined;
   }
 }

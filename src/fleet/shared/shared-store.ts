@@ -17,6 +17,7 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 import type { Engine } from '../engines/engine.ts';
 import { EngineError } from '../engines/errors.ts';
 import { wholeBody } from '../engines/whole-body.ts';
+import type { Removals } from '../journal/removals.ts';
 import {
   contentName,
   manifestName,
@@ -39,6 +40,7 @@ export interface SharedStoreContext {
   objects: ObjectStore;
   engine: Engine;
   secret: FleetSecret;
+  removals: Removals;
   /** How a repository is called in the store. Undefined: its upstream is not shared. */
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   clock: Clock;
@@ -58,12 +60,17 @@ const LOOKED_AT_A_TIME = 8;
 const LISTING_LASTS_MS = 10_000;
 const LISTINGS = 1_000;
 
+/** What the manifests of a repository list, as it was found at a time and before any later removal. */
+interface Listing {
+  at: number;
+  removals: number;
+  sizes: Promise<ReadonlyMap<Digest, number>>;
+}
+
 export class SharedStore {
   readonly #context: SharedStoreContext;
   readonly #distrusted = new LRUCache<Digest, number>({ max: DISTRUSTED });
-  readonly #listings = new LRUCache<string, { at: number; sizes: Promise<ReadonlyMap<Digest, number>> }>({
-    max: LISTINGS,
-  });
+  readonly #listings = new LRUCache<string, Listing>({ max: LISTINGS });
 
   constructor(context: SharedStoreContext) {
     this.#context = context;
@@ -91,9 +98,14 @@ export class SharedStore {
     if (repository === undefined) return undefined;
     const prefix = manifestsPrefix(repository);
     const now = this.#context.clock.now();
+    const { version: removals } = this.#context.removals;
     let listing = this.#listings.get(prefix);
-    if (listing === undefined || Math.abs(now - listing.at) >= LISTING_LASTS_MS) {
-      listing = { at: now, sizes: this.#lookThrough(prefix) };
+    if (
+      listing === undefined ||
+      listing.removals !== removals ||
+      Math.abs(now - listing.at) >= LISTING_LASTS_MS
+    ) {
+      listing = { at: now, removals, sizes: this.#lookThrough(prefix) };
       this.#listings.set(prefix, listing);
     }
     return (await listing.sizes).get(digest);
@@ -148,13 +160,17 @@ export class SharedStore {
     }
   }
 
-  async #record<T>(name: string, schema: z.ZodType<T>): Promise<(T & { writtenAt: number }) | undefined> {
-    const { secret, engine, logger, metrics } = this.#context;
+  async #record<T extends { journal: number; digest?: Digest }>(
+    name: string,
+    schema: z.ZodType<T>,
+  ): Promise<(T & { writtenAt: number }) | undefined> {
+    const { secret, engine, removals, logger, metrics } = this.#context;
     const found = await this.#get(name, {}, undefined);
     const bytes = found && (await this.#whole(found, RECORD_MAX_BYTES));
     if (bytes === undefined) return undefined;
     const record = await readRecord(secret, name, bytes.toString('utf8'), schema);
-    if (record !== undefined) return { ...record, writtenAt: found?.writtenAt ?? 0 };
+    if (record !== undefined)
+      return removals.hides(name, record) ? undefined : { ...record, writtenAt: found?.writtenAt ?? 0 };
     metrics.fleetRecordsRefused.inc({ engine: engine.name });
     logger.warn({ object: name }, 'a record in the object store is not signed by this fleet, and is ignored');
     return undefined;

@@ -16,6 +16,7 @@ import type {
   ManifestHead,
   Upstream,
 } from '../../upstream/upstream.ts';
+import type { Removals } from '../journal/removals.ts';
 import type { SharedFetches } from '../nodes/shared-fetches.ts';
 import type { SharedNotes } from '../nodes/shared-notes.ts';
 import { contentName, manifestName, type SharedRepository } from '../objects/names.ts';
@@ -27,6 +28,7 @@ export interface SharedUpstreamContext {
   /** What the fleet knows of it. */
   permission: IndexStore['permission'];
   notes: SharedNotes | undefined;
+  removals: Removals;
   /** How a repository is called by all nodes. Undefined: its upstream is not shared. */
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   /** Undefined: the nodes have no coordinator, and each fetches for itself. */
@@ -168,11 +170,13 @@ export class SharedUpstream implements Upstream {
     repository: Repository,
     digest: Digest,
   ): Promise<FetchedManifest | undefined> {
-    const { store, sharedRepository, onFound } = this.#context;
+    const { store, removals, sharedRepository, onFound } = this.#context;
     const key = this.#key(repository);
+    const { version: since } = removals;
     const shared = await store.manifest(key, digest);
     const bytes = shared && (await store.readManifest(digest, context.signal));
     if (shared === undefined || bytes === undefined) return undefined;
+    if (removals.version !== since && (await store.manifest(key, digest)) === undefined) return undefined;
     if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
       store.distrust(digest);
       return undefined;

@@ -1,11 +1,14 @@
 /** Writes one object of this node into the fleet's object store. */
 import { Readable } from 'node:stream';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
-import type { IndexStore, TagKey } from '../../cache/index/index-store.ts';
+import type { IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../../oci/digest.ts';
 import { parseManifest } from '../../oci/manifest.ts';
 import type { Engine } from '../engines/engine.ts';
+import { EngineError } from '../engines/errors.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { Removals } from '../journal/removals.ts';
 import { type Leases, UPLOAD } from '../nodes/leases.ts';
 import type {
   ListedObject,
@@ -25,7 +28,7 @@ export type UploadJob = {
 } & (
   | { kind: 'content'; digest: Digest }
   /** A repository may serve this manifest. */
-  | { kind: 'manifest'; digest: Digest }
+  | { kind: 'manifest'; key: RepositoryKey; digest: Digest }
   /** What a tag means. */
   | { kind: 'tag'; key: TagKey }
 );
@@ -34,6 +37,11 @@ export interface UploadContext {
   objects: ObjectStore;
   engine: Engine;
   secret: FleetSecret;
+  removals: Removals;
+  /** Knows what was removed from the fleet. */
+  journal: Pick<Journal, 'requireCurrent' | 'doubt'>;
+  /** Deletes records that count no more. */
+  clear: (names: readonly string[]) => Promise<void>;
   index: IndexStore;
   cache: ContentCache;
   /** Media type of a stored manifest; undefined if it is not stored, or is none. */
@@ -47,7 +55,8 @@ export interface UploadContext {
 }
 
 /**
- * `note`: see {@link IndexStore.object}. `busy`: another node is at it. `gone`: there is nothing to upload any more.
+ * `note`: see {@link IndexStore.object}. `busy`: another node is at it, or it is to be looked at again. `gone`: there is
+ * nothing to upload any more.
  */
 export type UploadResult = { note: string } | 'busy' | 'gone';
 
@@ -67,19 +76,33 @@ export class Upload {
    * @param wasBusy the last try found another node at it
    * @throws {EngineError} it could not be written @throws {StorageError} it cannot be read here
    */
-  write(job: UploadJob, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
-    switch (job.kind) {
-      case 'content':
-        return this.#turn(job.name, job.digest, wasBusy, signal);
-      case 'manifest':
-        return this.#manifest(job.name, job.digest, signal);
-      case 'tag':
-        return this.#tag(job.name, job.key, signal);
+  async write(job: UploadJob, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
+    const { journal } = this.#context;
+    try {
+      await journal.requireCurrent();
+      if (job.kind === 'content') return await this.#turn(job.name, job.digest, wasBusy, signal);
+      return await this.#record(job, signal);
+    } catch (error) {
+      if (error instanceof EngineError) journal.doubt(); // the store may have been away for long
+      throw error;
     }
   }
 
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject[]> {
     return this.#context.objects.list(prefix, signal);
+  }
+
+  async #record(job: Exclude<UploadJob, { kind: 'content' }>, signal: AbortSignal): Promise<UploadResult> {
+    const { removals, clear } = this.#context;
+    const { version: since } = removals;
+    const result =
+      job.kind === 'manifest'
+        ? await this.#manifest(job.name, job, signal)
+        : await this.#tag(job.name, job.key, signal);
+    if (removals.version === since) return result;
+    // Something was removed meanwhile, perhaps this. The record says that its writer did not know.
+    await clear([job.name]);
+    return 'busy';
   }
 
   /** Of nodes that have the same content, one uploads it, and the others see that it is there. */
@@ -126,23 +149,31 @@ export class Upload {
     }
   }
 
-  async #manifest(name: string, digest: Digest, signal: AbortSignal): Promise<UploadResult> {
-    const { cache, mediaTypeOf, secret } = this.#context;
+  async #manifest(
+    name: string,
+    { key, digest }: { key: RepositoryKey; digest: Digest },
+    signal: AbortSignal,
+  ): Promise<UploadResult> {
+    const { cache, index, mediaTypeOf, secret, removals } = this.#context;
+    const { applied: journal } = removals;
+    if ((await index.permission(key, digest))?.expanded !== true) return 'gone'; // it was removed meanwhile
     const mediaType = await mediaTypeOf(digest);
     const bytes = mediaType === undefined ? undefined : await cache.read(digest);
     const parsed = bytes && parseManifest(bytes, mediaType ?? '');
     if (bytes === undefined || parsed === undefined) return 'gone';
     const lists = [...parsed.manifests, ...parsed.blobs].map((listed) => [listed.digest, listed.size]);
-    const record = await writeRecord(secret, name, { mediaType, size: bytes.length, lists });
+    const record = await writeRecord(secret, name, { mediaType, size: bytes.length, lists, journal });
     await this.#put(name, contentOf(record), {}, signal);
     return { note: '' };
   }
 
   async #tag(name: string, key: TagKey, signal: AbortSignal): Promise<UploadResult> {
-    const tag = await this.#context.index.tag(key);
+    const { index, secret, removals } = this.#context;
+    const { applied: journal } = removals;
+    const tag = await index.tag(key);
     if (tag === undefined) return 'gone';
     const { digest, mediaType, size } = tag;
-    const record = await writeRecord(this.#context.secret, name, { digest, mediaType, size });
+    const record = await writeRecord(secret, name, { digest, mediaType, size, journal });
     await this.#put(name, contentOf(record), {}, signal);
     return { note: digest };
   }

@@ -160,7 +160,7 @@ export class Uploads {
     if (repository === undefined) return;
     const name = manifestName(repository, digest);
     if ((await this.#context.index.object(name)) === undefined)
-      this.#add({ kind: 'manifest', name, digest, size: 0 });
+      this.#add({ kind: 'manifest', name, key, digest, size: 0 });
   }
 
   async #addTag(key: TagKey, digest: Digest): Promise<void> {

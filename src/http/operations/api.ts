@@ -3,6 +3,8 @@ import { Readable } from 'node:stream';
 import Router from '@koa/router';
 import type { Context } from 'koa';
 import type { ScrubEvent } from '../../cache/catalog/scrub.ts';
+import type { RepositoryKey } from '../../cache/index/index-store.ts';
+import type { FleetRemovalReport } from '../../fleet/journal/fleet-decisions.ts';
 import type { ImagePosition, Images } from '../../mirror/manifests/images.ts';
 import type { ImageName } from '../../oci/image-name.ts';
 import { parseImageName } from '../../oci/image-name.ts';
@@ -19,6 +21,13 @@ type ReloadReply =
   | { successful: true; changes: readonly object[]; waitsForRestart: readonly string[] }
   | { successful: false; problems: readonly object[] };
 
+/** What is done to all nodes of a fleet. Both throw {ApiError} if the nodes cannot be told: then nothing has changed. */
+export interface FleetOperations {
+  /** @returns undefined if neither this node nor the store knows the image */
+  remove(key: RepositoryKey, reference: Reference): Promise<FleetRemovalReport | undefined>;
+  setSealed(sealed: boolean): Promise<void>;
+}
+
 export interface ApiContext {
   logger: Logger;
   status: () => Promise<Status>;
@@ -28,8 +37,10 @@ export interface ApiContext {
   upstreamOf: (host: string) => string | undefined;
   /** @returns undefined if there is no configuration file */
   reload: () => Promise<ReloadReply | undefined>;
-  /** Lasts until the next start, which uses the configuration again. */
-  setSealed: (sealed: boolean) => Promise<void>;
+  /** Lasts until the next start, which uses the configuration again. @returns whether the mirror is sealed now */
+  setSealed: (sealed: boolean) => Promise<boolean>;
+  /** Undefined: the mirror is alone. */
+  fleet: FleetOperations | undefined;
   /** @returns undefined if a scrub is running already */
   scrub: (signal: AbortSignal) => AsyncGenerator<ScrubEvent> | undefined;
 }
@@ -76,9 +87,16 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
     const reference: Reference | undefined = name.digest ?? name.tag;
     if (reference === undefined)
       throw new ApiError(400, 'name a tag or a digest, so that it is clear what to remove');
-    const removal = await api.images.remove({ upstream, repository: name.repository }, reference);
-    if (removal === undefined)
-      throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} in this mirror`);
+    const key = { upstream, repository: name.repository };
+    const { fleet } = api;
+    const isEverywhere = fleet !== undefined && scopeOf(ctx, 'fleet') === 'fleet';
+    const removal = isEverywhere
+      ? await fleet.remove(key, reference)
+      : await api.images.remove(key, reference);
+    if (removal === undefined) {
+      const where = isEverywhere ? 'in this mirror, nor in the store of the fleet' : 'in this mirror';
+      throw new ApiError(404, `${upstream}/${name.repository} has no ${reference} ${where}`);
+    }
     ctx.body = removal;
   });
 
@@ -88,7 +106,13 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
   ] as const) {
     router.post(path, async (ctx) => {
       ctx.state.permit.require(['operate']);
-      await api.setSealed(sealed);
+      const { fleet } = api;
+      if (scopeOf(ctx, 'node') === 'node') {
+        ctx.body = { sealed: await api.setSealed(sealed) };
+        return;
+      }
+      if (fleet === undefined) throw new ApiError(409, 'this mirror is alone: it has no fleet');
+      await fleet.setSealed(sealed);
       ctx.body = { sealed };
     });
   }
@@ -112,6 +136,14 @@ export function apiRoutes(api: ApiContext): Router<OperationsState> {
     await sendEvents(ctx, events, api.logger);
   });
   return router;
+}
+
+/** What a request is for: this node, or all of the fleet. */
+function scopeOf(ctx: Context, usual: 'node' | 'fleet'): 'node' | 'fleet' {
+  const scope = new URLSearchParams(ctx.querystring).get('scope') ?? usual;
+  if (scope !== 'node' && scope !== 'fleet')
+    throw new ApiError(400, `scope is node or fleet, and not ${scope}`);
+  return scope;
 }
 
 function imageOf(text: string | undefined, api: ApiContext): { name: ImageName; upstream: string } {

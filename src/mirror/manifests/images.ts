@@ -1,12 +1,12 @@
 /** Lists and removes cached images, by the names under which they were pulled. */
 import type { Catalog } from '../../cache/catalog/catalog.ts';
 import type { ContentCache } from '../../cache/catalog/content-cache.ts';
-import type { IndexChange, IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
+import type { IndexStore, RepositoryKey, TagKey } from '../../cache/index/index-store.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { formatImageName } from '../../oci/image-name.ts';
 import type { Reference, Tag } from '../../oci/reference.ts';
-import { isDigest } from '../../oci/reference.ts';
 import { describeContents, type ImageContents } from './image-contents.ts';
+import { ImageRemoval, type Removal } from './image-removal.ts';
 import type { ManifestStore } from './manifest-store.ts';
 
 export interface CachedImage extends ImageContents {
@@ -22,13 +22,6 @@ export interface CachedImage extends ImageContents {
 
 /** A position in a listing, from which it can go on. */
 export type ImagePosition = { tag: TagKey } | { digest: Digest; repository: RepositoryKey };
-
-export interface Removal {
-  /** Manifests and blobs that were removed, because nothing needed them any more. */
-  objects: number;
-  /** Bytes that were freed. */
-  bytes: number;
-}
 
 export interface ImagesContext {
   catalog: Catalog;
@@ -80,38 +73,8 @@ export class Images {
    * @throws {StorageError}
    */
   async remove(key: RepositoryKey, reference: Reference): Promise<Removal | undefined> {
-    const { index, catalog } = this.#context;
-    const [meant, others] = await this.#tagsOf(key, reference);
-    const digests = new Set(isDigest(reference) ? [reference] : meant.map(([, digest]) => digest));
-    const known = meant.length > 0 || (isDigest(reference) && (await index.permission(key, reference)));
-    if (!known) return undefined;
-    const changes = meant.map(([tag]): IndexChange => ({ delete: 'tag', key: tag }));
-
-    const unneeded = new Set<Digest>();
-    /** Content that this repository may not serve any more, even if others need it. */
-    const gone = new Set<Digest>();
-    const affected = await Promise.all([...digests].map((digest) => catalog.closure(digest)));
-    const parents = await catalog.parentsOf(affected.flat());
-    const listing = (digest: Digest, except: ReadonlySet<Digest>) =>
-      (parents.get(digest) ?? []).filter((parent) => !except.has(parent));
-    for (const digest of digests) {
-      if (others.has(digest) || listing(digest, unneeded).length > 0) continue;
-      for (const at of await catalog.closure(digest)) {
-        const isNeeded =
-          at === digest
-            ? await this.#isElsewhere(digest, key)
-            : listing(at, unneeded).length > 0 || (await this.#isTagged(at));
-        if (!isNeeded) unneeded.add(at);
-        else if (at !== digest && (await this.#isNeededIn(key, at, listing(at, gone)))) continue;
-        gone.add(at);
-      }
-    }
-    const kept = [...gone].filter((digest) => !unneeded.has(digest));
-    await index.write([
-      ...changes,
-      ...kept.map((digest): IndexChange => ({ delete: 'permission', key, digest })),
-    ]);
-    return { objects: unneeded.size, bytes: await catalog.remove([...unneeded]) };
+    const removed = await new ImageRemoval(this.#context).remove(key, reference);
+    return removed && { objects: removed.objects, bytes: removed.bytes };
   }
 
   async *#positions(after?: ImagePosition): AsyncIterable<ImagePosition> {
@@ -144,40 +107,6 @@ export class Images {
 
   async #meaning(key: TagKey): Promise<Digest | undefined> {
     return (await this.#context.index.tag(key))?.digest;
-  }
-
-  /** Finds the tags of a repository that `reference` names, and the digests of its other tags. */
-  async #tagsOf(key: RepositoryKey, reference: Reference): Promise<[[TagKey, Digest][], Set<Digest>]> {
-    const meant: [TagKey, Digest][] = [];
-    const others = new Set<Digest>();
-    for await (const [tag, { digest }] of this.#context.index.tags(key)) {
-      if (tag.tag === reference || digest === reference) meant.push([tag, digest]);
-      else others.add(digest);
-    }
-    return [meant, others];
-  }
-
-  async #isNeededIn(key: RepositoryKey, digest: Digest, listing: readonly Digest[]): Promise<boolean> {
-    if (await this.#isTaggedIn(key, digest)) return true;
-    for (const parent of listing) {
-      if ((await this.#context.index.permission(key, parent)) !== undefined) return true;
-    }
-    return false;
-  }
-
-  async #isElsewhere(digest: Digest, here: RepositoryKey): Promise<boolean> {
-    for await (const [key, { expanded }] of this.#context.index.permissions(digest)) {
-      if (expanded && formatted(key) !== formatted(here)) return true;
-    }
-    return false;
-  }
-
-  async #isTagged(digest: Digest): Promise<boolean> {
-    if ((await this.#context.catalog.get(digest))?.mediaType === undefined) return false;
-    for await (const [key] of this.#context.index.permissions(digest)) {
-      if (await this.#isTaggedIn(key, digest)) return true;
-    }
-    return false;
   }
 
   async #isTaggedIn(repository: RepositoryKey, digest: Digest): Promise<boolean> {

@@ -100,12 +100,16 @@ export class SealableUpstream<Client extends Upstream = Upstream> implements Ups
   }
 }
 
-/** Seals and unseals all upstreams together. Starts applied. */
+/** Who has sealed a mirror: its operator or configuration, or the fleet that it belongs to. */
+export type Sealer = 'node' | 'fleet';
+
+/** Seals and unseals all upstreams together. Starts applied. It is lifted when nobody wants it any more. */
 export class Seal {
   #upstreams: readonly SealableUpstream[];
   /** Upstreams that are no longer configured. Whoever still pulls from one keeps it; the seal must reach it, too. */
   #replaced: WeakRef<SealableUpstream>[] = [];
   #applied = true;
+  readonly #by = new Set<Sealer>(['node']);
   #lastChange: Promise<void> = Promise.resolve();
 
   /** @param upstreams sealed ones */
@@ -117,16 +121,32 @@ export class Seal {
     return this.#applied;
   }
 
-  /** Seals every upstream. Idempotent. */
-  apply(): Promise<void> {
-    return this.#change(() => this.#applyNow());
+  isAppliedBy(sealer: Sealer): boolean {
+    return this.#by.has(sealer);
   }
 
-  /** Unseals every upstream, or none. Idempotent. @throws if one cannot be unsealed, for example if its `ca` is gone */
-  lift(): Promise<void> {
+  /** Seals every upstream. Idempotent. */
+  apply(by: Sealer = 'node'): Promise<void> {
+    return this.#change(() => {
+      this.#by.add(by);
+      return this.#applyNow();
+    });
+  }
+
+  /**
+   * Unseals every upstream, or none: none while the other one wants the seal. Idempotent.
+   *
+   * @throws if one cannot be unsealed, for example if its `ca` is gone
+   */
+  lift(by: Sealer = 'node'): Promise<void> {
     return this.#change(async () => {
+      if ([...this.#by].some((other) => other !== by)) {
+        this.#by.delete(by);
+        return;
+      }
       try {
         for (const upstream of this.#upstreams) await upstream.unseal();
+        this.#by.clear();
         this.#applied = false;
       } catch (error) {
         await this.#applyNow();

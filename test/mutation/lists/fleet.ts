@@ -24,7 +24,7 @@ export const fleet: readonly Mutation[] = [
   },
   {
     file: 'src/fleet/shared/shared-index.ts',
-    replace: "await own.write([{ put: 'permission', key, digest, value }]);",
+    replace: 'await this.#context.own.write(found);',
     by: '',
     promise: 'what was found in the store is kept',
     tests: ['test/fleet/objects.test.ts'],
@@ -340,7 +340,7 @@ export const fleet: readonly Mutation[] = [
   },
   {
     file: 'src/fleet/shared/shared-index.ts',
-    replace: "...(noted === undefined ? [] : [{ put: 'object', name: noted, value: digest } as const]),",
+    replace: "if (noted !== undefined) found.push({ put: 'object', name: noted, value: digest });",
     by: '',
     promise: 'a tag that came out of the store is not written there again',
     tests: ['test/fleet/objects.test.ts'],
