@@ -16,7 +16,7 @@ import type { Environment } from '../config/secrets.ts';
 import { upstreamByHost } from '../config/upstream-names.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import type { Upstream } from '../upstream/upstream.ts';
+import type { SealableUpstream } from '../upstream/client/seal.ts';
 import type { AccessSurroundings } from './access.ts';
 import type { FleetSurroundings } from './fleet/open-fleet.ts';
 import { LiveUpstreams } from './live-upstreams.ts';
@@ -66,12 +66,15 @@ export async function startApp(options: AppOptions): Promise<App> {
   const identity = { userAgent: `millpond/${version}`, via: `1.1 millpond-${randomUUID()}` };
   const opened = await openFleet(config, {
     ...{ ...options, logger, metrics },
-    upstreams: () => upstreams.configs,
+    upstreams: () => upstreams.forFleet,
   });
   stack.defer(() => opened?.close(0)); // for a start that fails before the line below
   const fleet = opened?.fleet;
-  const share = fleet && ((upstream: Upstream) => fleet.shareUpstream(upstream));
-  const upstreams = new LiveUpstreams(config, { ...options, metrics, logger, identity, share });
+  const share = fleet && ((upstream: SealableUpstream) => fleet.shareUpstream(upstream));
+  const sharedLimits = fleet && ((upstream: string) => fleet.sharedLimits(upstream));
+  const upstreams = new LiveUpstreams(config, {
+    ...{ ...options, metrics, logger, identity, share, sharedLimits },
+  });
   const { seal, bandwidths } = upstreams;
   const sealed = () => seal.isApplied;
   const shareIndex = fleet && ((own: IndexStore) => fleet.shareIndex(own));
@@ -84,7 +87,7 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
-  opened?.answerNodes((name, digest) => mirrors.blobs.openHere({ upstream: { name }, digest }));
+  opened?.answerNodes(mirrors.blobs);
   const cacheDirectory = config.cache.directory;
   const policed = stack.use(
     new PolicedMirrors(mirrors, {

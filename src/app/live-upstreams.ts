@@ -23,7 +23,7 @@ interface Entry {
 
 export interface LiveUpstreamsContext extends UpstreamsContext {
   /** Puts what a fleet has before an upstream. Absent: the mirror is alone. */
-  share?: ((upstream: Upstream) => Upstream) | undefined;
+  share?: ((upstream: SealableUpstream) => Upstream) | undefined;
 }
 
 export class LiveUpstreams {
@@ -54,12 +54,17 @@ export class LiveUpstreams {
     return this.#table.upstreamByHost.get(host);
   }
 
-  /** The configurations in use. */
-  readonly configs = {
+  /** For a fleet, which names upstreams for all its nodes. */
+  readonly forFleet = {
     names: () => this.#entries.keys(),
     of: (name: string) => this.#entries.get(name)?.config,
     /** Who logs in. @throws {Error} it cannot be read */
     credentials: (name: string, config: UpstreamConfig) => credentialProvider(name, config, this.#context)(),
+    wayTo: (name: string) => {
+      const entry = this.#entries.get(name);
+      const bandwidth = this.bandwidths.of(name);
+      return entry && { upstream: entry.client, segments: entry.config.segments, bandwidth };
+    },
   };
 
   /** What is known of each upstream; undefined while it is sealed. */
@@ -96,7 +101,7 @@ export class LiveUpstreams {
   }
 
   #routingOf(table: RoutingTable, entries: ReadonlyMap<string, Entry>): Routing {
-    const share = this.#context.share ?? ((upstream: Upstream) => upstream);
+    const share = this.#context.share ?? ((upstream: SealableUpstream): Upstream => upstream);
     const mirrored = [...entries].map(
       ([name, { config, client }]) =>
         [

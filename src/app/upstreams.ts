@@ -17,6 +17,7 @@ import { SealableUpstream } from '../upstream/client/seal.ts';
 import type { Bandwidth, BandwidthLimits } from '../upstream/limits/bandwidths.ts';
 import { PullQuota } from '../upstream/limits/pull-quota.ts';
 import { ResilientUpstream } from '../upstream/limits/resilience.ts';
+import type { SharedLimits } from '../upstream/limits/shared-limits.ts';
 import { type ProxyRule, proxyForAll, proxyFromEnvironment } from '../upstream/network/proxy-rule.ts';
 import type { Identity } from '../upstream/network/transport.ts';
 
@@ -27,6 +28,8 @@ export interface UpstreamsContext {
   clock: Clock;
   random: () => number;
   identity: Identity;
+  /** What other mirrors know of the limits of an upstream. Absent: none counts as one with this one. */
+  sharedLimits?: ((upstream: string) => SharedLimits | undefined) | undefined;
 }
 
 /** Creates one upstream, sealed. No file is read and no connection opened before the seal is lifted. */
@@ -53,9 +56,10 @@ async function createUpstream(
 ): Promise<ResilientUpstream> {
   const settings = await upstreamSettings(name, config, context);
   const urls = [config.url, ...config.fallbackUrls];
-  const quota = new PullQuota(config.rateLimit.reserve, context.clock);
+  const sharedLimits = context.sharedLimits?.(name);
+  const quota = new PullQuota(config.rateLimit.reserve, context.clock, sharedLimits);
   const clients = urls.map((url) => new UpstreamClient({ ...settings, url }, { ...context, quota }));
-  return new ResilientUpstream(name, clients, { ...context, quota });
+  return new ResilientUpstream(name, clients, { ...context, quota, sharedLimits });
 }
 
 /**

@@ -5,20 +5,29 @@ import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
 import type { ContentReader } from '../cache/store/content-store.ts';
 import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { SealableUpstream } from '../upstream/client/seal.ts';
 import { BandwidthLimit } from '../upstream/limits/bandwidth.ts';
 import { BandwidthShare } from '../upstream/limits/bandwidth-share.ts';
+import type { SharedLimits } from '../upstream/limits/shared-limits.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { Engine, type EngineContext } from './engines/engine.ts';
 import { EngineError } from './engines/errors.ts';
 import { joinFleet } from './fleet-file.ts';
 import type { Nodes } from './nodes/nodes.ts';
+import type { SharedFetches } from './nodes/shared-fetches.ts';
 import type { SharedRepository } from './objects/names.ts';
 import type { ObjectStore } from './objects/object-store.ts';
 import type { FleetSecret } from './records/fleet-secret.ts';
+import { ChosenNode } from './relay/chosen-node.ts';
+import { RELAYS } from './relay/relay-messages.ts';
+import { answerRelays, type OwnWay } from './relay/relay-route.ts';
+import { RelayedUpstream } from './relay/relayed-upstream.ts';
+import { Relays } from './relay/relays.ts';
 import { Redirects } from './shared/redirects.ts';
 import { SharedIndex } from './shared/shared-index.ts';
 import { SharedStore } from './shared/shared-store.ts';
-import { SharedUpstream } from './shared/shared-upstream.ts';
+import { SharedUpstream, type SharedUpstreamContext } from './shared/shared-upstream.ts';
 import { Upload } from './uploads/upload.ts';
 import { Uploads } from './uploads/uploads.ts';
 
@@ -36,6 +45,24 @@ export interface FleetContext extends EngineContext {
   nodes: Nodes | undefined;
   /** What all nodes with the same upstream call it. Undefined: it is not known who logs in there, so nothing is shared. */
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
+}
+
+/** What a node does for others. Upstreams have their names here. */
+export interface OwnSide {
+  /** Of those that there are now. */
+  upstreams: () => Iterable<string>;
+  /** Undefined: there is none of that name any more. */
+  wayTo: (upstream: string) => OwnWay | undefined;
+  /**
+   * Opens what this node has of a blob, or gets now from elsewhere than another node.
+   *
+   * @param begin fetches it if it is not here. Undefined: begins nothing
+   */
+  openHere: (
+    upstream: string,
+    digest: Digest,
+    begin: { upstream: Upstream; repository: Repository } | undefined,
+  ) => Promise<ContentReader | undefined>;
 }
 
 export interface FleetCondition {
@@ -60,6 +87,8 @@ export class Fleet {
   readonly #settings: FleetSettings;
   readonly #engine: Engine;
   readonly #store: SharedStore;
+  /** Undefined: there is no coordinator, so that no node asks another. */
+  readonly #others: { fetches: SharedFetches; chosen: ChosenNode; relays: Relays } | undefined;
   #index: IndexStore | undefined;
   #uploads: Uploads | undefined;
   #redirects: Redirects | undefined;
@@ -75,6 +104,12 @@ export class Fleet {
       engine: this.#engine,
       sharedRepository: this.#sharedRepository,
     });
+    const { nodes } = context;
+    this.#others = nodes && {
+      fetches: nodes.fetches,
+      chosen: new ChosenNode({ ...context, ...nodes.asking }),
+      relays: new Relays({ ...context, ...nodes.asking }),
+    };
   }
 
   /** For operators. */
@@ -96,11 +131,22 @@ export class Fleet {
   }
 
   /** Lets content of an upstream come out of the object store, or from another node. */
-  shareUpstream(upstream: Upstream): Upstream {
+  shareUpstream(upstream: SealableUpstream): Upstream {
+    if (this.#others === undefined) return this.#shared(upstream, {});
+    const { relays, ...by } = this.#others;
+    const isSealed = () => upstream.client === undefined;
+    return this.#shared(new RelayedUpstream(upstream, relays), { ...by, isSealed });
+  }
+
+  /** @param by which other nodes are asked; none: this node asks upstream itself */
+  #shared(
+    upstream: Upstream,
+    by: Partial<Pick<SharedUpstreamContext, 'fetches' | 'chosen' | 'isSealed'>>,
+  ): Upstream {
     return new SharedUpstream(upstream, {
+      ...by,
       store: this.#store,
       permission: async (key, digest) => this.#index?.permission(key, digest),
-      fetches: this.#context.nodes?.fetches,
       notes: this.#context.nodes?.notes,
       sharedRepository: this.#sharedRepository,
       onFound: (name) => this.#uploads?.found(name),
@@ -112,6 +158,11 @@ export class Fleet {
   async urlOf(digest: Digest, size: number): Promise<string | undefined> {
     const { redirectAbove = Number.POSITIVE_INFINITY } = this.#settings;
     return size < redirectAbove ? undefined : this.#redirects?.urlOf(digest, size);
+  }
+
+  /** What nodes that count as one with this one were told of the limits of an upstream. Undefined: there is no coordinator. */
+  sharedLimits(upstream: string): SharedLimits | undefined {
+    return this.#context.nodes?.limitsOf(upstream);
   }
 
   /** Looks whether the object store is this fleet's, and begins to upload. Goes on alone while it is not. Never rejects. */
@@ -144,21 +195,32 @@ export class Fleet {
     this.#rejoin = clock.every(JOIN_AGAIN_MS, () => void this.#join());
   }
 
-  /**
-   * Answers other nodes. Undefined: there is no coordinator, so that no node asks another.
-   *
-   * @param openHere opens what this node has of a blob of an upstream, or gets now
-   * @param upstreams the names of those that there are now
-   */
-  peerRoute(
-    openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
-    upstreams: () => Iterable<string>,
-  ): ((request: IncomingMessage, response: ServerResponse) => Promise<void>) | undefined {
-    const { nodes, upstreamKeyOf } = this.#context;
-    return nodes?.route(async (key, digest) => {
-      for (const name of upstreams()) if ((await upstreamKeyOf(name)) === key) return openHere(name, digest);
+  /** Answers other nodes. Undefined: there is no coordinator, so that no node asks another. */
+  peerRoute({
+    upstreams,
+    wayTo,
+    openHere,
+  }: OwnSide): ((request: IncomingMessage, response: ServerResponse) => Promise<void>) | undefined {
+    const { nodes, secret, upstreamKeyOf } = this.#context;
+    if (nodes === undefined) return undefined;
+    const nameOf = async (key: string) => {
+      for (const name of upstreams()) if ((await upstreamKeyOf(name)) === key) return name;
       return undefined;
+    };
+    const peers = nodes.route(async (key, digest, fetchFrom) => {
+      const name = await nameOf(key);
+      const way = name === undefined ? undefined : wayTo(name);
+      if (name === undefined || way === undefined) return undefined;
+      const begin = fetchFrom && { upstream: this.#shared(way.upstream, {}), repository: fetchFrom };
+      return openHere(name, digest, begin);
     });
+    const ownWay = async (key: string) => {
+      const name = await nameOf(key);
+      return name === undefined ? undefined : wayTo(name);
+    };
+    const relays = answerRelays({ ...nodes.asking, secret, ownWay });
+    return (request, response) =>
+      (request.url?.startsWith(RELAYS) === true ? relays : peers)(request, response);
   }
 
   /** Goes on uploading for at most `timeoutMs`. Idempotent. */
@@ -166,6 +228,7 @@ export class Fleet {
     this.#rejoin?.[Symbol.dispose]();
     await this.#redirects?.close();
     await this.#uploads?.close(timeoutMs);
+    await this.#others?.relays.close();
     await this.#context.nodes?.close();
     this.#context.objects.close();
   }

@@ -145,7 +145,7 @@ export class Metrics extends MetricRegistry {
   );
   readonly fillBytes = this.counter(
     'millpond_fill_bytes_total',
-    'Body bytes of cold blobs, by where they came from: upstream, store (the object store of the fleet) or node (another node of it).',
+    'Body bytes of cold blobs, by where they came from: upstream, store (the object store of the fleet), node (another node of it) or relay (upstream, which another node asked for this one).',
     ['source'],
   );
   readonly fleetUp = this.gauge(
@@ -172,6 +172,11 @@ export class Metrics extends MetricRegistry {
     'millpond_fleet_records_refused_total',
     'Records that no node of this fleet has signed, or that are none.',
     ['engine'],
+  );
+  readonly fleetRelays = this.counter(
+    'millpond_fleet_relays_total',
+    'Requests to an upstream that cannot be reached from here: brought by another node, or failed because none could.',
+    ['upstream', 'outcome'],
   );
   readonly fleetRedirects = this.counter(
     'millpond_fleet_redirects_total',

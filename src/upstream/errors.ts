@@ -51,6 +51,15 @@ export function isAbsent(error: unknown): boolean {
   return error instanceof UpstreamError && ['not-found', 'denied', 'sealed'].includes(error.code);
 }
 
+/** Whether upstream could not be reached at all. An answer, whatever it is, says that it can. */
+export function isUnreachable(error: unknown): boolean {
+  return (
+    error instanceof UpstreamError &&
+    (error.code === 'unavailable' || error.code === 'timeout') &&
+    error.status === undefined
+  );
+}
+
 /** @returns undefined if upstream does not have it; every other error is thrown */
 export async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined> {
   try {

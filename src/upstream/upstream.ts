@@ -33,9 +33,9 @@ export interface FetchedBlob {
   source?: OtherSource;
 }
 
-/** A place of the fleet that has content of an upstream. */
+/** A place of the fleet that has content of an upstream. `relay`: another node that asks upstream for this one. */
 export interface OtherSource {
-  readonly name: 'store' | 'node';
+  readonly name: 'store' | 'node' | 'relay';
   /** Called if the bytes were not those of the digest: that is not upstream's fault. */
   rejected(): void;
 }

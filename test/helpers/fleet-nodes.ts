@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { FleetSecret } from '../../src/fleet/records/fleet-secret.ts';
 import { writeRecord } from '../../src/fleet/records/signed-record.ts';
 import { createLogger } from '../../src/telemetry/log.ts';
@@ -17,6 +18,33 @@ export const SECRET = 'a secret that all the nodes of this fleet share';
 export interface FleetNode extends TestMirror {
   /** Resolves when nothing waits to be uploaded. */
   uploaded(): Promise<void>;
+}
+
+/** Ends as `work` does, and moves time until then. @param step called again and again */
+export async function moving<T>(work: Promise<T>, step: () => void): Promise<T> {
+  const state = { isOver: false };
+  const end = () => {
+    state.isOver = true;
+  };
+  void work.then(end, end);
+  while (!state.isOver) {
+    step();
+    await setImmediate();
+  }
+  return work;
+}
+
+/** Moves time until all nodes know each other. One that has just started may not have its connection yet. */
+export async function introduce(nodes: readonly FleetNode[]): Promise<void> {
+  const known = await Promise.all(nodes.map((node) => node.metric('millpond_fleet_members')));
+  if (known.every((count) => count === nodes.length)) return;
+  for (const node of nodes) {
+    const beats = () => node.metric('millpond_fleet_request_duration_seconds_count', { operation: 'beat' });
+    const before = await beats();
+    node.clock.advance(5_000);
+    while ((await beats()) === before);
+  }
+  await introduce(nodes);
 }
 
 export class TestFleet {

@@ -24,7 +24,10 @@ export async function fleetOf(t: TestContext, count: number, settings: Record<st
     await startObjectStore(t),
     await startCoordinator(t),
   ];
-  const start = async () => {
+  const start = async (
+    moreOfFleet: Record<string, unknown> = {},
+    moreOfUpstream: Record<string, unknown> = {},
+  ) => {
     const directory = await tempDir(t);
     const secretFile = join(directory, 'secret');
     await writeFile(secretFile, 'a secret that all the nodes of this fleet share\n', { mode: 0o600 });
@@ -32,15 +35,16 @@ export async function fleetOf(t: TestContext, count: number, settings: Record<st
       ...store.config(secretFile),
       coordinator: { url: coordinator.url },
       listen: '127.0.0.1:0',
+      ...moreOfFleet,
     };
     return startRealMirror(
       t,
       directory,
-      { upstreams: { 'docker.io': { url: upstream.url, ...settings } }, fleet },
+      { upstreams: { 'docker.io': { url: upstream.url, ...settings, ...moreOfUpstream } }, fleet },
       STORE_ENVIRONMENT,
     );
   };
-  const nodes = await Promise.all(Array.from({ length: count }, start));
+  const nodes = await Promise.all(Array.from({ length: count }, () => start()));
   return { upstream, store, coordinator, nodes, start };
 }
 

@@ -1,6 +1,7 @@
 /** A coordinator in memory, for tests of what nodes do with its answers. What the real one does, test/e2e shows. */
 import type {
   CoordinatedLeases,
+  CoordinatedLimits,
   CoordinatedMembers,
   CoordinatedNotes,
   Coordinator,
@@ -10,6 +11,7 @@ export class MemoryCoordinator implements Coordinator {
   /** Holders of leases, by name. */
   readonly held = new Map<string, string>();
   readonly kept = new Map<string, { text: string; at: number }>();
+  readonly keptLimits = new Map<string, { name: string; text: string; at: number; forMs: number }>();
   /** All that was asked, in turn. */
   readonly commands: string[] = [];
   now = 0;
@@ -52,6 +54,20 @@ export class MemoryCoordinator implements Coordinator {
       this.commands.push('beat');
       this.#members.set(id, member);
       return { members: [...this.#members.values()], now: this.now };
+    },
+  };
+
+  readonly limits: CoordinatedLimits = {
+    keep: async (group, name, text, { forMs, unlessLonger }) => {
+      this.commands.push('keep limit');
+      const kept = this.keptLimits.get(`${group}\n${name}`);
+      if (unlessLonger && kept !== undefined && kept.at + kept.forMs > this.now + forMs) return;
+      this.keptLimits.set(`${group}\n${name}`, { name, text, at: this.now, forMs });
+    },
+    all: async (group) => {
+      this.commands.push('limits');
+      const kept = [...this.keptLimits].filter(([key]) => key.startsWith(`${group}\n`));
+      return { kept: kept.map(([, one]) => one), now: this.now };
     },
   };
 

@@ -11,6 +11,8 @@ export interface RealCoordinator {
   process: RunningProcess;
   /** Commands that were carried out so far, by name in lower case. */
   commands(): Promise<Map<string, number>>;
+  /** Loses all that it holds. */
+  forgetAll(): Promise<void>;
 }
 
 export async function startCoordinator(t: TestContext): Promise<RealCoordinator> {
@@ -29,6 +31,7 @@ export async function startCoordinator(t: TestContext): Promise<RealCoordinator>
   return {
     url: url.replace('redis:', 'valkey:'),
     process: server,
+    forgetAll: async () => void (await client.flushAll()),
     commands: async () => {
       const stats = await client.info('commandstats');
       const found = stats.matchAll(/^cmdstat_([a-z|]+):calls=(\d+)/gm);

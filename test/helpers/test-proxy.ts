@@ -47,6 +47,9 @@ export class TestProxy {
       const outgoing = request({ host: '127.0.0.1', port, path, method, headers }, (reply) => {
         response.writeHead(reply.statusCode ?? 502, reply.headers);
         reply.pipe(response);
+        reply.once('close', () => {
+          if (!reply.complete) response.destroy();
+        });
       });
       outgoing.on('error', () => response.destroy());
       incoming.pipe(outgoing);

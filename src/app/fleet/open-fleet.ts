@@ -3,21 +3,20 @@ import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { getCACertificates } from 'node:tls';
 import { NetworkList } from '../../access/network/networks.ts';
-import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
 import { type Environment, Secret } from '../../config/secrets.ts';
 import { valkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
-import { Fleet } from '../../fleet/fleet.ts';
+import { Fleet, type OwnSide } from '../../fleet/fleet.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
 import { FleetSecret } from '../../fleet/records/fleet-secret.ts';
 import type { BlobContext } from '../../http/registry/blobs.ts';
 import { Listener } from '../../http/server/listener.ts';
-import type { Digest } from '../../oci/digest.ts';
+import type { BlobMirror } from '../../mirror/blobs/blob-mirror.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
-import { type UpstreamConfigs, upstreamKeys } from './upstream-keys.ts';
+import { type OwnUpstreams, upstreamKeys } from './upstream-keys.ts';
 
 type FleetConfig = NonNullable<Config['fleet']>;
 
@@ -29,15 +28,15 @@ export interface FleetSurroundings {
   logger: Logger;
   metrics: Metrics;
   /** Not to be called before the upstreams are there. */
-  upstreams: () => UpstreamConfigs;
+  upstreams: () => OwnUpstreams;
 }
 
 export interface OpenFleet {
   fleet: Fleet;
   /** See {@link BlobContext.elsewhere}. Absent: everything is sent from here. */
   elsewhere?: NonNullable<BlobContext['elsewhere']>;
-  /** Begins to answer other nodes. @param openHere opens what this node has of a blob of an upstream, or gets now */
-  answerNodes: (openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>) => void;
+  /** Begins to answer other nodes. */
+  answerNodes: (blobs: BlobMirror) => void;
   /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. Idempotent. */
   close: (timeoutMs: number) => Promise<void>;
 }
@@ -73,14 +72,26 @@ export async function openFleet(config: FleetConfig, surroundings: FleetSurround
   return {
     fleet,
     ...(config.objects.redirectAbove === null ? {} : { elsewhere: elsewhere(fleet, config.objects) }),
-    answerNodes: (openHere) => {
-      answer = fleet.peerRoute(openHere, () => surroundings.upstreams().names()) ?? answer;
+    answerNodes: (blobs) => {
+      answer = fleet.peerRoute(ownSide(blobs, surroundings.upstreams())) ?? answer;
     },
     close: async (timeoutMs) => {
       if (isClosed) return;
       isClosed = true;
       await fleet.close(timeoutMs);
       await opened?.listener.drain(0);
+    },
+  };
+}
+
+function ownSide(blobs: BlobMirror, upstreams: OwnUpstreams): OwnSide {
+  return {
+    upstreams: upstreams.names,
+    wayTo: upstreams.wayTo,
+    openHere: (name, digest, begin) => {
+      const segments = upstreams.wayTo(name)?.segments ?? 1;
+      const context = { id: randomUUID(), identity: { kind: 'mirror' } } as const;
+      return blobs.openHere({ upstream: { name }, digest }, begin && { ...begin, context, segments, digest });
     },
   };
 }
@@ -117,8 +128,8 @@ function elsewhere(
 
 /** Undefined: there is no coordinator. */
 async function openNodes(
-  { coordinator, listen, advertise, objects }: FleetConfig,
-  context: FleetSurroundings & Omit<ConstructorParameters<typeof Nodes>[0], 'coordinator' | 'own'>,
+  { coordinator, listen, advertise, egress, objects }: FleetConfig,
+  context: FleetSurroundings & Omit<ConstructorParameters<typeof Nodes>[0], 'coordinator' | 'own' | 'egress'>,
   answer: Answer,
 ): Promise<{ nodes: Nodes; listener: Listener } | undefined> {
   if (coordinator === undefined) return undefined;
@@ -135,7 +146,7 @@ async function openNodes(
     address: advertise ?? `http://${listener.address}`,
     version: context.version,
   };
-  return { nodes: new Nodes({ ...context, coordinator: valkey, own }), listener };
+  return { nodes: new Nodes({ ...context, coordinator: valkey, own, egress }), listener };
 }
 
 /** The usual ones, and those of a file. Undefined: the usual ones. */

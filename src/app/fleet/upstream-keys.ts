@@ -2,20 +2,23 @@
 import type { UpstreamConfig } from '../../config/schema.ts';
 import { upstreamKey } from '../../fleet/objects/names.ts';
 import type { FleetSecret } from '../../fleet/records/fleet-secret.ts';
+import type { OwnWay } from '../../fleet/relay/relay-route.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Credentials } from '../../upstream/auth/credentials.ts';
 
-/** The configurations of upstreams as they are now. */
-export interface UpstreamConfigs {
+/** The upstreams as they are now. */
+export interface OwnUpstreams {
   names: () => Iterable<string>;
   of: (name: string) => UpstreamConfig | undefined;
   /** Who logs in. @throws {Error} it cannot be read */
   credentials: (name: string, config: UpstreamConfig) => Promise<Credentials | undefined>;
+  /** The way to it, without the fleet. Undefined: there is none of that name any more. */
+  wayTo: (name: string) => (OwnWay & { segments: number }) | undefined;
 }
 
 export interface UpstreamKeysContext {
   logger: Logger;
-  upstreams: () => UpstreamConfigs;
+  upstreams: () => OwnUpstreams;
 }
 
 /** Whoever logs in decides what can be pulled: nodes that log in as others share neither tags nor permissions. */

@@ -59,6 +59,11 @@ export const fleetSchema = section({
   listen: listenAddress()
     .prefault('0.0.0.0:5002')
     .describe('Where this node answers the others; only with a coordinator.'),
+  egress: text('a name, such as site-a', /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/)
+    .optional()
+    .describe(
+      'Name of the way out. Nodes of the same name share limits of upstreams; default: those that upstream counts as one.',
+    ),
   secret: section({ file: path().describe('Its path. Read again when it changes.') }).describe(
     'File with the secret of the fleet: a line, or the new one and below it the old one. From openssl rand -hex 32.',
   ),

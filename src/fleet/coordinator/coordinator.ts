@@ -8,6 +8,7 @@ export interface Coordinator {
   readonly leases: CoordinatedLeases;
   readonly notes: CoordinatedNotes;
   readonly members: CoordinatedMembers;
+  readonly limits: CoordinatedLimits;
   /** Idempotent. */
   close(): Promise<void>;
 }
@@ -58,4 +59,18 @@ export interface CoordinatedMembers {
    *   the epoch
    */
   beat(id: string, member: string, forMs: number): Promise<{ members: string[]; now: number }>;
+}
+
+export interface LimitOptions {
+  forMs: number;
+  /** What is there and lasts longer stays. */
+  unlessLonger: boolean;
+}
+
+/** What upstreams have said of their limits. All methods throw {EngineError}. */
+export interface CoordinatedLimits {
+  /** Keeps a text by its name in a group. */
+  keep(group: string, name: string, text: string, options: LimitOptions): Promise<void>;
+  /** @returns all texts of a group, with when they were kept, and the coordinator's time; milliseconds since the epoch */
+  all(group: string): Promise<{ kept: { name: string; text: string; at: number }[]; now: number }>;
 }

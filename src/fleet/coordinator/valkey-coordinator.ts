@@ -2,6 +2,7 @@
 import type { Coordinator } from './coordinator.ts';
 import { ValkeyConnection, type ValkeySettings } from './valkey-connection.ts';
 import { ValkeyLeases } from './valkey-leases.ts';
+import { ValkeyLimits } from './valkey-limits.ts';
 import { ValkeyMembers } from './valkey-members.ts';
 import { ValkeyNotes } from './valkey-notes.ts';
 
@@ -12,6 +13,7 @@ export function valkeyCoordinator(settings: ValkeySettings): Coordinator {
     leases: new ValkeyLeases(connection),
     notes: new ValkeyNotes(connection),
     members: new ValkeyMembers(connection),
+    limits: new ValkeyLimits(connection),
     close: () => connection.close(),
   };
 }

@@ -2,8 +2,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Digest } from '../../oci/digest.ts';
+import type { Repository } from '../../oci/reference.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
+import { UpstreamLimits, type UpstreamLimitsContext } from '../limits/upstream-limits.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import { Leases } from './leases.ts';
 import { type Member, Members } from './members.ts';
@@ -18,17 +20,22 @@ export interface NodesContext extends EngineContext {
   own: Member;
   secret: FleetSecret;
   upstreamKeyOf: (upstream: string) => Promise<string | undefined>;
+  egress: string | undefined;
 }
 
 export class Nodes {
   readonly leases: Leases;
   readonly fetches: SharedFetches;
   readonly notes: SharedNotes;
+  /** What other nodes are asked by. */
+  readonly asking: { members: Members; peers: Peers; signatures: PeerSignatures };
   readonly #coordinator: Coordinator;
   readonly #engine: Engine;
   readonly #members: Members;
   readonly #peers: Peers;
   readonly #signatures: PeerSignatures;
+  readonly #limits: UpstreamLimitsContext;
+  readonly #closing = new AbortController();
   #isWaiting: (digest: Digest) => boolean = () => false;
 
   constructor(context: NodesContext) {
@@ -41,6 +48,9 @@ export class Nodes {
     this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
     this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
     this.notes = new SharedNotes({ ...shared, leases: this.leases });
+    this.asking = { members, peers: this.#peers, signatures: this.#signatures };
+    const limits = { limits: context.coordinator.limits, signal: this.#closing.signal };
+    this.#limits = { ...shared, ...limits, now: () => members.now() };
     this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
   }
 
@@ -57,13 +67,23 @@ export class Nodes {
     await this.#members.beat();
   }
 
+  /** @param upstream its name here */
+  limitsOf(upstream: string): UpstreamLimits {
+    return new UpstreamLimits(upstream, this.#limits);
+  }
+
   route(
-    openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
+    openHere: (
+      upstream: string,
+      digest: Digest,
+      fetchFrom?: Repository,
+    ) => Promise<ContentReader | undefined>,
   ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
     return answerPeers({ signatures: this.#signatures, openHere });
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     this.#members[Symbol.dispose]();
     await this.leases.close();
     await this.#peers.close();

@@ -1,6 +1,7 @@
 /** What a node asks another one for: the bytes of a digest, from a position on, as they come in there. */
 import type { Digest } from '../../oci/digest.ts';
 import { parseDigest } from '../../oci/digest.ts';
+import { parseRepository, type Repository } from '../../oci/reference.ts';
 import type { PeerRequest } from './peer-signatures.ts';
 
 export const HEADERS = {
@@ -13,16 +14,26 @@ export const HEADERS = {
   size: 'millpond-size',
 } as const;
 
-/** @param upstream as all nodes call it */
-export function peerPath(upstream: string, digest: Digest): string {
-  return `/fleet/${upstream}/${digest}`;
+export interface PeerPath {
+  /** As all nodes call it. */
+  upstream: string;
+  digest: Digest;
+  /** From which repository to fetch it if it is not there. Absent: nothing is to be fetched. */
+  fetchFrom?: Repository | undefined;
+}
+
+export function peerPath(upstream: string, digest: Digest, fetchFrom?: Repository): string {
+  return `/fleet/${upstream}/${digest}${fetchFrom === undefined ? '' : `/${fetchFrom}`}`;
 }
 
 /** @returns undefined if it is no path of {@link peerPath} */
-export function parsePeerPath(path: string): { upstream: string; digest: Digest } | undefined {
-  const [, upstream = '', text = ''] = /^\/fleet\/([0-9a-f]{32})\/([a-z0-9:]+)$/.exec(path) ?? [];
+export function parsePeerPath(path: string): PeerPath | undefined {
+  const [, upstream = '', text = '', from] =
+    /^\/fleet\/([0-9a-f]{32})\/([a-z0-9:]+)(?:\/(.+))?$/.exec(path) ?? [];
   const digest = parseDigest(text);
-  return digest === undefined ? undefined : { upstream, digest };
+  if (digest === undefined || from === undefined) return digest && { upstream, digest };
+  const fetchFrom = parseRepository(from);
+  return fetchFrom && { upstream, digest, fetchFrom };
 }
 
 export function headersOf(

@@ -4,18 +4,19 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Digest } from '../../oci/digest.ts';
+import type { Repository } from '../../oci/reference.ts';
 import { HEADERS, parsePeerPath, readHeaders } from './peer-requests.ts';
 import type { PeerSignatures } from './peer-signatures.ts';
 
 export interface PeerRouteContext {
   signatures: PeerSignatures;
   /**
-   * Opens what is here, stored or coming in. Begins nothing, and gives nothing that itself comes from another node: no
-   * circle.
+   * Opens what is here, stored or coming in, and gives nothing that itself comes from another node: no circle.
    *
    * @param upstream as all nodes call it
+   * @param fetchFrom asks upstream for it, and no third node, if it is not here. Undefined: begins nothing
    */
-  openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>;
+  openHere: (upstream: string, digest: Digest, fetchFrom?: Repository) => Promise<ContentReader | undefined>;
 }
 
 const PIECE_BYTES = 256 * 1024;
@@ -30,7 +31,7 @@ export function answerPeers({ signatures, openHere }: PeerRouteContext) {
     if (!(await signatures.isFromMember(read.request, read.signature)))
       return void response.writeHead(401).end('this is for nodes of the same fleet only\n');
     // A fetch that fails rejects here, too. The other node then asks upstream itself, and is told why.
-    const reader = await openHere(asked.upstream, asked.digest).catch(() => undefined);
+    const reader = await openHere(asked.upstream, asked.digest, asked.fetchFrom).catch(() => undefined);
     if (reader === undefined) return void response.writeHead(404).end();
     const { from, to = reader.size, nonce } = read.request;
     const end = Math.min(to, reader.size);

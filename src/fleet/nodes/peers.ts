@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import { Agent, request } from 'undici';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
+import type { Repository } from '../../oci/reference.ts';
 import { EngineError } from '../engines/errors.ts';
 import { wholeBody } from '../engines/whole-body.ts';
 import type { Member, Members } from './members.ts';
@@ -39,16 +40,20 @@ export class Peers {
     this.#context = context;
   }
 
-  /** @param upstream as all nodes call it. Never rejects */
+  /**
+   * @param upstream as all nodes call it
+   * @param range.fetchFrom see {@link PeerPath}
+   * @returns how it answers. Never rejects
+   */
   async open(
     { address }: Member,
     upstream: string,
     digest: Digest,
-    { from = 0, to }: { from?: number; to?: number },
+    { from = 0, to, fetchFrom }: { from?: number; to?: number; fetchFrom?: Repository },
     signal: AbortSignal | undefined,
   ): Promise<PeerAnswer> {
     const { members, signatures, clock } = this.#context;
-    const path = peerPath(upstream, digest);
+    const path = peerPath(upstream, digest, fetchFrom);
     const nonce = randomUUID();
     const asked = { path, from, to, node: members.own.id, time: Math.round(members.now()), nonce };
     const deadline = new AbortController();

@@ -43,7 +43,9 @@ export class SharedFetches {
 
   /**
    * @param upstream its name here
-   * @param fetch asks upstream @throws what `fetch` throws
+   * @param fetch asks upstream
+   * @param alone gets it while the coordinator does not answer
+   * @throws what these throw
    */
   async open(
     upstream: string,
@@ -51,6 +53,7 @@ export class SharedFetches {
     range: { from?: number; to?: number },
     signal: AbortSignal | undefined,
     fetch: () => Promise<FetchedBlob>,
+    alone = fetch,
   ): Promise<FetchedBlob> {
     const { leases, peers, upstreamKeyOf, clock } = this.#context;
     const key = await upstreamKeyOf(upstream);
@@ -61,7 +64,7 @@ export class SharedFetches {
     const left = { waiting: WAITS_MOST, absent: ABSENT_MOST };
     for (;;) {
       const claim = await leases.claim(what, digest, instead);
-      if (claim.kind === 'unknown') return fetch();
+      if (claim.kind === 'unknown') return alone();
       if (claim.kind === 'mine') return this.#fetch(what, digest, fetch);
       if (this.#isRecent(this.#distrusted, claim.holder)) return fetch();
       const answer = await peers.open(claim.member, key, digest, range, signal);

@@ -20,6 +20,7 @@ import type { SharedFetches } from '../nodes/shared-fetches.ts';
 import type { SharedNotes } from '../nodes/shared-notes.ts';
 import { contentName, manifestName, type SharedRepository } from '../objects/names.ts';
 import type { ObjectBytes } from '../objects/object-store.ts';
+import type { ChosenNode } from '../relay/chosen-node.ts';
 import type { SharedStore } from './shared-store.ts';
 
 export interface SharedUpstreamContext {
@@ -30,7 +31,11 @@ export interface SharedUpstreamContext {
   /** How a repository is called by all nodes. Undefined: its upstream is not shared. */
   sharedRepository: (key: RepositoryKey) => Promise<SharedRepository | undefined>;
   /** Undefined: the nodes have no coordinator, and each fetches for itself. */
-  fetches: SharedFetches | undefined;
+  fetches?: SharedFetches | undefined;
+  /** Who fetches while the coordinator does not answer. Undefined: this node itself. */
+  chosen?: ChosenNode | undefined;
+  /** A sealed node asks nobody to fetch for it. */
+  isSealed?: () => boolean;
   /** Called with the name of what is in the store, so that it is not written there again. */
   onFound: (name: string) => void;
   /** Called with what could not be had from the store, or was wrong there. */
@@ -103,7 +108,8 @@ export class SharedUpstream implements Upstream {
     else onFound(contentName(digest));
     const fetched =
       found === undefined ? await this.#cold(context, repository, digest, options) : asFetched(found);
-    if (fetched.source === undefined || known !== undefined) return fetched;
+    const isUpstreamsWord = fetched.source === undefined || fetched.source.name === 'relay';
+    if (isUpstreamsWord || known !== undefined) return fetched;
     try {
       await this.#upstream.headBlob(context, repository, digest);
       return fetched;
@@ -158,9 +164,14 @@ export class SharedUpstream implements Upstream {
     digest: Digest,
     options: { from?: number; to?: number },
   ): Promise<FetchedBlob> {
-    const { fetches } = this.#context;
+    const { fetches, chosen, isSealed } = this.#context;
+    const { signal } = context;
     const fetch = () => this.#upstream.fetchBlob(context, repository, digest, options);
-    return fetches === undefined ? fetch() : fetches.open(this.name, digest, options, context.signal, fetch);
+    if (fetches === undefined) return fetch();
+    const wanted = { upstream: this.name, repository, digest, range: options, signal };
+    const alone = () =>
+      chosen === undefined || isSealed?.() === true ? fetch() : chosen.open(wanted, fetch);
+    return fetches.open(this.name, digest, options, signal, fetch, alone);
   }
 
   async #manifest(

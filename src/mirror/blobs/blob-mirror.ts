@@ -94,16 +94,21 @@ export class BlobMirror {
   }
 
   /**
-   * Opens what is here of a blob, stored or coming in, for another node of a fleet. Begins nothing, and gives nothing that
-   * comes from another node itself. Whoever asks must have permission.
+   * Opens what is here of a blob, stored or coming in, for another node of a fleet. Gives nothing that comes from another
+   * node itself. Whoever asks must have permission.
    *
+   * @param begin fetches it if it is not here. Absent: begins nothing
    * @throws {StorageError | UpstreamError | ContentError}
    */
-  async openHere(key: { upstream: { name: string }; digest: Digest }): Promise<ContentReader | undefined> {
+  async openHere(
+    key: { upstream: { name: string }; digest: Digest },
+    begin?: BlobRequest,
+  ): Promise<ContentReader | undefined> {
     const stored = await this.#context.cache.open(key.digest);
     if (stored !== undefined) return stored;
     const fill = this.#fills.get(fillKey(key));
-    if (fill === undefined || fill.failed || fill.source === 'node') return undefined;
+    if (fill === undefined) return begin && (await this.open(begin)).content;
+    if (fill.failed || fill.source === 'node') return undefined;
     return fill.follow(undefined, { ...fill.request.context, background: true });
   }
 
@@ -140,7 +145,7 @@ export class BlobMirror {
       }
       const reader = await this.#follow(fill, request, expectedSize);
       if (reader !== undefined)
-        return { content: reader, outcome: outcome === 'miss' ? (fill.source ?? outcome) : outcome, fill };
+        return { content: reader, outcome: outcome === 'miss' ? outcomeOfFill(fill) : outcome, fill };
     }
   }
 
@@ -238,6 +243,11 @@ function fillKey({ upstream, digest }: { upstream: { name: string }; digest: Dig
 
 function outcomeOf(granted: GrantedBy): CacheOutcome {
   return granted === 'upstream' ? 'revalidated' : 'hit';
+}
+
+/** Upstream counts as such by whatever way it was asked. */
+function outcomeOfFill({ source = 'relay' }: Fill): CacheOutcome {
+  return source === 'relay' ? 'miss' : source;
 }
 
 function lengthUnknown({ upstream }: BlobRequest): UpstreamError {

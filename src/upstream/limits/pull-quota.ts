@@ -1,6 +1,7 @@
 /** Tracks how many pulls an upstream still allows, and reserves the last of them for content that is not cached. */
 import type { Clock } from '../../clock.ts';
 import type { RateLimit } from './rate-limit.ts';
+import type { LearnedLimits, SharedLimits } from './shared-limits.ts';
 
 /** Used if upstream names no window: the shortest that Docker Hub has been seen to use. */
 const DEFAULT_WINDOW_MS = 3600 * 1000;
@@ -17,18 +18,37 @@ export interface PullWindow {
 export class PullQuota {
   readonly #reserve: number;
   readonly #clock: Clock;
+  readonly #shared: SharedLimits | undefined;
+  #source: string | undefined;
   #last: { limit: number | undefined; remaining: number; at: number; windowMs: number } | undefined;
 
-  /** @param reserve pulls to keep */
-  constructor(reserve: number, clock: Clock) {
+  /**
+   * @param reserve pulls to keep
+   * @param shared other mirrors that count as one with this one; undefined: none
+   */
+  constructor(reserve: number, clock: Clock, shared?: SharedLimits) {
     this.#reserve = reserve;
     this.#clock = clock;
+    this.#shared = shared;
+  }
+
+  /** Whom upstream counts our requests to, as it last said; undefined: it has not said. */
+  get source(): string | undefined {
+    return this.#source;
   }
 
   /** Records what a reply said. If it said nothing, keeps the last count: Docker Hub says nothing for some images. */
-  record({ limit, remaining, windowMs = DEFAULT_WINDOW_MS }: RateLimit): void {
+  record({ limit, remaining, windowMs = DEFAULT_WINDOW_MS, source = this.#source }: RateLimit): void {
+    this.#source = source;
     if (remaining === undefined) return;
     this.#last = { limit: limit ?? this.#last?.limit, remaining, at: this.#clock.now(), windowMs };
+    this.#shared?.tellCount({ remaining, windowMs }, source);
+  }
+
+  /** Records what a reply to another mirror said, unless one to this mirror came later. */
+  learn(count: NonNullable<LearnedLimits['count']>): void {
+    if (this.#last === undefined || count.at > this.#last.at)
+      this.#last = { limit: this.#last?.limit, ...count };
   }
 
   /** What upstream last said of its limit. Undefined: it has not said it, or that window is over. */

@@ -8,13 +8,15 @@ export interface RateLimit {
   remaining?: number;
   /** The longest time until more pulls are left, in milliseconds. */
   windowMs?: number;
+  /** Whom upstream counts our requests to: an address, or the user that logs in. */
+  source?: string;
 }
 
 /**
  * Reads the rate limit headers of a reply.
  *
  * Docker Hub sends `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76 ; w=3600`, and the same numbers without
- * a window in `x-ratelimit-*`. It sends nothing to paid plans. Other registries send `RateLimit` and `RateLimit-Policy`
+ * a window in `x-ratelimit-*`, and whom it counts as `docker-ratelimit-source`. It sends nothing to paid plans. Other registries send `RateLimit` and `RateLimit-Policy`
  * (draft-ietf-httpapi-ratelimit-headers). Their syntax has changed: now `"default";r=76;t=30`, before that
  * `limit=100, remaining=76, reset=30`.
  *
@@ -33,10 +35,12 @@ export function parseRateLimit(headers: IncomingHttpHeaders, now: number): RateL
   const window = first([...lefts, ...limits, policy], (text) => parameter(text, 'w'));
   const reset = first(resets, leadingNumber) ?? parameter(scarcest, 't') ?? parameter(scarcest, 'reset');
   const windowMs = msUntil(reset, now) ?? (window === undefined ? undefined : window * 1000);
+  const source = String(headers['docker-ratelimit-source'] ?? '').trim();
   return {
     ...(limit === undefined ? {} : { limit }),
     ...(remaining === undefined ? {} : { remaining }),
     ...(windowMs === undefined ? {} : { windowMs: Math.min(windowMs, LONGEST_WINDOW_MS) }),
+    ...(source === '' ? {} : { source }),
   };
 }
 

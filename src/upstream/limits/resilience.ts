@@ -25,6 +25,7 @@ import type {
 } from '../upstream.ts';
 import { Breaker, type BreakerContext, type Outage } from './breaker.ts';
 import type { PullQuota, PullWindow } from './pull-quota.ts';
+import type { SharedLimits } from './shared-limits.ts';
 
 const RETRIES = 2;
 const FIRST_BACKOFF_MS = 100;
@@ -33,6 +34,8 @@ export interface ResilienceContext extends BreakerContext {
   metrics: Metrics;
   /** Absent: the pulls of this upstream are not limited. */
   quota?: PullQuota;
+  /** What other mirrors are told. Absent: none counts as one with this one. */
+  sharedLimits?: SharedLimits | undefined;
 }
 
 /** Times are milliseconds since the epoch. */
@@ -68,14 +71,14 @@ export class ResilientUpstream implements Upstream {
     return this.#ask(context, 'manifest', (to) => to.headManifest(context, repository, reference, options));
   }
 
-  async fetchManifest(
+  fetchManifest(
     context: RequestContext,
     repository: Repository,
     reference: Reference,
     { canWait = false, ...options }: { accept?: string; canWait?: boolean } = {},
   ): Promise<FetchedManifest> {
-    if (canWait) this.#keepReserve();
-    return this.#ask(context, 'manifest', (to) => to.fetchManifest(context, repository, reference, options));
+    const ask = (to: Upstream) => to.fetchManifest(context, repository, reference, options);
+    return this.#ask(context, 'manifest', ask, canWait);
   }
 
   headBlob(context: RequestContext, repository: Repository, digest: Digest): Promise<{ size?: number }> {
@@ -118,9 +121,17 @@ export class ResilientUpstream implements Upstream {
     await Promise.all(this.#endpoints.map(({ upstream }) => upstream.close()));
   }
 
-  async #ask<T>(request: RequestContext, kind: RequestKind, ask: (to: Upstream) => Promise<T>): Promise<T> {
-    const { clock, random } = this.#context;
+  /** @param canWait do not spend a reserved pull */
+  async #ask<T>(
+    request: RequestContext,
+    kind: RequestKind,
+    ask: (to: Upstream) => Promise<T>,
+    canWait = false,
+  ): Promise<T> {
+    const { clock, random, sharedLimits } = this.#context;
     const { signal } = request;
+    if (sharedLimits !== undefined) await this.#learn(request, kind, sharedLimits);
+    if (canWait) this.#keepReserve();
     this.#refuseIfHeld(kind);
     for (let round = 0; ; round += 1) {
       const outcome = await this.#tryEach(request, kind, ask);
@@ -153,7 +164,7 @@ export class ResilientUpstream implements Upstream {
         if (!isOutage(error)) {
           breaker.answered(request);
           this.#publish();
-          this.#holdIfAsked(request, kind, error);
+          await this.#holdIfAsked(request, kind, error);
           throw error;
         }
         breaker.failed(request, error);
@@ -164,6 +175,26 @@ export class ResilientUpstream implements Upstream {
     }
     if (failure === undefined) throw new Error(`${this.name} has no URL`);
     return { failure, worthRetrying };
+  }
+
+  /** Takes over what upstream has told other mirrors. */
+  async #learn(
+    { id: requestId }: RequestContext,
+    kind: RequestKind,
+    sharedLimits: SharedLimits,
+  ): Promise<void> {
+    const { quota, clock, logger } = this.#context;
+    const { pauses, count } = await sharedLimits.learn(kind, quota?.source);
+    if (count !== undefined) quota?.learn(count);
+    const now = clock.now();
+    for (const [paused, until] of pauses) {
+      const known = this.#heldByKind.get(paused) ?? 0;
+      if (until <= known) continue;
+      this.#heldByKind.set(paused, until);
+      if (known > now) continue; // it is told of already
+      const line = { requestId, upstream: this.name, kind: paused, retryAfterMs: until - now };
+      logger.warn(line, 'upstream rate limit of another node: requests of this kind stop until it ends');
+    }
   }
 
   #refuseIfHeld(kind: RequestKind): void {
@@ -180,20 +211,21 @@ export class ResilientUpstream implements Upstream {
     throw new UpstreamError('rate-limited', this.name, message, { retryAfterMs: shortage.leftMs });
   }
 
-  #holdIfAsked({ id: requestId }: RequestContext, kind: RequestKind, error: unknown): void {
+  async #holdIfAsked({ id: requestId }: RequestContext, kind: RequestKind, error: unknown): Promise<void> {
     if (
       !(error instanceof UpstreamError) ||
       error.code !== 'rate-limited' ||
       error.retryAfterMs === undefined
     )
       return;
-    const { clock, logger } = this.#context;
+    const { clock, logger, quota, sharedLimits } = this.#context;
     this.#heldByKind.set(kind, clock.now() + error.retryAfterMs);
     const { retryAfterMs } = error;
     logger.warn(
       { requestId, err: error, upstream: this.name, kind, retryAfterMs },
       'upstream rate limit: requests of this kind stop until it ends',
     );
+    await sharedLimits?.tellPause(kind, retryAfterMs, quota?.source);
   }
 
   #publish(): void {
