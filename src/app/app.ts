@@ -83,7 +83,9 @@ export async function startApp(options: AppOptions): Promise<App> {
   await fleet?.start(storage);
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
-  const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
+  const mirrors = stack.use(
+    createMirrors(storage, { metrics, logger, clock, random, bandwidths, isInFleet: fleet !== undefined }),
+  );
   opened?.answerNodes((name, digest) => mirrors.blobs.openHere({ upstream: { name }, digest }));
   const cacheDirectory = config.cache.directory;
   const policed = stack.use(

@@ -1,6 +1,7 @@
 /** Creates the mirrors of manifests, blobs and lists. They share the storage and serve all upstreams. */
 import type { Clock } from '../clock.ts';
 import { BlobMirror } from '../mirror/blobs/blob-mirror.ts';
+import { SEGMENT_MAX_BYTES } from '../mirror/blobs/segments.ts';
 import { UpstreamOrigin } from '../mirror/blobs/upstream-origin.ts';
 import { DiscoveryMirror } from '../mirror/manifests/discovery-mirror.ts';
 import { ManifestMirror } from '../mirror/manifests/manifest-mirror.ts';
@@ -12,6 +13,9 @@ import type { Bandwidths } from '../upstream/limits/bandwidths.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { Storage } from './storage.ts';
 
+/** What has come behind the front is lost to followers when this node dies. */
+const FOLLOWED_SEGMENT_BYTES = 8 * 1024 * 1024;
+
 export interface Mirrors extends AsyncDisposable {
   manifests: ManifestMirror;
   manifestStore: ManifestStore;
@@ -21,9 +25,18 @@ export interface Mirrors extends AsyncDisposable {
 
 export function createMirrors(
   storage: Storage,
-  context: { metrics: Metrics; logger: Logger; clock: Clock; random: () => number; bandwidths: Bandwidths },
+  context: {
+    metrics: Metrics;
+    logger: Logger;
+    clock: Clock;
+    random: () => number;
+    bandwidths: Bandwidths;
+    /** Others follow what is fetched here. */
+    isInFleet: boolean;
+  },
 ): Mirrors {
-  const shared = { ...storage, ...context };
+  const longestSegment = context.isInFleet ? FOLLOWED_SEGMENT_BYTES : SEGMENT_MAX_BYTES;
+  const shared = { ...storage, ...context, longestSegment };
   const permissions = new Permissions(shared);
   const originOf = (upstream: Upstream) =>
     new UpstreamOrigin(upstream, { ...context, bandwidth: context.bandwidths.of(upstream.name) });

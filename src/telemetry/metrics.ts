@@ -178,6 +178,16 @@ export class Metrics extends MetricRegistry {
     'Blobs that redirectAbove is about: redirected, or sent from here because the object is absent, unverified or unavailable.',
     ['result'],
   );
+  readonly fleetTakeovers = this.counter(
+    'millpond_fleet_takeovers_total',
+    'Leases that this node took from another one, because that one could not be reached (unreachable) or was slow (slow).',
+    ['reason'],
+  );
+  readonly fleetFetchesAlone = this.counter(
+    'millpond_fleet_fetches_alone_total',
+    'Fetches of a blob from upstream for this node alone: no answer of the coordinator (coordinator), or of the nodes that fetch it (unreachable), or what they have is absent, slow or distrusted.',
+    ['reason'],
+  );
   readonly uploadQueueBytes = this.gauge(
     'millpond_upload_queue_bytes',
     'Content that waits to be written to the object store of the fleet.',

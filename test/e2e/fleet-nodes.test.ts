@@ -1,23 +1,23 @@
 /** Nodes that fetch a cold blob once for all of them, with what can happen to the one that does. */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { digestOf } from '../../src/oci/digest.ts';
+import { joinAtOnce, troubleAnEngine, troubleTheNodeThatFetches } from '../helpers/fleet-faults.ts';
 import {
-  Clients,
   endTheNodeThatFetches,
   fleetOf,
   missingForFleet,
   pullColdBlobOnce,
-  slowBlob,
 } from '../helpers/fleet-processes.ts';
 import { uploaded } from '../helpers/fleet-uploads.ts';
-import { noise, type TestImage } from '../helpers/images.ts';
+import type { TestImage } from '../helpers/images.ts';
 import { type RealMirror, startRealMirror } from '../helpers/real-mirror.ts';
+import { startObjectStore } from '../helpers/real-object-store.ts';
 import { ScriptedUpstream } from '../helpers/scripted-upstream.ts';
 import { tempDir } from '../helpers/temp-dir.ts';
 
 const skip = missingForFleet();
-const MIB = 1024 * 1024;
 
 // The whole figures are in test/soak.
 test(
@@ -44,68 +44,22 @@ test(
   (t) => endTheNodeThatFetches(t, 'SIGTERM', 5),
 );
 
-test('the node that fetches is frozen: the others are done without it, with at most a second fetch, and its end is as clean', {
-  skip,
-}, async (t) => {
-  const { upstream, nodes } = await fleetOf(t, 3);
-  const [fetching, ...others] = nodes;
-  assert.ok(fetching);
-  const clients = new Clients(t);
-  const { blob, path } = slowBlob(upstream, 'frozen');
-  const own = clients.pull(fetching, path, blob);
-  await upstream.waitForBytes(1);
-  const pulls = others.flatMap((node) => Array.from({ length: 15 }, () => clients.pull(node, path, blob)));
-  await upstream.waitForBytes(blob.length / 3);
-  process.kill(fetching.process.pid, 'SIGSTOP');
-  await Promise.all(pulls);
-  process.kill(fetching.process.pid, 'SIGCONT');
-  await own;
-  assert.ok(upstream.blobBytesSent() <= 2 * blob.length);
-});
-
-test('the node that fetches is slow: the others are done without it, with one fetch more', {
-  skip,
-}, async (t) => {
-  const { upstream, nodes } = await fleetOf(t, 3);
-  const [fetching, ...others] = nodes;
-  assert.ok(fetching);
-  const clients = new Clients(t);
-  const blob = noise(8 * MIB, 'slow');
-  const path = `org/app/blobs/${upstream.addContent(blob)}`;
-  upstream.script(
-    { kind: 'blob' },
-    (reply) => {
-      reply.rate = 64 * 1024;
-    },
-    { times: 1 },
-  );
-  const own = clients.pull(fetching, path, blob).catch(() => 'it is still at it when the test ends');
-  await upstream.waitForBytes(1);
-  await Promise.all(
-    others.flatMap((node) => Array.from({ length: 15 }, () => clients.pull(node, path, blob))),
-  );
-  assert.equal(upstream.count('blob', 'GET'), 2);
-  await fetching.process.kill();
-  await own;
-});
+for (const trouble of ['frozen', 'cut off', 'slowed'] as const) {
+  test(`the node that fetches is ${trouble}: thirty clients of the others are done with at most a second fetch, and are not disturbed when it is back`, {
+    skip,
+  }, async (t) => {
+    t.diagnostic(JSON.stringify(await troubleTheNodeThatFetches(t, trouble)));
+  });
+}
 
 for (const engine of ['coordinator', 'store'] as const) {
-  test(`the ${engine} is frozen, and then killed: no pull fails`, { skip }, async (t) => {
-    const fleet = await fleetOf(t, 3);
-    const clients = new Clients(t);
-    const pullAll = async (seed: string) => {
-      const blob = noise(MIB, seed);
-      const path = `org/app/blobs/${fleet.upstream.addContent(blob)}`;
-      await Promise.all(fleet.nodes.map((node) => clients.pull(node, path, blob)));
-    };
-    await pullAll('before');
-    process.kill(fleet[engine].process.pid, 'SIGSTOP');
-    for (let at = 0; at < 5; at += 1) await pullAll(`frozen ${at}`);
-    process.kill(fleet[engine].process.pid, 'SIGCONT');
-    await pullAll('thawed');
-    await fleet[engine].process.kill();
-    for (let at = 0; at < 5; at += 1) await pullAll(`killed ${at}`);
-  });
+  for (const trouble of ['frozen', 'stopped'] as const) {
+    test(`the ${engine} is ${trouble} for six seconds under load: no pull fails, and the store has all afterwards`, {
+      skip,
+    }, async (t) => {
+      t.diagnostic(JSON.stringify(await troubleAnEngine(t, engine, trouble, 6)));
+    });
+  }
 }
 
 /** What a client asks for in a pull of one platform. */
@@ -145,6 +99,40 @@ test('each request of a pull goes to the next node: upstream sees exactly what i
   }
 });
 
+test('each request of a pull goes to the next node, and the disk of one is full: a cold pull costs upstream what it costs through one node', {
+  skip,
+}, async (t) => {
+  const options = { layers: [500_000, 600_000, 700_000], platforms: ['amd64', 'arm64'] };
+  const alone = await ScriptedUpstream.start(t);
+  const image = alone.addImage('org/app', '1', options);
+  const config = { upstreams: { 'docker.io': { url: alone.url } } };
+  const single = await startRealMirror(t, await tempDir(t), config);
+  const { upstream, nodes, start } = await fleetOf(t, 2);
+  const directory = await tempDir(t);
+  const full = await start({ directory, cache: { directory: join(directory, 'data'), maxSize: '64KiB' } });
+  const all = [nodes[0], full, nodes[1]];
+  upstream.addImage('org/app', '1', options);
+  const bypassed = new Set<string>();
+  const pull = async (shift: number) => {
+    for (const [at, path] of requestsOf(image).entries()) {
+      for (const { port } of [single, all[(at + shift) % all.length] ?? single]) {
+        const reply = await fetch(`http://127.0.0.1:${port}/v2/${path}`);
+        assert.equal(reply.status, 200);
+        if (reply.headers.get('cache-status')?.includes('bypass') === true) bypassed.add(path);
+        await reply.arrayBuffer();
+      }
+    }
+  };
+  await pull(0);
+  assert.deepEqual(seenBy(upstream), seenBy(alone));
+  // What passed a full disk is nowhere: the next node that is asked for it fetches it once.
+  const bypassedCold = new Set(bypassed);
+  assert.ok(bypassedCold.size > 0);
+  await pull(2);
+  const more = upstream.requests.length - alone.requests.length;
+  assert.ok(more <= bypassedCold.size, `${more} requests more`);
+});
+
 test('one tag past its TTL, asked of all nodes by fifty clients: upstream gets one HEAD', {
   skip,
 }, async (t) => {
@@ -172,12 +160,16 @@ test('one tag past its TTL, asked of all nodes by fifty clients: upstream gets o
 test('a cold image of twenty layers costs few commands and few requests to the store', {
   skip,
 }, async (t) => {
-  const { upstream, nodes, coordinator } = await fleetOf(t, 2);
+  const { upstream, nodes, coordinator, toStore } = await fleetOf(t, 2, {}, { proxied: true });
   const image = upstream.addImage('org/app', '1', { layers: Array.from({ length: 20 }, () => 100_000) });
   const [a, b] = nodes;
-  assert.ok(a && b);
+  assert.ok(a && b && toStore);
+  const layers = image.blobs.filter(({ length }) => length === 100_000).map((blob) => digestOf(blob));
+  const storeRequests = () =>
+    toStore.heads.filter(({ path }) => layers.some((digest) => path.includes(digest.slice(7)))).length;
   const cost = async (node: RealMirror) => {
     const before = await coordinator.commands();
+    const requestsBefore = storeRequests();
     for (const path of requestsOf(image)) {
       const reply = await fetch(`http://127.0.0.1:${node.port}/v2/${path}`);
       assert.equal(reply.status, 200);
@@ -185,10 +177,63 @@ test('a cold image of twenty layers costs few commands and few requests to the s
     }
     await uploaded(node);
     const after = await coordinator.commands();
-    return (after.get('eval') ?? 0) - (before.get('eval') ?? 0);
+    const commands = (after.get('eval') ?? 0) - (before.get('eval') ?? 0);
+    return { commands, requests: storeRequests() - requestsBefore };
   };
   const [fetching, following] = [await cost(a), await cost(b)];
-  t.diagnostic(`commands: ${fetching} on the node that fetched, ${following} on one that found it`);
-  assert.ok(fetching <= 3 * 20, `${fetching} commands`);
-  assert.ok(following <= 2 * 20, `${following} commands`);
+  const warm = await cost(b);
+  t.diagnostic(JSON.stringify({ fetching, following, warm }));
+  assert.ok(fetching.commands <= 3 * 20 && fetching.requests <= 2 * 20);
+  assert.ok(following.commands <= 2 * 20 && following.requests <= 2 * 20);
+  assert.equal(warm.requests, 0);
+});
+
+test('the store is away while an image is pulled: when it is back the image comes out of it, with its node and upstream gone', {
+  skip,
+}, async (t) => {
+  const { upstream, store, nodes, start } = await fleetOf(t, 1);
+  const image = upstream.addImage('org/app', '1', { layers: Array.from({ length: 20 }, () => 50_000) });
+  const [a] = nodes;
+  assert.ok(a);
+  await store.process.kill();
+  for (const path of requestsOf(image)) await pulled(a, path);
+  await startObjectStore(t, store);
+  await uploaded(a);
+  await a.process.kill();
+  await upstream.close();
+  const d = await start();
+  for (const path of requestsOf(image)) await pulled(d, path);
+});
+
+test('the coordinator forgets all, all nodes are replaced and sealed: they serve the image, and nothing in another repository', {
+  skip,
+}, async (t) => {
+  const { upstream, coordinator, nodes, start } = await fleetOf(t, 2);
+  const image = upstream.addImage('org/app', '1', { layers: Array.from({ length: 20 }, () => 50_000) });
+  const [a] = nodes;
+  assert.ok(a);
+  for (const path of requestsOf(image)) await pulled(a, path);
+  await uploaded(a);
+  await Promise.all(nodes.map((node) => node.process.kill()));
+  await upstream.close();
+  await coordinator.flush();
+  for (const node of await Promise.all([start({ sealed: true }), start({ sealed: true })])) {
+    for (const path of requestsOf(image)) {
+      await pulled(node, path);
+      const other = path.replace('org/app', 'org/other');
+      assert.notEqual((await fetch(`http://127.0.0.1:${node.port}/v2/${other}`)).status, 200);
+    }
+  }
+});
+
+async function pulled({ port }: RealMirror, path: string): Promise<void> {
+  const reply = await fetch(`http://127.0.0.1:${port}/v2/${path}`);
+  assert.equal(reply.status, 200, `${path}: ${await reply.clone().text()}`);
+  await reply.arrayBuffer();
+}
+
+test('three nodes with the same objects join an empty store at once: each goes up once', {
+  skip,
+}, async (t) => {
+  await joinAtOnce(t, 200);
 });

@@ -8,9 +8,11 @@ import { noise } from '../helpers/images.ts';
 import { startCoordinator } from '../helpers/real-coordinator.ts';
 import { missingPrograms } from '../helpers/real-processes.ts';
 import { runMillpond } from '../helpers/run-millpond.ts';
+import { startMirror } from '../helpers/start-mirror.ts';
 
 const skip = missingPrograms('redis-server');
 const BLOB = noise(600_000, 'blob');
+const MIB = 1024 * 1024;
 
 async function nodesOf(t: TestContext, count: number, url?: string) {
   const fleet = await TestFleet.start(t);
@@ -79,6 +81,8 @@ test('a node that stops in the middle is followed no longer: the other one goes 
   }
   await closing;
   await first;
+  assert.ok(a.log.some(({ msg }) => msg === 'fetch stopped: the mirror is shutting down'));
+  assert.ok(a.log.every(({ msg }) => msg !== 'fetch failed'));
   assert.ok((await second).body.equals(BLOB));
   assert.ok(fleet.upstream.blobBytesSent() < BLOB.length + 300_000);
 });
@@ -130,4 +134,47 @@ test('without a coordinator that answers, each node fetches for itself, and says
   assert.equal(await a.metric('millpond_fleet_up', { engine: 'coordinator' }), 0);
   const { stdout } = await runMillpond(a, ['status']);
   assert.match(stdout, /^fleet: the coordinator is not used: /m);
+});
+
+test('in a fleet a large blob comes in parts of at most 8 MiB, and whoever follows asks for it in two', {
+  skip,
+}, async (t) => {
+  const { fleet, a, b } = await nodesOf(t, 2);
+  const image = fleet.upstream.addImage('org/large', '1', { layers: [65 * MIB] });
+  const large = image.blobs.find(({ length }) => length > MIB) ?? BLOB;
+  const rest = Promise.withResolvers<void>();
+  fleet.upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
+    if (reply.start >= 32 * MIB) reply.delay = rest.promise;
+  });
+  await a.get('/v2/org/large/manifests/1');
+  const first = a.get(`/v2/org/large/blobs/${digestOf(large)}`);
+  await fleet.upstream.waitForBytes(24 * MIB);
+  const gets = fleet.bucket.count('get', '/blobs/');
+  const second = b.get(`/v2/org/large/blobs/${digestOf(large)}`);
+  while ((await b.metric('millpond_fill_bytes_total', { source: 'node' })) < 8 * MIB);
+  rest.resolve();
+  for (const { body } of await Promise.all([first, second])) assert.ok(body.equals(large));
+  const ranges = fleet.upstream.requests.map(({ headers }) => headers.range?.match(/\d+/g)?.map(Number));
+  const lengths = ranges.flatMap((range) =>
+    range === undefined ? [] : [(range[1] ?? 0) - (range[0] ?? 0) + 1],
+  );
+  assert.ok(lengths.length >= 8 && lengths.every((length) => length <= 8 * MIB), String(lengths));
+  assert.equal(fleet.upstream.blobBytesSent(), large.length);
+  assert.equal(fleet.bucket.count('get', '/blobs/') - gets, 2, 'who fetches looks in the store once');
+});
+
+test('what another node has brought into the store is not sent again by one that joins with the same', {
+  skip,
+}, async (t) => {
+  const { fleet, coordinator, a, digest } = await nodesOf(t, 2);
+  await a.get(`/v2/org/app/blobs/${digest}`);
+  await a.uploaded();
+  const alone = await startMirror(t, { upstreams: { 'docker.io': fleet.upstream.url } });
+  await alone.get(`/v2/org/app/blobs/${digest}`);
+  await alone.idle();
+  await alone.app.close();
+  const puts = fleet.bucket.count('put', '/blobs/');
+  const moreOfFleet = { coordinator, listen: '127.0.0.1:0' };
+  await (await fleet.node({ directory: alone.directory, moreOfFleet })).uploaded();
+  assert.equal(fleet.bucket.count('put', '/blobs/'), puts);
 });

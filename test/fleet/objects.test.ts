@@ -171,7 +171,12 @@ test('a record that nobody who knows the secret has written gives no permission,
     for (const blob of image.blobs)
       assert.equal((await b.get(`/v2/org/${repository}/blobs/${digestOf(blob)}`)).status, 404);
   }
-  assert.ok((await b.metric('millpond_fleet_records_refused_total')) > 0);
+  const before = await b.metric('millpond_fleet_records_refused_total');
+  assert.ok(before > 0);
+  await b.get('/v2/org/other/manifests/1');
+  assert.ok((await b.metric('millpond_fleet_records_refused_total')) > before);
+  const told = b.log.filter(({ msg }) => String(msg).includes('not signed by this fleet'));
+  assert.equal(new Set(told.map(({ object }) => object)).size, told.length, 'each is told of once');
 });
 
 test('a body that breaks off goes on from upstream at the same byte', async (t) => {

@@ -9,12 +9,16 @@ import { tempDir } from './temp-dir.ts';
 export interface RealCoordinator {
   url: string;
   process: RunningProcess;
+  port: number;
+  /** Forgets all. */
+  flush(): Promise<void>;
   /** Commands that were carried out so far, by name in lower case. */
   commands(): Promise<Map<string, number>>;
 }
 
-export async function startCoordinator(t: TestContext): Promise<RealCoordinator> {
-  const port = await freePort();
+/** @param at the port of one that has ended, to come back there with nothing in it */
+export async function startCoordinator(t: TestContext, at?: number): Promise<RealCoordinator> {
+  const port = at ?? (await freePort());
   const directory = await tempDir(t);
   const options = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory];
   const server = startProcess(t, 'redis-server', [...options, '--pidfile', join(directory, 'pid')]);
@@ -28,7 +32,8 @@ export async function startCoordinator(t: TestContext): Promise<RealCoordinator>
   cleanUp(t, () => client.destroy());
   return {
     url: url.replace('redis:', 'valkey:'),
-    process: server,
+    ...{ port, process: server },
+    flush: async () => void (await client.flushAll()),
     commands: async () => {
       const stats = await client.info('commandstats');
       const found = stats.matchAll(/^cmdstat_([a-z|]+):calls=(\d+)/gm);

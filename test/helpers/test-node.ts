@@ -14,6 +14,8 @@ import { Members } from '../../src/fleet/nodes/members.ts';
 import { answerPeers } from '../../src/fleet/nodes/peer-route.ts';
 import { PeerSignatures } from '../../src/fleet/nodes/peer-signatures.ts';
 import { Peers } from '../../src/fleet/nodes/peers.ts';
+import { SharedFetches } from '../../src/fleet/nodes/shared-fetches.ts';
+import { SharedNotes } from '../../src/fleet/nodes/shared-notes.ts';
 import { FleetSecret } from '../../src/fleet/records/fleet-secret.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { createLogger } from '../../src/telemetry/log.ts';
@@ -24,6 +26,8 @@ import { MemoryCoordinator } from './memory-coordinator.ts';
 import { tempDir } from './temp-dir.ts';
 
 const SECRET = 'a secret that all the nodes of this fleet share';
+
+export type TestNode = Awaited<ReturnType<typeof testNode>>;
 
 /** Time stands still for it. */
 export async function testNode(
@@ -49,6 +53,9 @@ export async function testNode(
   const route = answerPeers({
     signatures: signaturesOf(),
     openHere: options.openHere ?? (async () => undefined),
+    opening: (upstream, digest) => fetches.opening(upstream, digest),
+    asking: (tag) => notes.asking(tag),
+    clock,
   });
   const server = createServer((request, response) => void route(request, response));
   server.listen(0, '127.0.0.1');
@@ -58,12 +65,17 @@ export async function testNode(
   const waiting = new Set<Digest>();
   const leases = new Leases({ ...context, engine, members, isWaiting: (digest) => waiting.has(digest) });
   const peers = new Peers({ members, signatures: signaturesOf(), clock });
+  const shared = { ...context, engine, members, leases, peers };
+  const notes = new SharedNotes(shared);
+  const fetches = new SharedFetches({ ...shared, upstreamKeyOf: async (upstream) => upstream });
   cleanUp(t, async () => {
+    clock.impatient = true;
+    clock.advance(60_000); // for what still waits
     members[Symbol.dispose]();
     await leases.close();
     await peers.close();
     server.close().closeAllConnections();
   });
-  const parts = { address, leases, members, peers, signatures: signaturesOf(), waiting };
+  const parts = { address, leases, members, peers, notes, fetches, signatures: signaturesOf(), waiting };
   return { ...context, ...parts, engine };
 }

@@ -6,6 +6,7 @@ import { nodeFileSystem } from '../../src/cache/store/file-system.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { BlobMirror } from '../../src/mirror/blobs/blob-mirror.ts';
 import type { BlobBytesRequest, BlobOrigin } from '../../src/mirror/blobs/blob-origin.ts';
+import { SEGMENT_MAX_BYTES } from '../../src/mirror/blobs/segments.ts';
 import { Permissions } from '../../src/mirror/permissions.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { parseRepository } from '../../src/oci/reference.ts';
@@ -63,7 +64,7 @@ async function setUp(t: TestContext, fileSystem = nodeFileSystem) {
   };
   const options = { config, fileSystem, collectGarbage: () => undefined, sealed: () => false };
   const storage = await openStorage({ ...options, ...context });
-  const shared = { ...storage, ...context };
+  const shared = { ...storage, ...context, longestSegment: SEGMENT_MAX_BYTES };
   const origin = new MemoryOrigin();
   const permissions = new GatedPermissions(shared);
   const blobs = new BlobMirror({ ...shared, permissions, originOf: () => origin });

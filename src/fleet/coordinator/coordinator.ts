@@ -12,32 +12,53 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
+/** Who has a lease. */
+export interface Lease {
+  /** What the holder says of itself. */
+  holder: string;
+  /**
+   * Grows with each holder of the same name. A command is about one number, so that one which is carried out late, because
+   * the coordinator was frozen, changes nothing for whoever has the lease by then.
+   */
+  number: number;
+  /** The byte that the holder had reached when it last said so. */
+  reached: number;
+}
+
 export interface ClaimOptions {
   forMs: number;
-  /** A holder that need not be respected. */
-  instead?: string;
+  /** The byte that the claimant has reached. */
+  reached?: number;
+  /** Number of a lease that need not be respected: its holder was found dead. */
+  instead?: number;
   /** Another lease, whose name begins with the same two characters. */
   also?: string;
 }
 
 export interface ClaimAnswer {
-  /** Whose the lease is; undefined: the caller's, now. */
-  holder: string | undefined;
-  /** The caller has the other lease, too. */
+  /** As it is now. It may be the claimant's. */
+  lease: Lease;
+  /** The claimant has the other lease, too. */
   hasBoth: boolean;
 }
 
 /** Who fetches or uploads what. All methods throw {EngineError}. */
 export interface CoordinatedLeases {
   /**
-   * Takes the lease `name` for `holder` if nobody has it, or if `instead` has it: somebody who was found dead. Takes the
-   * lease `also` with it, if that is free as well.
+   * Takes the lease `name` for `holder` if nobody has it, or if its number is `instead`. Takes the lease `also` with it, and
+   * under the same number, if that is free as well.
+   *
+   * Of those who claim instead of the same number, the one that has reached most wins, until the winner renews it.
    */
   claim(name: string, holder: string, options: ClaimOptions): Promise<ClaimAnswer>;
-  /** Makes leases last for `forMs` from now on. @returns those that `holder` has lost */
-  renew(names: readonly string[], holder: string, forMs: number): Promise<string[]>;
-  /** Gives leases back. Those of others stay. */
-  release(names: readonly string[], holder: string): Promise<void>;
+  /**
+   * Makes leases last for `forMs` from now on, and says what their holder has reached.
+   *
+   * @param leases by name @returns the names of those that another holder has, or nobody
+   */
+  renew(leases: ReadonlyMap<string, Pick<Lease, 'number' | 'reached'>>, forMs: number): Promise<string[]>;
+  /** Gives leases back. Those that have another number stay. @param leases numbers by name */
+  release(leases: ReadonlyMap<string, number>): Promise<void>;
 }
 
 /** What nodes tell each other at once. All methods throw {EngineError}. */

@@ -1,6 +1,7 @@
 /** The other nodes of a fleet: who is there, who fetches what, and how their bytes come here. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContentReader } from '../../cache/store/content-store.ts';
+import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
@@ -24,6 +25,7 @@ export class Nodes {
   readonly leases: Leases;
   readonly fetches: SharedFetches;
   readonly notes: SharedNotes;
+  readonly #clock: Clock;
   readonly #coordinator: Coordinator;
   readonly #engine: Engine;
   readonly #members: Members;
@@ -32,6 +34,7 @@ export class Nodes {
   #isWaiting: (digest: Digest) => boolean = () => false;
 
   constructor(context: NodesContext) {
+    this.#clock = context.clock;
     this.#coordinator = context.coordinator;
     this.#engine = new Engine('coordinator', context);
     const shared = { ...context, engine: this.#engine };
@@ -40,8 +43,9 @@ export class Nodes {
     this.#signatures = new PeerSignatures(context.secret, () => members.now());
     this.#peers = new Peers({ ...shared, members, signatures: this.#signatures });
     this.leases = new Leases({ ...shared, members, isWaiting: (digest) => this.#isWaiting(digest) });
-    this.notes = new SharedNotes({ ...shared, leases: this.leases });
-    this.fetches = new SharedFetches({ ...shared, leases: this.leases, peers: this.#peers });
+    const others = { leases: this.leases, peers: this.#peers };
+    this.notes = new SharedNotes({ ...shared, ...others });
+    this.fetches = new SharedFetches({ ...shared, ...others });
   }
 
   get condition() {
@@ -60,7 +64,11 @@ export class Nodes {
   route(
     openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
   ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
-    return answerPeers({ signatures: this.#signatures, openHere });
+    return answerPeers({
+      ...{ signatures: this.#signatures, openHere, clock: this.#clock },
+      opening: (upstream, digest) => this.fetches.opening(upstream, digest),
+      asking: (tag) => this.notes.asking(tag),
+    });
   }
 
   async close(): Promise<void> {

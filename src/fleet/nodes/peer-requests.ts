@@ -18,9 +18,17 @@ export function peerPath(upstream: string, digest: Digest): string {
   return `/fleet/${upstream}/${digest}`;
 }
 
-/** @returns undefined if it is no path of {@link peerPath} */
+/** Where a node is asked to answer when it has heard what a tag means. @param name hashed */
+export function tagPath(name: Digest): string {
+  return `/fleet/${TAGS}/${name}`;
+}
+
+/** In place of an upstream. */
+export const TAGS = 'tags';
+
+/** @returns undefined if it is no path of {@link peerPath} or {@link tagPath} */
 export function parsePeerPath(path: string): { upstream: string; digest: Digest } | undefined {
-  const [, upstream = '', text = ''] = /^\/fleet\/([0-9a-f]{32})\/([a-z0-9:]+)$/.exec(path) ?? [];
+  const [, upstream = '', text = ''] = /^\/fleet\/([0-9a-f]{32}|tags)\/([a-z0-9:]+)$/.exec(path) ?? [];
   const digest = parseDigest(text);
   return digest === undefined ? undefined : { upstream, digest };
 }

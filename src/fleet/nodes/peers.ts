@@ -7,7 +7,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { EngineError } from '../engines/errors.ts';
 import { wholeBody } from '../engines/whole-body.ts';
 import type { Member, Members } from './members.ts';
-import { HEADERS, headersOf, peerPath } from './peer-requests.ts';
+import { HEADERS, headersOf, peerPath, tagPath } from './peer-requests.ts';
 import type { PeerSignatures } from './peer-signatures.ts';
 
 export interface PeersContext {
@@ -17,14 +17,14 @@ export interface PeersContext {
 }
 
 const CONNECT_MS = 500;
-/** Until an answer begins. The other node may still wait for its upstream. */
+/** Until an answer begins. A node that has none says so earlier. */
 const ANSWER_MS = 1_500;
 const CONNECTIONS = 64;
 
 /** How a node answers. */
 export type PeerAnswer =
   | { kind: 'bytes'; size: number; body: Readable }
-  /** It may live, and has no byte yet. */
+  /** It is at it: it waits for upstream, and has said so after a second. */
   | { kind: 'waiting' }
   /** It lives, and has not got this digest, nor gets it from upstream. */
   | { kind: 'absent' }
@@ -33,22 +33,44 @@ export type PeerAnswer =
 
 export class Peers {
   readonly #context: PeersContext;
-  readonly #agent = new Agent({ connect: { timeout: CONNECT_MS }, connections: CONNECTIONS, bodyTimeout: 0 });
+  readonly #agent = new Agent({
+    connect: { timeout: CONNECT_MS },
+    connections: CONNECTIONS,
+    bodyTimeout: 0,
+    pipelining: 0,
+  });
 
   constructor(context: PeersContext) {
     this.#context = context;
   }
 
   /** @param upstream as all nodes call it. Never rejects */
-  async open(
-    { address }: Member,
+  open(
+    member: Member,
     upstream: string,
     digest: Digest,
+    range: { from?: number; to?: number },
+    signal: AbortSignal | undefined,
+  ): Promise<PeerAnswer> {
+    return this.#ask(member, peerPath(upstream, digest), range, signal);
+  }
+
+  /**
+   * Waits until another node has heard from upstream what a tag means, for a second at most. Never rejects.
+   *
+   * @param name of the tag, hashed @returns false: it does not ask upstream, or cannot be reached
+   */
+  async waitForTag(member: Member, name: Digest): Promise<boolean> {
+    return (await this.#ask(member, tagPath(name), {}, undefined)).kind === 'waiting';
+  }
+
+  async #ask(
+    { address }: Member,
+    path: string,
     { from = 0, to }: { from?: number; to?: number },
     signal: AbortSignal | undefined,
   ): Promise<PeerAnswer> {
     const { members, signatures, clock } = this.#context;
-    const path = peerPath(upstream, digest);
     const nonce = randomUUID();
     const asked = { path, from, to, node: members.own.id, time: Math.round(members.now()), nonce };
     const deadline = new AbortController();
@@ -66,7 +88,7 @@ export class Peers {
       const { [HEADERS.size]: size, [HEADERS.signature]: signature } = reply.headers;
       if (reply.statusCode !== 200) {
         await reply.body.dump();
-        return { kind: 'absent' };
+        return { kind: reply.statusCode === 202 ? 'waiting' : 'absent' };
       }
       if (!(await signatures.isAnswer(nonce, Number(size), String(signature)))) {
         reply.body.on('error', () => undefined).destroy();
@@ -78,7 +100,7 @@ export class Peers {
       });
       return { kind: 'bytes', size: Number(size), body };
     } catch {
-      return { kind: deadline.signal.aborted ? 'waiting' : 'dead' };
+      return { kind: 'dead' };
     } finally {
       answered.abort();
     }

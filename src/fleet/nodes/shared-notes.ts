@@ -4,6 +4,7 @@
  *
  * Behind a load balancer each request of a pull goes to another node: without this, each would ask upstream again.
  */
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import { type Digest, digestOf } from '../../oci/digest.ts';
 import type { Tag } from '../../oci/reference.ts';
@@ -20,11 +21,13 @@ import {
   writeRecord,
 } from '../records/signed-record.ts';
 import { type Leases, REVALIDATE } from './leases.ts';
+import type { Peers } from './peers.ts';
 
 export interface SharedNotesContext {
   coordinator: Coordinator;
   engine: Engine;
   leases: Leases;
+  peers: Peers;
   secret: FleetSecret;
   clock: Clock;
 }
@@ -38,11 +41,16 @@ const TOLD_WITHIN_MS = 100;
 const LASTS_MS = 3_600_000;
 /** Upstream need not be asked of a tag again that another node has asked of so short a time ago. */
 const JUST_NOW_MS = 2_000;
-const LOOK_AGAIN_MS = 50;
-const LOOKS = 20;
+/** Another node that asks upstream is waited for, a second at a time. */
+const LOOKS = 5;
+const REMEMBERED = 1_000;
 
 export class SharedNotes {
   readonly #context: SharedNotesContext;
+  /** Tags that upstream is asked of now, by their names, hashed. */
+  readonly #asking = new Map<Digest, Promise<unknown>>();
+  /** What was told of tags last, and when. */
+  readonly #told = new LRUCache<string, { record: string; at: number }>({ max: REMEMBERED });
 
   constructor(context: SharedNotesContext) {
     this.#context = context;
@@ -72,10 +80,15 @@ export class SharedNotes {
 
   /** Tells what upstream has just said of a tag. Never rejects, and never takes long. */
   async tell(repository: SharedRepository, tag: Tag, accept: string, meaning: SharedTag): Promise<void> {
+    const { secret, clock } = this.#context;
     const name = tagName(repository, tag, accept);
     const { digest, mediaType, size } = meaning;
-    const record = await writeRecord(this.#context.secret, name, { digest, mediaType, size });
-    await this.#tell(name, new Map([['', record.toString()]]));
+    const record = (await writeRecord(secret, name, { digest, mediaType, size })).toString();
+    const last = this.#told.get(name);
+    const now = clock.now();
+    if (last?.record === record && Math.abs(now - last.at) < JUST_NOW_MS) return; // as upstream was asked
+    this.#told.set(name, { record, at: now });
+    await this.#tell(name, new Map([['', record]]));
   }
 
   /** What a node has told of a tag. */
@@ -97,21 +110,33 @@ export class SharedNotes {
     accept: string,
     ask: () => Promise<SharedTag | undefined>,
   ): Promise<SharedTag | undefined> {
-    const { leases, clock } = this.#context;
+    const { leases, peers } = this.#context;
     const lease = digestOf(Buffer.from(tagName(repository, tag, accept)));
     for (let looks = 0; looks < LOOKS; looks += 1) {
       const told = await this.tag(repository, tag, accept);
       if (told !== undefined && told.ageMs <= JUST_NOW_MS) return told;
-      if ((await leases.claim(REVALIDATE, lease)).kind !== 'theirs') break;
-      await clock.sleep(LOOK_AGAIN_MS);
+      const claim = await leases.claim(REVALIDATE, lease);
+      // Who does not say that it asks may have just been told: that is seen at the second look.
+      if (claim.kind !== 'theirs') break;
+      if (!(await peers.waitForTag(claim.member, lease)) && looks > 0) break;
     }
-    try {
-      const meaning = await ask();
+    const asking = ask().then(async (meaning) => {
       if (meaning !== undefined) await this.tell(repository, tag, accept, meaning);
       return meaning;
+    });
+    const asked = asking.catch(() => undefined);
+    this.#asking.set(lease, asked);
+    try {
+      return await asking;
     } finally {
+      if (this.#asking.get(lease) === asked) this.#asking.delete(lease);
       leases.release(REVALIDATE, lease);
     }
+  }
+
+  /** Resolves when all know what upstream says of a tag that it is asked of here just now. Undefined: it is not. */
+  asking(tag: Digest): Promise<unknown> | undefined {
+    return this.#asking.get(tag);
   }
 
   async #tell(group: string, entries: ReadonlyMap<string, string>): Promise<void> {

@@ -51,6 +51,9 @@ export const FIRST_BYTE_MS = 1_000;
 /** What was wrong or broke off is not read from the store again for this long. */
 const DISTRUST_MS = 60_000;
 const DISTRUSTED = 10_000;
+/** A wrong record is read with each pull, and told of once in this time. */
+const COMPLAIN_AGAIN_MS = 60_000;
+const COMPLAINED = 1_000;
 /** The manifests of a repository that are looked through for what they list: the newest ones. */
 const MANIFESTS_LOOKED_AT = 100;
 const LOOKED_AT_A_TIME = 8;
@@ -61,6 +64,8 @@ const LISTINGS = 1_000;
 export class SharedStore {
   readonly #context: SharedStoreContext;
   readonly #distrusted = new LRUCache<Digest, number>({ max: DISTRUSTED });
+  /** Names of records that were told of, and when. */
+  readonly #complained = new LRUCache<string, number>({ max: COMPLAINED });
   readonly #listings = new LRUCache<string, { at: number; sizes: Promise<ReadonlyMap<Digest, number>> }>({
     max: LISTINGS,
   });
@@ -156,7 +161,14 @@ export class SharedStore {
     const record = await readRecord(secret, name, bytes.toString('utf8'), schema);
     if (record !== undefined) return { ...record, writtenAt: found?.writtenAt ?? 0 };
     metrics.fleetRecordsRefused.inc({ engine: engine.name });
-    logger.warn({ object: name }, 'a record in the object store is not signed by this fleet, and is ignored');
+    const now = this.#context.clock.now();
+    if (Math.abs(now - (this.#complained.get(name) ?? Number.NEGATIVE_INFINITY)) >= COMPLAIN_AGAIN_MS) {
+      this.#complained.set(name, now);
+      logger.warn(
+        { object: name },
+        'a record in the object store is not signed by this fleet, and is ignored',
+      );
+    }
     return undefined;
   }
 

@@ -89,9 +89,11 @@ export class SharedUpstream implements Upstream {
     digest: Digest,
     options: { from?: number; to?: number } = {},
   ): Promise<FetchedBlob> {
-    const { store, permission, onFound, onMissing } = this.#context;
+    const { store, permission, fetches, onFound, onMissing } = this.#context;
     const known = await permission(this.#key(repository), digest);
-    const found = await store.open(digest, options, context.signal);
+    // What is fetched in parts is looked for once.
+    const isOwn = (await fetches?.isFetching(this.name, digest)) ?? false;
+    const found = isOwn ? undefined : await store.open(digest, options, context.signal);
     const rejected = () => {
       store.distrust(digest);
       onMissing(digest);
@@ -99,8 +101,8 @@ export class SharedUpstream implements Upstream {
     const asFetched = ({ size, body }: ObjectBytes): FetchedBlob => {
       return { start: options.from ?? 0, ranged: true, size, body, source: { name: 'store', rejected } };
     };
-    if (found === undefined) onMissing(digest);
-    else onFound(contentName(digest));
+    if (found !== undefined) onFound(contentName(digest));
+    else if (!isOwn) onMissing(digest);
     const fetched =
       found === undefined ? await this.#cold(context, repository, digest, options) : asFetched(found);
     if (fetched.source === undefined || known !== undefined) return fetched;

@@ -43,7 +43,7 @@ export interface UploadContext {
   /** Whether what is in the store in place of a digest was found wrong. */
   isWrong: (digest: Digest) => boolean;
   /** Undefined: nodes do not agree on who uploads what. */
-  leases: Pick<Leases, 'claim' | 'use'> | undefined;
+  leases: Pick<Leases, 'has' | 'claim' | 'use'> | undefined;
 }
 
 /**
@@ -64,13 +64,12 @@ export class Upload {
   }
 
   /**
-   * @param wasBusy the last try found another node at it
    * @throws {EngineError} it could not be written @throws {StorageError} it cannot be read here
    */
-  write(job: UploadJob, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
+  write(job: UploadJob, signal: AbortSignal): Promise<UploadResult> {
     switch (job.kind) {
       case 'content':
-        return this.#turn(job.name, job.digest, wasBusy, signal);
+        return this.#turn(job.name, job.digest, signal);
       case 'manifest':
         return this.#manifest(job.name, job.digest, signal);
       case 'tag':
@@ -83,16 +82,18 @@ export class Upload {
   }
 
   /** Of nodes that have the same content, one uploads it, and the others see that it is there. */
-  async #turn(name: string, digest: Digest, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
-    const { leases } = this.#context;
+  async #turn(name: string, digest: Digest, signal: AbortSignal): Promise<UploadResult> {
+    const { leases, isWrong } = this.#context;
     if (leases === undefined) return this.#content(name, digest, signal);
-    if (wasBusy && (await this.#isThere(name, signal))) return { note: '' };
-    if ((await leases.claim(UPLOAD, digest)).kind === 'theirs') return 'busy';
-    const over = leases.use(UPLOAD, digest);
+    // Who has fetched it has had the lease since then: nobody else has written it.
+    const isFetched = leases.has(UPLOAD, digest);
+    if (!isFetched && (await leases.claim(UPLOAD, digest)).kind === 'theirs') return 'busy';
+    if (!isFetched && !isWrong(digest) && (await this.#isThere(name, signal))) return { note: '' };
+    const use = leases.use(UPLOAD, digest);
     try {
       return await this.#content(name, digest, signal);
     } finally {
-      over();
+      use.end();
     }
   }
 

@@ -42,14 +42,15 @@ const AT_A_TIME = 2;
 const QUEUE_ENOUGH = 1_000;
 /** With fewer, writing them costs less than a list of the whole store. */
 const WORTH_A_LIST = 20;
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 60_000;
+const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 60_000];
 /** Until what other nodes are at is looked at again. */
-const BUSY_MS = 250;
+const BUSY_MS = 1_000;
 
 export class Uploads {
   readonly #context: UploadsContext;
   readonly #waiting = new Map<string, UploadJob>();
+  /** Bytes of those that wait. */
+  #waitingBytes = 0;
   /** Of those that wait: the names of what another node is at. */
   readonly #busy = new Set<string>();
   readonly #running = new Set<string>();
@@ -172,14 +173,17 @@ export class Uploads {
 
   #add(job: UploadJob): void {
     if (this.#closing.signal.aborted) return;
-    this.#waiting.set(job.name, job);
+    this.#enqueue(job);
     this.#signal();
   }
 
+  #enqueue(job: UploadJob): void {
+    this.#waitingBytes += job.size - (this.#waiting.get(job.name)?.size ?? 0); // it may wait already
+    this.#waiting.set(job.name, job);
+  }
+
   #signal(): void {
-    let bytes = 0;
-    for (const { size } of this.#waiting.values()) bytes += size;
-    this.#context.metrics.uploadQueueBytes.set({ engine: 'objects' }, bytes);
+    this.#context.metrics.uploadQueueBytes.set({ engine: 'objects' }, this.#waitingBytes);
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
@@ -206,11 +210,12 @@ export class Uploads {
 
   async #upload(job: UploadJob, signal: AbortSignal): Promise<void> {
     const { upload, clock, onUploaded } = this.#context;
-    const result = await upload.write(job, this.#busy.delete(job.name), signal);
+    this.#busy.delete(job.name);
+    const result = await upload.write(job, signal);
     this.#pauseMs = 0;
     if (result === 'busy') {
       this.#busy.add(job.name);
-      if (!this.#waiting.has(job.name)) this.#waiting.set(job.name, job); // behind all others
+      if (!this.#waiting.has(job.name)) this.#enqueue(job);
       if (this.#busy.size >= this.#waiting.size) await clock.sleep(BUSY_MS, signal);
       return;
     }
@@ -222,6 +227,7 @@ export class Uploads {
     for (const [name, job] of this.#waiting) {
       if (this.#running.has(name)) continue; // it has changed again meanwhile
       this.#waiting.delete(name);
+      this.#waitingBytes -= job.size;
       this.#running.add(name);
       return job;
     }
@@ -229,22 +235,19 @@ export class Uploads {
   }
 
   #failed(job: UploadJob, error: unknown): void {
-    const { logger } = this.#context;
     // Only what the store says of itself passes by itself. Everything else would fail for ever.
     if (!(error instanceof EngineError) || error.code === 'invalid-response') {
-      logger.error(
-        { err: error, object: job.name },
-        'an object cannot be uploaded, and waits for the next start',
-      );
+      const line = { err: error, object: job.name };
+      this.#context.logger.error(line, 'an object cannot be uploaded, and waits for the next start');
       return;
     }
-    if (!this.#waiting.has(job.name)) this.#waiting.set(job.name, job);
+    if (!this.#waiting.has(job.name)) this.#enqueue(job);
     this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
   }
 
   async #pause(): Promise<void> {
-    const { clock, random } = this.#context;
-    await clock.sleep(this.#pauseMs * (0.5 + random() / 2), this.#closing.signal).catch(() => undefined); // it closes
+    const ms = this.#pauseMs * (0.5 + this.#context.random() / 2);
+    await this.#context.clock.sleep(ms, this.#closing.signal).catch(() => undefined); // it closes
   }
 
   async #note(name: string, value: string): Promise<void> {

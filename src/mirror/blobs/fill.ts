@@ -34,6 +34,8 @@ export interface FillContext {
   metrics: Metrics;
   logger: Logger;
   clock: Clock;
+  /** Bytes of the longest part of a large blob. */
+  longestSegment: number;
 }
 
 export interface FillRequest {
@@ -65,6 +67,7 @@ export class Fill {
   readonly #ended: Promise<void>;
   #ingest: Ingest | undefined;
   #failed = false;
+  #isClosing = false;
   /** Where bytes have come from, one after the other; undefined: the upstream. */
   readonly #sources: (OtherSource | undefined)[] = [];
   /** The largest size that a follower expects. Stops an origin that states no length and never ends. */
@@ -152,6 +155,7 @@ export class Fill {
 
   /** Stops the fetch. Keeps the bytes that have come for the next one. */
   async close(): Promise<void> {
+    this.#isClosing = true;
     this.#abort.abort(new Error('the mirror is shutting down'));
     await this.#ended;
   }
@@ -184,19 +188,17 @@ export class Fill {
     this.#failed = true;
     this.#begun.reject(failure);
     this.#ingest?.abort(failure);
+    const line = { requestId: context.id, upstream: origin.name, digest };
     if (failure instanceof StorageError) faults.report(failure);
-    else {
-      const line = { requestId: context.id, err: failure, upstream: origin.name, digest };
-      logger.warn(line, 'fetch failed');
-    }
+    else if (this.#isClosing) logger.info(line, 'fetch stopped: the mirror is shutting down');
+    else logger.warn({ ...line, err: failure }, 'fetch failed');
     if (failure instanceof ContentError) {
       for (const source of this.#sources) source?.rejected();
       const other = this.#sources.find((source) => source !== undefined);
       const whose = other === undefined ? origin.name : `fleet ${other.name}`;
       metrics.contentRejected.inc({ upstream: whose, reason: failure.code });
     }
-    // Wrong bytes cannot be resumed. Nor can more bytes than the blob has: upstream would answer 416 to every attempt.
-    // A disk that fails needs the space.
+    // Wrong bytes cannot be resumed, nor more than the blob has: upstream would answer 416. A disk that fails needs the space.
     const isTooLong = failure instanceof UpstreamError && failure.status === 416;
     const resumable = !(failure instanceof ContentError || failure instanceof StorageError || isTooLong);
     if (this.#ingest !== undefined) await spool.retire(this.#ingest, { resumable });
@@ -211,7 +213,7 @@ export class Fill {
       this.#begun.resolve(ingest);
       return;
     }
-    const [first] = segmentsOf(from, expectedSize, segments);
+    const [first] = segmentsOf(from, expectedSize, segments, this.#context.longestSegment);
     const bytes = await this.#open(from, first?.to);
     try {
       if (bytes.size !== undefined) {
@@ -229,10 +231,11 @@ export class Fill {
   }
 
   async #fillInSegments(ingest: Ingest, begun: BlobBytes, first: Segment): Promise<void> {
-    const { spool, clock } = this.#context;
-    const { segments: lanes } = this.request;
+    const { spool, clock, longestSegment } = this.#context;
+    // Another node has nothing behind the byte that it is at: parts of what comes from it would wait for each other.
+    const lanes = this.source === 'node' ? 1 : this.request.segments;
+    const rest = split(first.to, begun.size ?? first.to, lanes, longestSegment);
     await spool.noteFront(ingest);
-    const rest = split(first.to, begun.size ?? first.to, lanes);
     await fetchInLanes({ segment: first, fetched: this.#write(ingest, begun, first.from) }, rest, {
       lanes,
       clock,
@@ -255,15 +258,10 @@ export class Fill {
   #open(from: number, to: number | undefined): Promise<BlobBytes> {
     const { origin, key, digest, expectedSize } = this.request;
     const context = detached(this.request.context, this.#abort.signal);
-    const range = to === undefined ? { from } : { from, to };
     return origin.open({
-      context,
-      repository: key.repository,
-      digest,
-      expectedSize,
-      share: this.#share,
+      ...{ context, repository: key.repository, digest, expectedSize, share: this.#share },
       onSource: (source) => this.#sources.push(source),
-      ...range,
+      ...(to === undefined ? { from } : { from, to }),
     });
   }
 

@@ -16,7 +16,8 @@ export interface Segment {
 /** A smaller blob is fetched in one piece. */
 const SEGMENTED_MIN_BYTES = 64 * 1024 * 1024;
 const SEGMENT_MIN_BYTES = 16 * 1024 * 1024;
-const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
+/** The longest part, if nothing else is said. */
+export const SEGMENT_MAX_BYTES = 256 * 1024 * 1024;
 /** Other lanes begin when a connection is slower than this. */
 const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
 
@@ -25,18 +26,26 @@ const FAST_BYTES_PER_MS = (200 * 1024 * 1024) / 1000;
  *
  * @param size bytes of the whole blob
  * @param lanes parts that may be fetched at one time
+ * @param longest bytes of the longest part
  */
-export function segmentsOf(from: number, size: number | undefined, lanes: number): Segment[] {
-  return size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES ? [] : split(from, size, lanes);
+export function segmentsOf(
+  from: number,
+  size: number | undefined,
+  lanes: number,
+  longest: number,
+): Segment[] {
+  const isWhole = size === undefined || lanes < 2 || size - from < SEGMENTED_MIN_BYTES;
+  return isWhole ? [] : split(from, size, lanes, longest);
 }
 
 /**
- * Splits what is left of a blob, however little. Makes several parts for each lane, so that the front grows steadily, but
+ * Splits what is left of a blob, however little; for one lane it stays whole. Makes several parts for each lane, so that the front grows steadily, but
  * few enough not to flood upstream with requests.
  */
-export function split(from: number, size: number, lanes: number): Segment[] {
+export function split(from: number, size: number, lanes: number, longest: number): Segment[] {
+  if (lanes === 1) return [{ from, to: size }];
   const share = Math.ceil((size - from) / (lanes * 4));
-  const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), SEGMENT_MAX_BYTES);
+  const length = Math.min(Math.max(share, SEGMENT_MIN_BYTES), longest);
   const count = Math.ceil((size - from) / length);
   return Array.from({ length: count }, (_, at) => ({
     from: from + at * length,

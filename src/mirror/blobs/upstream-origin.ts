@@ -93,7 +93,8 @@ class UpstreamBytes implements BlobBytes {
         if (signal?.aborted === true) throw signal.reason;
         const failure = toUpstreamError(error, this.#upstream.name);
         if (!isPassing(failure)) throw failure;
-        fruitless = this.#position > before ? 0 : fruitless + 1;
+        // A place of the fleet that fails is no attempt at upstream: it is not asked again and again.
+        fruitless = this.#position > before || blob?.source !== undefined ? 0 : fruitless + 1;
         if (fruitless >= MAX_FRUITLESS_ATTEMPTS) throw failure;
         await this.#context.clock.sleep(backoff(fruitless, this.#context.random), signal);
       } finally {

@@ -165,7 +165,7 @@ export const mirror: readonly Mutation[] = [
   },
   {
     file: 'src/mirror/blobs/upstream-origin.ts',
-    replace: 'fruitless = this.#position > before ? 0 : fruitless + 1;',
+    replace: 'this.#position > before || blob?.source !== undefined ? 0 : fruitless + 1;',
     by: 'fruitless += 1;',
     promise: 'a fetch that gets on is never given up',
     tests: ['test/fault/broken-upstream.test.ts'],

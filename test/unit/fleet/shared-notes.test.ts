@@ -88,3 +88,16 @@ test('a coordinator that answers nothing holds a reply up for a tenth of a secon
   node.clock.advance(100);
   await telling;
 });
+
+test('what upstream has said of a tag is told once, and again when it is another thing or later', async (t) => {
+  const { coordinator, b, clockB } = await twoNodes(t);
+  const told = () => coordinator.commands.filter((command) => command === 'keep').length;
+  await b.revalidate(REPOSITORY, TAG, '', async () => MEANING);
+  await b.tell(REPOSITORY, TAG, '', MEANING);
+  assert.equal(told(), 1);
+  await b.tell(REPOSITORY, TAG, '', { ...MEANING, size: 6 });
+  assert.equal(told(), 2);
+  clockB.advance(2_000);
+  await b.tell(REPOSITORY, TAG, '', { ...MEANING, size: 6 });
+  assert.equal(told(), 3);
+});
