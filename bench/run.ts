@@ -31,6 +31,7 @@ import { type Report, renderReport, report, type Samples } from './lib/report.ts
 import type { Lab, Scenario } from './lib/scenario.ts';
 import { Upstream } from './lib/upstream-control.ts';
 import { bearer, loginFlood, refusals } from './scenarios/access.ts';
+import { fleet1, fleet2, fleet3, fleetHit } from './scenarios/fleet.ts';
 import { foreignUpstream } from './scenarios/foreign-upstream.ts';
 import { herd } from './scenarios/herd.ts';
 import { hitBlobCrowd, hitBlobLarge, hitBlobTls } from './scenarios/hit-blob-large.ts';
@@ -66,6 +67,10 @@ const SCENARIOS: readonly Scenario[] = [
   refusals,
   loginFlood,
   policies,
+  fleet1,
+  fleet2,
+  fleet3,
+  fleetHit,
 ];
 
 const { values, positionals } = parseArgs({
@@ -103,6 +108,11 @@ const failed: string[] = [];
 for (const scenario of chosen) {
   if (scenario.needs !== undefined && !isOnPath(scenario.needs)) {
     skipped.add(`${scenario.name}: ${scenario.needs} is not installed (apt-get install ${scenario.needs})`);
+    continue;
+  }
+  const missing = scenario.missing?.();
+  if (missing !== undefined) {
+    skipped.add(`${scenario.name}: ${missing}`);
     continue;
   }
   const began = performance.now();

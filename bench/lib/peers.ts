@@ -82,6 +82,7 @@ export interface MoreConfig {
   server?: Record<string, unknown>;
   policies?: readonly Record<string, unknown>[];
   access?: Record<string, unknown>;
+  fleet?: Record<string, unknown>;
   /** Of the upstream that most content comes from. */
   upstream?: Record<string, unknown>;
 }

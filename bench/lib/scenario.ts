@@ -37,6 +37,8 @@ export interface Scenario {
   peers: readonly PeerName[];
   /** A program besides those of the peers. */
   needs?: string;
+  /** What else is not here that it needs, and how to get it; undefined: nothing. */
+  missing?(): string | undefined;
   /** The path whose reply `bare` imitates: a warm one, after {@link prepare}. */
   bareExample?(lab: Lab): Promise<string>;
   /** Once, when the servers run. */

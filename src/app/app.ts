@@ -84,7 +84,9 @@ export async function startApp(options: AppOptions): Promise<App> {
   stack.defer(() => seal.apply());
   if (!config.sealed) await seal.lift();
   const mirrors = stack.use(createMirrors(storage, { metrics, logger, clock, random, bandwidths }));
-  opened?.answerNodes((name, digest) => mirrors.blobs.openHere({ upstream: { name }, digest }));
+  opened?.answerNodes((name, digest, fromNodes) =>
+    mirrors.blobs.openHere({ upstream: { name }, digest }, fromNodes),
+  );
   const cacheDirectory = config.cache.directory;
   const policed = stack.use(
     new PolicedMirrors(mirrors, {

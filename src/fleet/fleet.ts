@@ -3,7 +3,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Catalog } from '../cache/catalog/catalog.ts';
 import type { ContentCache } from '../cache/catalog/content-cache.ts';
 import type { IndexStore, RepositoryKey } from '../cache/index/index-store.ts';
-import type { ContentReader } from '../cache/store/content-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { BandwidthLimit } from '../upstream/limits/bandwidth.ts';
 import { BandwidthShare } from '../upstream/limits/bandwidth-share.ts';
@@ -12,6 +11,7 @@ import { Engine, type EngineContext } from './engines/engine.ts';
 import { EngineError } from './engines/errors.ts';
 import { joinFleet } from './fleet-file.ts';
 import type { Nodes } from './nodes/nodes.ts';
+import type { OpenHere } from './nodes/peer-route.ts';
 import type { SharedRepository } from './objects/names.ts';
 import type { ObjectStore } from './objects/object-store.ts';
 import type { FleetSecret } from './records/fleet-secret.ts';
@@ -151,12 +151,13 @@ export class Fleet {
    * @param upstreams the names of those that there are now
    */
   peerRoute(
-    openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
+    openHere: OpenHere,
     upstreams: () => Iterable<string>,
   ): ((request: IncomingMessage, response: ServerResponse) => Promise<void>) | undefined {
     const { nodes, upstreamKeyOf } = this.#context;
-    return nodes?.route(async (key, digest) => {
-      for (const name of upstreams()) if ((await upstreamKeyOf(name)) === key) return openHere(name, digest);
+    return nodes?.route(async (key, digest, fromNodes) => {
+      for (const name of upstreams())
+        if ((await upstreamKeyOf(name)) === key) return openHere(name, digest, fromNodes);
       return undefined;
     });
   }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { FOLLOWERS } from '../../src/fleet/nodes/followers.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { type FleetNode, TestFleet } from '../helpers/fleet-nodes.ts';
 import { noise } from '../helpers/images.ts';
@@ -18,7 +19,7 @@ async function nodesOf(t: TestContext, count: number, url?: string) {
   const start = () => fleet.node({ moreOfFleet: { coordinator, listen: '127.0.0.1:0' } });
   const nodes: FleetNode[] = [];
   for (let at = 0; at < count; at += 1) nodes.push(await start());
-  const [a, b] = nodes;
+  const [a, b = a] = nodes;
   assert.ok(a && b);
   return { fleet, coordinator, a, b, start, digest: fleet.upstream.addContent(BLOB) };
 }
@@ -83,6 +84,33 @@ test('a node that stops in the middle is followed no longer: the other one goes 
   assert.ok(fleet.upstream.blobBytesSent() < BLOB.length + 300_000);
 });
 
+test('of many nodes that want a blob at once, one asks upstream, and it sends the blob to ten of the others at most', {
+  skip,
+}, async (t) => {
+  const { fleet, a, b, start, digest } = await nodesOf(t, 2);
+  const others = [b];
+  while (others.length <= FOLLOWERS + 2) others.push(await start());
+  a.clock.advance(5_000); // it learns of the others
+  while ((await a.metric('millpond_fleet_members')) <= others.length);
+  const rest = Promise.withResolvers<void>();
+  fleet.upstream.script({ kind: 'blob', method: 'GET' }, (reply) => {
+    reply.stall = { after: 300_000, until: rest.promise };
+  });
+  const first = a.get(`/v2/org/app/blobs/${digest}`);
+  await fleet.upstream.waitForBytes(300_000);
+  const pulls = others.map((node) => node.get(`/v2/org/app/blobs/${digest}`));
+  for (const node of others) {
+    const came = (source: string) => node.metric('millpond_fill_bytes_total', { source });
+    while ((await came('node')) + (await came('upstream')) === 0);
+    assert.equal(await came('upstream'), 0, 'it did not ask upstream');
+  }
+  assert.equal(await a.metric('millpond_ingest_followers'), FOLLOWERS + 1, 'its own client, and ten nodes');
+  rest.resolve();
+  for (const { body } of await Promise.all([first, ...pulls])) assert.ok(body.equals(BLOB));
+  assert.equal(fleet.upstream.count('blob', 'GET'), 1);
+  assert.equal(fleet.upstream.blobBytesSent(), BLOB.length);
+});
+
 test('what a manifest allows on one node is served by another at once, without a word of upstream', {
   skip,
 }, async (t) => {
@@ -107,6 +135,24 @@ test('nodes that were told a tag at the same time ask upstream once', { skip }, 
   fleet.upstream.requests.length = 0;
   for (const node of [a, b]) assert.equal((await node.get('/v2/org/app/manifests/1')).status, 200);
   assert.ok(fleet.upstream.count('manifest') <= 1);
+});
+
+test('a hit asks neither the coordinator nor the store', { skip }, async (t) => {
+  const coordinator = await startCoordinator(t);
+  const { fleet, a } = await nodesOf(t, 1, coordinator.url);
+  const { blobs } = fleet.upstream.addImage('org/app', '1');
+  const paths = ['manifests/1', ...blobs.map((blob) => `blobs/${digestOf(blob)}`)];
+  const pull = async () => {
+    for (const path of paths) assert.equal((await a.get(`/v2/org/app/${path}`)).status, 200);
+  };
+  await pull();
+  await a.uploaded();
+  const commands = async () => [...(await coordinator.commands())].filter(([name]) => name !== 'info');
+  const [before, requests] = [await commands(), fleet.bucket.requests.length];
+  assert.ok(before.length > 0 && requests > 0);
+  await pull();
+  assert.deepEqual(await commands(), before);
+  assert.equal(fleet.bucket.requests.length, requests);
 });
 
 test('status names the nodes, and says why an engine is not used', { skip }, async (t) => {

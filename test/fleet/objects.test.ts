@@ -207,8 +207,15 @@ test('wrong bytes in the store reach nobody as a whole reply, and are replaced b
   const b = await fleet.node();
   await assert.rejects(b.get(`/v2/org/app/blobs/${digestOf(blob)}`));
   assert.ok((await b.metric('millpond_content_rejected_total', { upstream: 'fleet store' })) === 1);
+  let left = 1; // the first try to replace it fails
+  fleet.bucket.script(({ operation, name }, reply) => {
+    if (operation !== 'put' || name !== blobName(blob) || left === 0) return;
+    left -= 1;
+    reply.fails = { status: 503, code: 'SlowDown' };
+  });
   assert.ok((await b.get(`/v2/org/app/blobs/${digestOf(blob)}`)).body.equals(blob));
-  await b.uploaded();
+  await passingTime(b, b.uploaded(), PAUSE_MS);
+  assert.equal(left, 0);
   assert.ok(fleet.bucket.objects.get(blobName(blob))?.bytes.equals(blob));
 });
 
@@ -261,6 +268,17 @@ test('what was fetched while the store was away is in it afterwards', async (t) 
   fleet.bucket.script(() => undefined);
   await passingTime(a, a.uploaded(), PAUSE_MS);
   for (const blob of image.blobs) assert.ok(fleet.bucket.objects.get(blobName(blob))?.bytes.equals(blob));
+});
+
+test('what another node has written meanwhile is found, if the store breaks off who sends it again', async (t) => {
+  const { fleet, a, image } = await withStoreAway(t);
+  for (const blob of image.blobs)
+    fleet.bucket.objects.set(blobName(blob), { bytes: blob, writtenAt: new Date(a.clock.now()) });
+  const names = new Set(image.blobs.map(blobName));
+  fleet.bucket.script(({ operation, name }, reply) => {
+    if (operation === 'put' && names.has(name)) reply.fails = { status: 503, code: 'Broken' };
+  });
+  await passingTime(a, a.uploaded(), PAUSE_MS);
 });
 
 test('what waits survives a restart, and is not written twice', async (t) => {

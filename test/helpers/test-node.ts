@@ -6,12 +6,12 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import type { ContentReader } from '../../src/cache/store/content-store.ts';
 import type { Coordinator } from '../../src/fleet/coordinator/coordinator.ts';
 import { Engine } from '../../src/fleet/engines/engine.ts';
+import { Followers } from '../../src/fleet/nodes/followers.ts';
 import { Leases } from '../../src/fleet/nodes/leases.ts';
 import { Members } from '../../src/fleet/nodes/members.ts';
-import { answerPeers } from '../../src/fleet/nodes/peer-route.ts';
+import { answerPeers, type OpenHere } from '../../src/fleet/nodes/peer-route.ts';
 import { PeerSignatures } from '../../src/fleet/nodes/peer-signatures.ts';
 import { Peers } from '../../src/fleet/nodes/peers.ts';
 import { FleetSecret } from '../../src/fleet/records/fleet-secret.ts';
@@ -32,7 +32,7 @@ export async function testNode(
   options: {
     coordinator?: Coordinator;
     secret?: string;
-    openHere?: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>;
+    openHere?: OpenHere;
   } = {},
 ) {
   const file = join(await tempDir(t), 'secret');
@@ -46,15 +46,23 @@ export async function testNode(
   const context = { clock, logger, metrics, secret, coordinator, random: () => 0.5 };
   const engine = new Engine('coordinator', context);
   const signaturesOf = () => new PeerSignatures(secret, () => members.now());
-  const route = answerPeers({
-    signatures: signaturesOf(),
-    openHere: options.openHere ?? (async () => undefined),
+  let sending = 0;
+  const server = createServer((request, response) => {
+    sending += 1;
+    response.once('close', () => {
+      sending -= 1;
+    });
+    void route(request, response);
   });
-  const server = createServer((request, response) => void route(request, response));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const members = new Members({ ...context, engine, own: { id, address, version: 'test' } });
+  const followers = new Followers(members);
+  const route = answerPeers({
+    signatures: signaturesOf(),
+    ...{ followers, openHere: options.openHere ?? (async () => undefined) },
+  });
   const waiting = new Set<Digest>();
   const leases = new Leases({ ...context, engine, members, isWaiting: (digest) => waiting.has(digest) });
   const peers = new Peers({ members, signatures: signaturesOf(), clock });
@@ -65,5 +73,7 @@ export async function testNode(
     server.close().closeAllConnections();
   });
   const parts = { address, leases, members, peers, signatures: signaturesOf(), waiting };
-  return { ...context, ...parts, engine };
+  /** Other nodes that it answers now. */
+  const sendingNow = () => sending;
+  return { ...context, ...parts, engine, sending: sendingNow };
 }

@@ -3,18 +3,17 @@ import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { getCACertificates } from 'node:tls';
 import { NetworkList } from '../../access/network/networks.ts';
-import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
 import { type Environment, Secret } from '../../config/secrets.ts';
 import { valkeyCoordinator } from '../../fleet/coordinator/valkey-coordinator.ts';
 import { Fleet } from '../../fleet/fleet.ts';
 import { Nodes } from '../../fleet/nodes/nodes.ts';
+import type { OpenHere } from '../../fleet/nodes/peer-route.ts';
 import { S3Store } from '../../fleet/objects/s3-store.ts';
 import { FleetSecret } from '../../fleet/records/fleet-secret.ts';
 import type { BlobContext } from '../../http/registry/blobs.ts';
 import { Listener } from '../../http/server/listener.ts';
-import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import { type UpstreamConfigs, upstreamKeys } from './upstream-keys.ts';
@@ -37,7 +36,7 @@ export interface OpenFleet {
   /** See {@link BlobContext.elsewhere}. Absent: everything is sent from here. */
   elsewhere?: NonNullable<BlobContext['elsewhere']>;
   /** Begins to answer other nodes. @param openHere opens what this node has of a blob of an upstream, or gets now */
-  answerNodes: (openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>) => void;
+  answerNodes: (openHere: OpenHere) => void;
   /** Goes on uploading for at most `timeoutMs`, and answers other nodes meanwhile. Idempotent. */
   close: (timeoutMs: number) => Promise<void>;
 }

@@ -1,5 +1,5 @@
 /** Reads a body to its end, which must be the right one, and does not wait for ever for the next piece. */
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import type { Clock } from '../../clock.ts';
 import { EngineError } from './errors.ts';
 
@@ -31,6 +31,16 @@ export async function* wholeBody(
   } finally {
     body.on('error', () => undefined).destroy();
   }
+}
+
+/**
+ * As a stream. When it is closed, so is the body, also if nothing of it was read: else its connection would stay open.
+ *
+ * @param pieces those of the body
+ */
+export function streamOf(pieces: AsyncIterable<Buffer>, body: Readable): Readable {
+  const stream = Readable.from(pieces, { objectMode: false });
+  return stream.once('close', () => body.on('error', () => undefined).destroy());
 }
 
 async function nextPiece(

@@ -12,7 +12,7 @@ import { EngineError } from '../engines/errors.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
 import { readRecord, writeRecord } from '../records/signed-record.ts';
 
-const memberRecord = z.object({ id: z.string(), address: z.url(), version: z.string() });
+export const memberRecord = z.object({ id: z.string(), address: z.url(), version: z.string() });
 
 export type Member = z.output<typeof memberRecord>;
 

@@ -1,13 +1,13 @@
 /** The other nodes of a fleet: who is there, who fetches what, and how their bytes come here. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { ContentReader } from '../../cache/store/content-store.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Coordinator } from '../coordinator/coordinator.ts';
 import { Engine, type EngineContext } from '../engines/engine.ts';
 import type { FleetSecret } from '../records/fleet-secret.ts';
+import { Followers } from './followers.ts';
 import { Leases } from './leases.ts';
 import { type Member, Members } from './members.ts';
-import { answerPeers } from './peer-route.ts';
+import { answerPeers, type OpenHere } from './peer-route.ts';
 import { PeerSignatures } from './peer-signatures.ts';
 import { Peers } from './peers.ts';
 import { SharedFetches } from './shared-fetches.ts';
@@ -57,10 +57,9 @@ export class Nodes {
     await this.#members.beat();
   }
 
-  route(
-    openHere: (upstream: string, digest: Digest) => Promise<ContentReader | undefined>,
-  ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
-    return answerPeers({ signatures: this.#signatures, openHere });
+  route(openHere: OpenHere): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
+    const followers = new Followers(this.#members);
+    return answerPeers({ signatures: this.#signatures, followers, openHere });
   }
 
   async close(): Promise<void> {

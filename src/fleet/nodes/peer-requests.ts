@@ -11,6 +11,8 @@ export const HEADERS = {
   to: 'millpond-to',
   signature: 'millpond-signature',
   size: 'millpond-size',
+  chain: 'millpond-chain',
+  next: 'millpond-next',
 } as const;
 
 /** @param upstream as all nodes call it */
@@ -26,7 +28,7 @@ export function parsePeerPath(path: string): { upstream: string; digest: Digest 
 }
 
 export function headersOf(
-  { from, to, node, time, nonce }: PeerRequest,
+  { from, to, node, time, nonce, chain }: PeerRequest,
   signature: string,
 ): Record<string, string> {
   return {
@@ -35,6 +37,7 @@ export function headersOf(
     [HEADERS.nonce]: nonce,
     [HEADERS.from]: String(from),
     ...(to === undefined ? {} : { [HEADERS.to]: String(to) }),
+    ...(chain.length === 0 ? {} : { [HEADERS.chain]: chain.join(',') }),
     [HEADERS.signature]: signature,
   };
 }
@@ -55,6 +58,9 @@ export function readHeaders(
   const [from, time] = [number(HEADERS.from), number(HEADERS.time)];
   const to = headers[HEADERS.to] === undefined ? undefined : number(HEADERS.to);
   if (Number.isNaN(from) || Number.isNaN(time) || Number.isNaN(to)) return undefined;
-  const request = { path, from, to, time, node: text(HEADERS.node), nonce: text(HEADERS.nonce) };
+  const chain = text(HEADERS.chain)
+    .split(',')
+    .filter((id) => id !== '');
+  const request = { path, from, to, time, node: text(HEADERS.node), nonce: text(HEADERS.nonce), chain };
   return { request, signature: text(HEADERS.signature) };
 }

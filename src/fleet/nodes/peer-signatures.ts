@@ -19,6 +19,8 @@ export interface PeerRequest {
   /** Milliseconds since the epoch, by the coordinator's clock. */
   time: number;
   nonce: string;
+  /** Ids of the nodes that have sent the asking node on, in turn. */
+  chain: readonly string[];
 }
 
 export class PeerSignatures {
@@ -44,15 +46,16 @@ export class PeerSignatures {
     return true;
   }
 
-  signAnswer(nonce: string, size: number): Promise<string> {
-    return this.#secret.sign('peer answer', `${nonce} ${size}`);
+  /** @param answer the size of the blob, or where else to ask */
+  signAnswer(nonce: string, answer: string): Promise<string> {
+    return this.#secret.sign('peer answer', `${nonce} ${answer}`);
   }
 
-  isAnswer(nonce: string, size: number, signature: string): Promise<boolean> {
-    return this.#secret.isSigned('peer answer', `${nonce} ${size}`, signature);
+  isAnswer(nonce: string, answer: string, signature: string): Promise<boolean> {
+    return this.#secret.isSigned('peer answer', `${nonce} ${answer}`, signature);
   }
 }
 
-function textOf({ path, from, to, node, time, nonce }: PeerRequest): string {
-  return JSON.stringify(['GET', path, from, to ?? null, node, time, nonce]);
+function textOf({ path, from, to, node, time, nonce, chain }: PeerRequest): string {
+  return JSON.stringify(['GET', path, from, to ?? null, node, time, nonce, ...chain]);
 }

@@ -5,11 +5,12 @@
  * Whoever loses the node that it follows looks again who fetches, and goes on there, or takes over and goes on from
  * upstream. At worst each node fetches for itself: nobody waits for a fleet that does not answer.
  */
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { FetchedBlob } from '../../upstream/upstream.ts';
+import { streamOf } from '../engines/whole-body.ts';
 import type { Leases } from './leases.ts';
 import type { Peers } from './peers.ts';
 import { fastEnough } from './slow-holder.ts';
@@ -32,7 +33,7 @@ const REMEMBERED = 1_000;
 
 export class SharedFetches {
   readonly #context: SharedFetchesContext;
-  /** Nodes whose bytes were wrong, and since when. */
+  /** Ids of nodes whose bytes were wrong, or that passed them on too slowly, and since when. */
   readonly #distrusted = new LRUCache<string, number>({ max: REMEMBERED });
   /** Blobs that came too slowly from the node that fetches them, and since when. */
   readonly #slow = new LRUCache<string, number>({ max: REMEMBERED });
@@ -63,18 +64,26 @@ export class SharedFetches {
       const claim = await leases.claim(what, digest, instead);
       if (claim.kind === 'unknown') return fetch();
       if (claim.kind === 'mine') return this.#fetch(what, digest, fetch);
-      if (this.#isRecent(this.#distrusted, claim.holder)) return fetch();
-      const answer = await peers.open(claim.member, key, digest, range, signal);
+      const isTrusted = (id: string) => !this.#isRecent(this.#distrusted, id);
+      if (!isTrusted(claim.member.id)) return fetch();
+      const answer = await peers.open(claim.member, key, digest, range, signal, isTrusted);
       if (answer.kind === 'bytes') {
-        const { size } = answer;
-        const onSlow = () => this.#slow.set(`${key} ${digest}`, clock.now());
-        const body = Readable.from(fastEnough(answer.body, clock, onSlow), { objectMode: false });
+        const { size, passed } = answer;
+        // Any of those that they came by may have made them wrong.
+        const rejected = () => passed.forEach((id) => void this.#distrusted.set(id, clock.now()));
+        // A node that only passes on is left out. It may be slow because the one that fetches is: that is found out there.
+        const [last, before] = passed.toReversed();
+        const onSlow = () =>
+          last === undefined || before === undefined
+            ? this.#slow.set(`${key} ${digest}`, clock.now())
+            : this.#distrusted.set(last, clock.now());
+        const body = streamOf(fastEnough(answer.body, clock, onSlow), answer.body);
         return {
           start: range.from ?? 0,
           ranged: true,
           size,
           body,
-          source: { name: 'node', rejected: () => this.#distrusted.set(claim.holder, clock.now()) },
+          source: { name: 'node', rejected },
         };
       }
       instead = answer.kind === 'dead' ? claim.holder : undefined;

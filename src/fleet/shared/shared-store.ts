@@ -3,7 +3,7 @@
  *
  * What is written here is {@link Uploads}' business.
  */
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { LRUCache } from 'lru-cache';
 import type * as z from 'zod';
@@ -16,7 +16,7 @@ import type { Logger } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 import type { Engine } from '../engines/engine.ts';
 import { EngineError } from '../engines/errors.ts';
-import { wholeBody } from '../engines/whole-body.ts';
+import { streamOf, wholeBody } from '../engines/whole-body.ts';
 import {
   contentName,
   manifestName,
@@ -109,7 +109,7 @@ export class SharedStore {
     const found = await this.#get(contentName(digest), range, signal);
     if (found === undefined) return undefined;
     const length = Math.min(range.to ?? found.size, found.size) - (range.from ?? 0);
-    return { ...found, body: Readable.from(this.#read(digest, found.body, length), { objectMode: false }) };
+    return { ...found, body: streamOf(this.#read(digest, found.body, length), found.body) };
   }
 
   /** The whole content of a manifest, not verified. */

@@ -64,13 +64,13 @@ export class Upload {
   }
 
   /**
-   * @param wasBusy the last try found another node at it
+   * @param mayBeThere the last try found another node at it, or failed: a store may break off who sends what it has
    * @throws {EngineError} it could not be written @throws {StorageError} it cannot be read here
    */
-  write(job: UploadJob, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
+  write(job: UploadJob, mayBeThere: boolean, signal: AbortSignal): Promise<UploadResult> {
     switch (job.kind) {
       case 'content':
-        return this.#turn(job.name, job.digest, wasBusy, signal);
+        return this.#turn(job.name, job.digest, mayBeThere, signal);
       case 'manifest':
         return this.#manifest(job.name, job.digest, signal);
       case 'tag':
@@ -83,10 +83,11 @@ export class Upload {
   }
 
   /** Of nodes that have the same content, one uploads it, and the others see that it is there. */
-  async #turn(name: string, digest: Digest, wasBusy: boolean, signal: AbortSignal): Promise<UploadResult> {
+  async #turn(name: string, digest: Digest, mayBeThere: boolean, signal: AbortSignal): Promise<UploadResult> {
     const { leases } = this.#context;
+    const isToBeWritten = !mayBeThere || this.#context.isWrong(digest);
+    if (!isToBeWritten && (await this.#isThere(name, signal))) return { note: '' };
     if (leases === undefined) return this.#content(name, digest, signal);
-    if (wasBusy && (await this.#isThere(name, signal))) return { note: '' };
     if ((await leases.claim(UPLOAD, digest)).kind === 'theirs') return 'busy';
     const over = leases.use(UPLOAD, digest);
     try {

@@ -50,7 +50,7 @@ const BUSY_MS = 250;
 export class Uploads {
   readonly #context: UploadsContext;
   readonly #waiting = new Map<string, UploadJob>();
-  /** Of those that wait: the names of what another node is at. */
+  /** Of those that wait: the names of what another node is at, or may have written, because this one failed to. */
   readonly #busy = new Set<string>();
   readonly #running = new Set<string>();
   readonly #closing = new AbortController();
@@ -239,6 +239,7 @@ export class Uploads {
       return;
     }
     if (!this.#waiting.has(job.name)) this.#waiting.set(job.name, job);
+    this.#busy.add(job.name);
     this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
   }
 

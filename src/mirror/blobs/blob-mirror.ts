@@ -94,16 +94,20 @@ export class BlobMirror {
   }
 
   /**
-   * Opens what is here of a blob, stored or coming in, for another node of a fleet. Begins nothing, and gives nothing that
-   * comes from another node itself. Whoever asks must have permission.
+   * Opens what is here of a blob, stored or coming in, for another node of a fleet. Begins nothing. Whoever asks must have
+   * permission.
    *
+   * @param fromNodes also what itself comes in from another node
    * @throws {StorageError | UpstreamError | ContentError}
    */
-  async openHere(key: { upstream: { name: string }; digest: Digest }): Promise<ContentReader | undefined> {
+  async openHere(
+    key: { upstream: { name: string }; digest: Digest },
+    fromNodes: boolean,
+  ): Promise<ContentReader | undefined> {
     const stored = await this.#context.cache.open(key.digest);
     if (stored !== undefined) return stored;
     const fill = this.#fills.get(fillKey(key));
-    if (fill === undefined || fill.failed || fill.source === 'node') return undefined;
+    if (fill === undefined || fill.failed || (fill.source === 'node' && !fromNodes)) return undefined;
     return fill.follow(undefined, { ...fill.request.context, background: true });
   }
 

@@ -98,7 +98,7 @@ test('a request counts once, for a minute, and for what it was signed for', asyn
   const { holder } = await twoNodes(t);
   const { signatures, members } = holder;
   const path = peerPath(UPSTREAM, DIGEST);
-  const base = { path, from: 0, to: 10, node: 'asking', time: members.now(), nonce: 'once' };
+  const base = { path, from: 0, to: 10, node: 'asking', time: members.now(), nonce: 'once', chain: ['b'] };
   const send = async (request: typeof base, signed = request) => {
     const headers = headersOf(request, await signatures.signRequest(signed));
     const reply = await fetch(holder.address + request.path, { headers });
@@ -116,6 +116,8 @@ test('a request counts once, for a minute, and for what it was signed for', asyn
     { time: base.time + 1 },
     { nonce: 'another' },
     { path: peerPath('b'.repeat(32), DIGEST) },
+    { chain: [] },
+    { chain: ['c'] },
   ].entries()) {
     const signed = { ...base, nonce: `signed ${at}` };
     assert.equal(await send({ ...signed, ...changed }, signed), 401, JSON.stringify(changed));

@@ -1,8 +1,9 @@
 /** A body counts only if all of it came. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
-import { wholeBody } from '../../../src/fleet/engines/whole-body.ts';
+import { streamOf, wholeBody } from '../../../src/fleet/engines/whole-body.ts';
 import { FakeClock } from '../../helpers/fake-clock.ts';
 
 const clock = new FakeClock();
@@ -13,6 +14,13 @@ async function read(body: Readable, length: number): Promise<string> {
   for await (const piece of wholeBody('it', body, length, clock)) text += piece.toString();
   return text;
 }
+
+test('a body of which nothing is read is closed with its stream', async () => {
+  const body = Readable.from([Buffer.from('ab')]);
+  const closed = once(body, 'close');
+  streamOf(wholeBody('it', body, 2, clock), body).destroy();
+  await closed;
+});
 
 test('all of a body is read', async () => {
   assert.equal(await read(Readable.from([Buffer.from('ab'), Buffer.from('c')]), 3), 'abc');
